@@ -1,0 +1,52 @@
+# Everything starts from Python >= 3.11, pip and make: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: help setup run test check fast lint types layers format deb clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with dsdbd and dsdb in it
+
+run: setup       ## one node, data under ./var, on http://localhost:8088
+	DSDB_META_DIR=$(CURDIR)/var/meta DSDB_DATA_DIR=$(CURDIR)/var/data \
+	DSDB_DATA_WAL_DIR=$(CURDIR)/var/wal DSDB_HINTED_HANDOFF_DIR=$(CURDIR)/var/hh \
+	DSDB_BIND_ADDRESS=localhost:8088 DSDB_META_BIND_ADDRESS=localhost:8088 \
+	DSDB_META_HTTP_BIND_ADDRESS=localhost:8091 DSDB_HTTP_BIND_ADDRESS=localhost:8088 \
+	$(BIN)/dsdbd
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+fast: setup
+	$(BIN)/pytest -q -n 2 -m 'not slow'
+
+check: lint types layers fast  ## lint, types, floors and fast tests: under a minute
+
+test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+format: setup    ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+deb: setup       ## build dist/dsdb_VERSION_ARCH.deb
+	packaging/deb/build.sh
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,30 @@
+"""Time as an argument: the pure rooms receive instants, the edges read them from a Clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Source of wall-clock and monotonic time."""
+
+    def now_ns(self) -> int:
+        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds of a clock that never goes back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        return time.time_ns()
+
+    def monotonic_s(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return time.monotonic()

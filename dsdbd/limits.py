@@ -1,0 +1,37 @@
+"""Every fixed bound of the system, with its reason. What an operator may change is in the configuration instead."""
+
+from __future__ import annotations
+
+# --- line protocol and points
+MAX_WRITE_BODY_BYTES = 25_000_000
+"""A larger body is refused with 413 before it is read: the default of InfluxDB 1.x."""
+MAX_LINE_BYTES = 1 << 20
+"""A longer line of line protocol is refused by name; it is a mistake, and it would sit in every buffer of the path."""
+MAX_KEY_BYTES = 65_535
+"""Longest series key (measurement and tags), as in InfluxDB 1.x."""
+MAX_STRING_BYTES = 65_536
+"""Longest string field value, as the DSDB guide states."""
+MAX_REPORTED_LINES = 20
+"""A write error names at most this many bad lines, then counts the rest, so that the error stays readable."""
+
+# --- metadata
+MAX_COMMAND_BYTES = 256 << 10
+"""Largest metadata command: above it the Raft library takes a path whose end test is wrong."""
+MAX_RAFT_FRAME_BYTES = 64 << 20
+"""Largest message between two meta nodes; a snapshot travels in pieces far below it."""
+MAX_RAFT_BUFFER_BYTES = 256 << 20
+"""Unsent bytes to one peer at which the connection is dropped and made anew."""
+REQUEST_DEDUPE_ENTRIES = 10_000
+"""Answers of recent commands kept in the replicated state so that a repeated request is not applied twice."""
+MAX_SHARD_GROUPS_PER_WRITE = 1_000
+"""Shard groups one write request may create; a body with timestamps all over history is cut here with an error."""
+
+# --- node to node
+MAX_INTERNAL_BODY_BYTES = 256 << 20
+"""Largest body of a node-to-node request or answer."""
+PEER_CONNECT_TIMEOUT_S = 1.0
+"""A peer that does not accept within a second is treated as away and the next owner is asked."""
+PREAMBLE_TIMEOUT_S = 60.0
+"""How long an accepted connection may stay silent before its first bytes; browsers pre-connect idle."""
+MAX_CONNECTIONS = 10_000
+"""Accepted connections per listener; further ones are closed at once."""
