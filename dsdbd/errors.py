@@ -1,4 +1,4 @@
-"""The error tree of DSDB; each class knows its HTTP status, its stable code and, where it ends the daemon, its exit code.
+"""The error tree of DSDB; each class knows its HTTP status, its stable code and, where it ends the daemon, its exit.
 
 ::
 

@@ -1,0 +1,207 @@
+"""Points as columns: the one shape in which points travel between parser, log, head, segment, peer and query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dsdbd.errors import CorruptData
+from dsdbd.model.series import Series
+from dsdbd.model.types import FieldType
+
+Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
+
+_DTYPES: dict[FieldType, Any] = {FieldType.FLOAT: np.float64, FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_}
+_ARROW_TYPES: dict[FieldType, Any] = {
+    FieldType.FLOAT: pa.float64(),
+    FieldType.INTEGER: pa.int64(),
+    FieldType.STRING: pa.string(),
+    FieldType.BOOLEAN: pa.bool_(),
+}
+_FIELD_TYPES = {arrow_type: field_type for field_type, arrow_type in _ARROW_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field of n rows.
+
+    ``values``: float64[n], int64[n] or bool[n] (NumPy), or for strings an Arrow ``string`` array of n entries.
+    ``valid``: bool[n], False where the row has no value for the field; None when every row has one. Values at
+    invalid rows are unspecified (for strings: null or any text).
+    """
+
+    type: FieldType
+    values: Any
+    valid: Bools | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Int64s) -> Column:
+        """The given rows in the given order; ``rows`` is an integer index array."""
+        values = self.values.take(pa.array(rows)) if self.type is FieldType.STRING else self.values[rows]
+        return Column(self.type, values, None if self.valid is None else self.valid[rows])
+
+    def to_arrow(self) -> Any:
+        """An Arrow array of the same length, null where invalid."""
+        if self.type is FieldType.STRING:
+            if self.valid is None:
+                return self.values
+            import pyarrow.compute as pc
+
+            return pc.if_else(pa.array(self.valid), self.values, pa.scalar(None, pa.string()))
+        mask = None if self.valid is None else ~self.valid
+        return pa.array(self.values, type=_ARROW_TYPES[self.type], mask=mask)
+
+    @staticmethod
+    def from_arrow(array: Any) -> Column:
+        """The column of an Arrow array of one of the four types (int64, float64, bool, string; chunked or not)."""
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+        field_type = _FIELD_TYPES[array.type]
+        valid = None if array.null_count == 0 else np.asarray(array.is_valid())
+        if field_type is FieldType.STRING:
+            return Column(field_type, array, valid)
+        if valid is not None:
+            array = array.fill_null(pa.scalar(False if field_type is FieldType.BOOLEAN else 0, array.type))
+        values = array.to_numpy(zero_copy_only=False)
+        return Column(field_type, values.astype(_DTYPES[field_type], copy=False), valid)
+
+    @staticmethod
+    def missing(field_type: FieldType, rows: int) -> Column:
+        """A column without any value."""
+        if field_type is FieldType.STRING:
+            values: Any = pa.nulls(rows, pa.string())
+        else:
+            values = np.zeros(rows, dtype=_DTYPES[field_type])
+        return Column(field_type, values, np.zeros(rows, dtype=np.bool_))
+
+
+def concat_columns(parts: list[Column]) -> Column:
+    """Columns of one type, one after another; needs at least one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if first.type is FieldType.STRING:
+        values = pa.concat_arrays([part.values for part in parts])
+    else:
+        values = np.concatenate([part.values for part in parts])
+    if all(part.valid is None for part in parts):
+        return Column(first.type, values)
+    valid = [np.ones(len(part), dtype=np.bool_) if part.valid is None else part.valid for part in parts]
+    return Column(first.type, values, np.concatenate(valid))
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points of one measurement.
+
+    ``series``: the distinct series, in any order unless said otherwise.
+    ``series_index``: int32[n], row to position in ``series``.
+    ``time_ns``: int64[n], nanoseconds since 1970-01-01 UTC.
+    ``fields``: field key to a Column of n rows.
+    """
+
+    measurement: str
+    series: tuple[Series, ...]
+    series_index: Int32s
+    time_ns: Int64s
+    fields: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    def take(self, rows: Int64s) -> Points:
+        """The given rows in the given order; ``series`` keeps its entries, used or not."""
+        fields = {key: column.take(rows) for key, column in self.fields.items()}
+        return Points(self.measurement, self.series, self.series_index[rows], self.time_ns[rows], fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Points of one write that go to one shard: what the log stores and what a replica receives.
+
+    ``version``: hybrid logical timestamp given by the coordinator; where series and time are equal, the field value
+    of the highest version wins, and inside one batch that of the later row.
+    """
+
+    version: int
+    points: tuple[Points, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return sum(len(points) for points in self.points)
+
+
+class _WirePoints(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    measurement: str
+    series: list[list[str]]
+    table: bytes
+
+
+class _WireBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    format: int
+    version: int
+    points: list[_WirePoints]
+
+
+_FORMAT = 1
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_WireBatch)
+
+
+def encode_points(points: Points) -> bytes:
+    """Arrow IPC stream of the columns ``series``, ``time`` and ``f:<field key>`` for each field."""
+    arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
+    names = ["series", "time"]
+    for key, column in points.fields.items():
+        arrays.append(column.to_arrow())
+        names.append("f:" + key)
+    batch = pa.RecordBatch.from_arrays(arrays, names=names)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """The bytes of a batch: MessagePack around one Arrow IPC stream per measurement."""
+    items = [
+        _WirePoints(
+            p.measurement, [[text for pair in series.tags for text in pair] for series in p.series], encode_points(p)
+        )
+        for p in batch.points
+    ]
+    return _encoder.encode(_WireBatch(_FORMAT, batch.version, items))
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The batch of ``encode_batch``; raises CorruptData for anything else."""
+    try:
+        wire = _decoder.decode(data)
+        if wire.format != _FORMAT:
+            raise CorruptData(f"batch has format {wire.format}; this version reads format {_FORMAT}")
+        return Batch(wire.version, tuple(_decode_points(item) for item in wire.points))
+    except (msgspec.MsgspecError, pa.ArrowException, KeyError, ValueError) as error:
+        raise CorruptData(f"batch of {len(data)} bytes cannot be decoded: {error}") from error
+
+
+def _decode_points(item: _WirePoints) -> Points:
+    with pa.ipc.open_stream(item.table) as reader:
+        table = reader.read_all()
+    series = tuple(Series(item.measurement, tuple(zip(flat[0::2], flat[1::2], strict=True))) for flat in item.series)
+    columns = {name: table.column(position) for position, name in enumerate(table.column_names)}
+    index = columns.pop("series").to_numpy().astype(np.int32, copy=False)
+    time_ns = columns.pop("time").to_numpy().astype(np.int64, copy=False)
+    if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(series)):
+        raise CorruptData(f"batch of measurement {item.measurement!r} names a series it does not hold")
+    fields = {name.removeprefix("f:"): Column.from_arrow(column) for name, column in columns.items()}
+    return Points(item.measurement, series, index, time_ns, fields)

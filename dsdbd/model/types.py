@@ -1,0 +1,14 @@
+"""The four field types of the data model."""
+
+from __future__ import annotations
+
+import enum
+
+
+class FieldType(enum.Enum):
+    """Type of a field; the value is the name users see in SHOW FIELD KEYS and in error messages."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    STRING = "string"
+    BOOLEAN = "boolean"
