@@ -1,0 +1,134 @@
+"""Calls to other nodes: signed HTTP requests with time-outs, and errors that keep their class on the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+
+from dsdbd import errors, limits
+from dsdbd.cluster import signing
+from dsdbd.errors import DSDBError, ShardUnavailable, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ErrorBody(msgspec.Struct, omit_defaults=True):
+    """Body of every error answer between nodes and of the public API: a sentence and a stable code."""
+
+    error: str
+    code: str = ""
+    node_id: int | None = None
+
+
+def _classes(root: type[DSDBError]) -> list[type[DSDBError]]:
+    return [root] + [found for child in root.__subclasses__() for found in _classes(child)]
+
+
+_BY_CODE: dict[str, type[DSDBError]] = {
+    found.code: found for found in _classes(DSDBError) if not issubclass(found, errors.StartError)
+}
+
+
+def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
+    """The error a peer answered with, as the class of its code; an answer that is no error of ours is Unavailable."""
+    try:
+        decoded = msgspec.json.decode(body, type=ErrorBody)
+    except msgspec.MsgspecError:
+        return Unavailable(f"{peer} answered status {status} without a reason; is it a DSDB node?")
+    found = _BY_CODE.get(decoded.code, Unavailable)
+    return found(decoded.error)
+
+
+class PeerUnreachable(ShardUnavailable):
+    """A peer did not accept the connection or broke it; ``sent`` tells whether it may have acted on the request."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class PeerClient:
+    """The one HTTP client of the node; use it on one event loop."""
+
+    def __init__(self, secret: bytes, sender: Callable[[], tuple[str, str]]) -> None:
+        """``sender`` gives the cluster id (empty before the node belongs to one) and the node's uuid."""
+        self._secret = secret
+        self._sender = sender
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool on the running loop."""
+        connector = aiohttp.TCPConnector(limit=256, limit_per_host=32, ttl_dns_cache=10)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(
+        self,
+        address: str,
+        method: str,
+        path_qs: str,
+        body: bytes = b"",
+        *,
+        timeout_s: float,
+        cluster_id: str | None = None,
+    ) -> bytes:
+        """The body of a 2xx answer of ``http://address path_qs``.
+
+        ``timeout_s`` bounds the connection's silence, not the whole call. Raises PeerUnreachable, or the error the
+        peer answered with.
+        """
+        assert self._session is not None
+        own_cluster, uuid = self._sender()
+        cluster = own_cluster if cluster_id is None else cluster_id
+        headers = {
+            signing.CLUSTER_HEADER: cluster,
+            signing.SENDER_HEADER: uuid,
+            signing.SIGNATURE_HEADER: signing.sign(
+                self._secret, method=method, path_qs=path_qs, cluster_id=cluster, sender=uuid, body=body
+            ),
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.PEER_CONNECT_TIMEOUT_S, sock_read=timeout_s)
+        try:
+            async with self._session.request(
+                method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
+            ) as response:
+                answer = await self._read(response, address)
+                if response.status >= 300:
+                    raise error_from_body(response.status, answer, address)
+                return answer
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
+
+    @staticmethod
+    async def _read(response: aiohttp.ClientResponse, address: str) -> bytes:
+        parts: list[bytes] = []
+        size_bytes = 0
+        async for chunk in response.content.iter_chunked(1 << 20):
+            parts.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > limits.MAX_INTERNAL_BODY_BYTES:
+                raise Unavailable(
+                    f"the answer of {address} is larger than {limits.MAX_INTERNAL_BODY_BYTES} bytes; "
+                    "ask for a shorter time range or fewer series"
+                )
+        return b"".join(parts)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the name does not resolve"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return str(error) or type(error).__name__

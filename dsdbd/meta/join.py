@@ -1,0 +1,116 @@
+"""Which cluster a fresh node belongs to: a pure decision over what the addresses in its join list answered.
+
+The rule (every node evaluates it by itself, again and again, until it is a member):
+
+1. An address that answers as a member of a cluster: join there.
+2. Otherwise the node waits, unless *all* nodes that the lists lead to have answered "no cluster yet", each has heard
+   the same set of nodes, and this node is the first of them by address: then it founds the cluster.
+
+An empty join list is the one-node case of rule 2. Founding needs every listed node because a list whose silent member
+holds a cluster must never produce a second one; a node that waits says for whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A node's answer to "who are you".
+
+    ``cluster_id`` is empty while it belongs to none. ``join`` is its own list. ``heard`` are the uuids of the nodes
+    its list leads to, itself included, or empty while one of them has not answered.
+    """
+
+    uuid: str
+    address: str
+    cluster_id: str
+    join: tuple[str, ...] = ()
+    heard: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """An address that gave no usable answer, and why."""
+
+    reason: str
+
+
+Answer: TypeAlias = Hello | Silence
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Found a new cluster now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Join the cluster that ``address`` answered for."""
+
+    address: str
+    cluster_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again; ``reason`` is a sentence for the log, ``ask`` are further addresses to ask."""
+
+    reason: str
+    ask: tuple[str, ...] = ()
+
+
+Decision: TypeAlias = Found | Join | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Myself:
+    """The deciding node: its uuid, its advertised meta HTTP address and its join list."""
+
+    uuid: str
+    address: str
+    join: tuple[str, ...]
+
+
+def decide(me: Myself, answers: Mapping[str, Answer]) -> Decision:
+    """Decide from the latest answer of every address asked; ``answers`` is keyed by the address as it was asked."""
+    for address, answer in answers.items():
+        if isinstance(answer, Hello) and answer.cluster_id and answer.uuid != me.uuid:
+            return Join(address, answer.cluster_id)
+    unasked = _unasked(me, answers)
+    silent = [f"{address} ({answer.reason})" for address, answer in answers.items() if isinstance(answer, Silence)]
+    if silent or unasked:
+        waiting = silent + [f"{address} (not asked yet)" for address in unasked]
+        return Wait("waiting for " + ", ".join(waiting), unasked)
+    others = {
+        answer.uuid: answer for answer in answers.values() if isinstance(answer, Hello) and answer.uuid != me.uuid
+    }
+    heard = frozenset(others) | {me.uuid}
+    undecided = [other.address for other in others.values() if other.heard != heard]
+    if undecided:
+        return Wait("waiting until " + ", ".join(sorted(undecided)) + " has heard the same nodes")
+    first = min([(other.address, other.uuid) for other in others.values()] + [(me.address, me.uuid)])
+    if first == (me.address, me.uuid):
+        return Found()
+    return Wait(f"waiting for {first[0]} to found the cluster")
+
+
+def heard_by(me: Myself, answers: Mapping[str, Answer]) -> frozenset[str]:
+    """The uuids this node's list leads to, itself included; empty while one of them is silent or unasked."""
+    if _unasked(me, answers) or any(isinstance(answer, Silence) for answer in answers.values()):
+        return frozenset()
+    return frozenset(answer.uuid for answer in answers.values() if isinstance(answer, Hello)) | {me.uuid}
+
+
+def _unasked(me: Myself, answers: Mapping[str, Answer]) -> tuple[str, ...]:
+    """Addresses in any known list that nobody has asked; an own address counts as asked once it has answered."""
+    lists: list[Sequence[str]] = [me.join]
+    lists += [answer.join for answer in answers.values() if isinstance(answer, Hello)]
+    known = set(answers) | {answer.address for answer in answers.values() if isinstance(answer, Hello)} | {me.address}
+    unasked: dict[str, None] = {}
+    for addresses in lists:
+        unasked.update((address, None) for address in addresses if address not in known)
+    return tuple(unasked)
