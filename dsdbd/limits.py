@@ -21,6 +21,18 @@ MAX_RAFT_FRAME_BYTES = 64 << 20
 """Largest message between two meta nodes; a snapshot travels in pieces far below it."""
 MAX_RAFT_BUFFER_BYTES = 256 << 20
 """Unsent bytes to one peer at which the connection is dropped and made anew."""
+MAX_RAFT_SNAPSHOT_BYTES = 256 << 20
+"""Largest metadata snapshot, packed or unpacked: a hundred times the practical ceiling of 200,000 shard groups."""
+MAX_RAFT_JOURNAL_BYTES = 64 << 20
+"""Growth of the Raft journal since its last compaction that forces the next one, whatever the number of entries."""
+MAX_RAFT_PROPOSALS = 10_000
+"""Commands of one node waiting for their commit; a further one is refused at once."""
+MAX_RAFT_HANDSHAKES = 64
+"""Raft connections that have not yet proved the cluster secret; further ones are closed at once."""
+MAX_RAFT_LEARNERS = 32
+"""Nodes replicated without a vote by one node; joining and leaving are brief, so more is a mistake."""
+MIN_RAFT_FREE_BYTES = 16 << 20
+"""Free space under which no new entry is taken into the Raft log, so that votes and terms can still be written."""
 REQUEST_DEDUPE_ENTRIES = 10_000
 """Answers of recent commands kept in the replicated state so that a repeated request is not applied twice."""
 MAX_SHARD_GROUPS_PER_WRITE = 1_000
