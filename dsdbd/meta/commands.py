@@ -1,0 +1,441 @@
+"""Commands that change the metadata, the envelope they travel in, and the results they give; all MessagePack.
+
+Whatever is not a function of the state (the time, a password hash, which nodes are away) is decided by the proposer
+and travels inside the command, so that every node applies it to the same effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from dsdbd.meta.state import Privilege, ShardGroup, SubscriptionMode
+from dsdbd.model.types import FieldType
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Encoded as an array that opens with the name of the class."""
+
+
+class PolicySpec(msgspec.Struct, frozen=True, array_like=True):
+    """What WITH of CREATE DATABASE says about the first policy; None where it says nothing. Durations in ns, 0 = ∞."""
+
+    name: str | None = None
+    duration_ns: Int64 | None = None
+    replica_n: Int64 | None = None
+    shard_group_duration_ns: Int64 | None = None
+
+
+# --- cluster and nodes
+class InitCluster(_Command, frozen=True):
+    """Fix the cluster id, 32 hex digits. Gives ClusterIs; another id than the one fixed is refused."""
+
+    cluster_id: str
+
+
+class CreateMetaNode(_Command, frozen=True):
+    """Register a meta node, or its changed addresses. Gives NodeIs."""
+
+    uuid: str
+    http_addr: str
+    tcp_addr: str
+
+
+class CreateDataNode(_Command, frozen=True):
+    """Register a data node, or its changed addresses. Gives NodeIs."""
+
+    uuid: str
+    http_addr: str
+    tcp_addr: str
+
+
+class UpdateMetaNode(_Command, frozen=True):
+    """Change the addresses of a registered meta node. Gives NodeIs."""
+
+    uuid: str
+    http_addr: str
+    tcp_addr: str
+
+
+class UpdateDataNode(_Command, frozen=True):
+    """Change the addresses of a registered data node. Gives NodeIs."""
+
+    uuid: str
+    http_addr: str
+    tcp_addr: str
+
+
+class DropMetaNode(_Command, frozen=True):
+    """Remove a meta node and tombstone it; the last one is refused."""
+
+    id: Int64
+    reason: str = ""
+
+
+class DropDataNode(_Command, frozen=True):
+    """Remove a data node from the cluster and from all owner lists. Gives ShardsOrphaned.
+
+    Without ``force`` the last node and the last copy of a live shard are refused. With it, a shard that lost its last
+    copy starts empty on the node ``orphan_owners`` names (shard id to node id) or, without a usable entry, on the node
+    with the fewest shards of the group; when no data node is left the groups are deleted.
+    """
+
+    id: Int64
+    force: bool = False
+    orphan_owners: dict[int, int] = {}
+    reason: str = ""
+
+
+# --- databases and retention policies
+class CreateDatabase(_Command, frozen=True):
+    """Create a database, or find it as described.
+
+    With ``policy`` that policy is made its default. Without, ``autogen`` is made when ``autocreate``: infinite, one
+    copy per data node but at most ``max_replicas`` (0: no bound).
+    """
+
+    name: str
+    policy: PolicySpec | None = None
+    autocreate: bool = True
+    max_replicas: Int64 = 3
+
+
+class DropDatabase(_Command, frozen=True):
+    """Forget a database, its shards and the privileges on it; an unknown name is no error."""
+
+    name: str
+
+
+class CreateRetentionPolicy(_Command, frozen=True):
+    """Create a policy; the same one again is no error. Durations in ns; shard duration 0 = chosen from duration."""
+
+    database: str
+    name: str
+    duration_ns: Int64
+    replica_n: Int64
+    shard_group_duration_ns: Int64 = 0
+    default: bool = False
+
+
+class UpdateRetentionPolicy(_Command, frozen=True):
+    """Change what is not None; shard groups that exist stay as they are."""
+
+    database: str
+    name: str
+    duration_ns: Int64 | None = None
+    replica_n: Int64 | None = None
+    shard_group_duration_ns: Int64 | None = None
+    default: bool = False
+
+
+class SetDefaultRetentionPolicy(_Command, frozen=True):
+    """Make a policy the one that unnamed writes and queries use."""
+
+    database: str
+    name: str
+
+
+class DropRetentionPolicy(_Command, frozen=True):
+    """Forget a policy and its shards; an unknown name is no error, the default policy is refused."""
+
+    database: str
+    name: str
+
+
+# --- shard groups
+class CreateShardGroups(_Command, frozen=True):
+    """Make sure that a live group covers each time. Gives ShardGroupsAre, one group per distinct group.
+
+    ``avoid`` names data nodes that the proposer knows to be away; they get no shard while enough others are left.
+    """
+
+    database: str
+    policy: str
+    times_ns: tuple[Int64, ...]
+    avoid: tuple[int, ...] = ()
+
+
+class DeleteShardGroup(_Command, frozen=True):
+    """Mark a group deleted, so that its owners remove the shards; repeating it is no error."""
+
+    database: str
+    policy: str
+    id: Int64
+
+
+class PruneShardGroups(_Command, frozen=True):
+    """Forget groups deleted before ``deleted_before_ns``."""
+
+    deleted_before_ns: Int64
+
+
+class DropShard(_Command, frozen=True):
+    """Drop the points of one shard: a new, empty shard with the same owners takes its place in the group.
+
+    A group of one shard is deleted instead. An unknown id is no error.
+    """
+
+    id: Int64
+
+
+class AddShardOwner(_Command, frozen=True):
+    """Record that a data node holds a full copy of a shard; send it after the copy is complete."""
+
+    shard_id: Int64
+    node_id: Int64
+
+
+class RemoveShardOwner(_Command, frozen=True):
+    """Take a data node off a shard's owners; the last owner is refused."""
+
+    shard_id: Int64
+    node_id: Int64
+
+
+# --- field types
+class CreateFields(_Command, frozen=True):
+    """Fix types of fields that have none yet: measurement to field key to type. Gives FieldTypesAre.
+
+    A field that has another type keeps it and is reported; that is not an error of the command.
+    """
+
+    database: str
+    policy: str
+    fields: dict[str, dict[str, FieldType]]
+
+
+class DropMeasurementSchema(_Command, frozen=True):
+    """Forget the field types of a measurement in all policies of a database."""
+
+    database: str
+    measurement: str
+
+
+# --- users
+class CreateUser(_Command, frozen=True):
+    """Create a user; the same name, hash and admin again is no error."""
+
+    name: str
+    hash: str
+    admin: bool = False
+
+
+class UpdateUser(_Command, frozen=True):
+    """Replace a user's password hash."""
+
+    name: str
+    hash: str
+
+
+class DropUser(_Command, frozen=True):
+    """Forget a user."""
+
+    name: str
+
+
+class SetPrivilege(_Command, frozen=True):
+    """GRANT … ON: replace a user's privilege on a database."""
+
+    user: str
+    database: str
+    privilege: Privilege
+
+
+class RevokePrivilege(_Command, frozen=True):
+    """REVOKE … ON: take the bits of ``privilege`` from a user's privilege on a database."""
+
+    user: str
+    database: str
+    privilege: Privilege
+
+
+class SetAdminPrivilege(_Command, frozen=True):
+    """Make a user an administrator, or no longer one."""
+
+    user: str
+    admin: bool
+
+
+# --- continuous queries and subscriptions
+class CreateContinuousQuery(_Command, frozen=True):
+    """Store a continuous query; the same text again (case ignored) is no error."""
+
+    database: str
+    name: str
+    query: str
+
+
+class DropContinuousQuery(_Command, frozen=True):
+    """Forget a continuous query; an unknown one is no error."""
+
+    database: str
+    name: str
+
+
+class CreateSubscription(_Command, frozen=True):
+    """Copy the points of a policy to ``destinations``, URLs of scheme http, https or udp with a port."""
+
+    database: str
+    policy: str
+    name: str
+    mode: SubscriptionMode
+    destinations: tuple[str, ...]
+
+
+class DropSubscription(_Command, frozen=True):
+    """Stop copying."""
+
+    database: str
+    policy: str
+    name: str
+
+
+Command = (
+    InitCluster
+    | CreateMetaNode
+    | CreateDataNode
+    | UpdateMetaNode
+    | UpdateDataNode
+    | DropMetaNode
+    | DropDataNode
+    | CreateDatabase
+    | DropDatabase
+    | CreateRetentionPolicy
+    | UpdateRetentionPolicy
+    | SetDefaultRetentionPolicy
+    | DropRetentionPolicy
+    | CreateShardGroups
+    | DeleteShardGroup
+    | PruneShardGroups
+    | DropShard
+    | AddShardOwner
+    | RemoveShardOwner
+    | CreateFields
+    | DropMeasurementSchema
+    | CreateUser
+    | UpdateUser
+    | DropUser
+    | SetPrivilege
+    | RevokePrivilege
+    | SetAdminPrivilege
+    | CreateContinuousQuery
+    | DropContinuousQuery
+    | CreateSubscription
+    | DropSubscription
+)
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A command with the proposer's time and an id that stays the same when the request is repeated."""
+
+    request_id: str
+    now_ns: Int64
+    command: Command
+
+
+# --- results
+class _Value(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Encoded as an array that opens with the name of the class."""
+
+
+class ClusterIs(_Value, frozen=True):
+    """The cluster's id."""
+
+    cluster_id: str
+
+
+class NodeIs(_Value, frozen=True):
+    """The number of a registration."""
+
+    id: int
+
+
+class ShardGroupsAre(_Value, frozen=True):
+    """The groups that cover the requested times, sorted by start."""
+
+    groups: tuple[ShardGroup, ...]
+
+
+class ShardsOrphaned(_Value, frozen=True):
+    """Shards that lost their last copy: id and the node on which each starts empty (None: its group is deleted)."""
+
+    shards: tuple[tuple[int, int | None], ...] = ()
+
+
+class FieldConflict(msgspec.Struct, frozen=True, array_like=True):
+    """A field asked for with one type that has another."""
+
+    measurement: str
+    field: str
+    asked: FieldType
+    holds: FieldType
+
+
+class FieldTypesAre(_Value, frozen=True):
+    """For every field asked for the type that holds now, and those whose type differs from the one asked for."""
+
+    fields: dict[str, dict[str, FieldType]]
+    conflicts: tuple[FieldConflict, ...] = ()
+
+
+Value = ClusterIs | NodeIs | ShardGroupsAre | ShardsOrphaned | FieldTypesAre
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why a command was refused: a code that never changes and the sentence for the user."""
+
+    code: str
+    message: str
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """Answer to a command; ``index`` is the Raft index at which it was first applied."""
+
+    index: int
+    error: Failure | None = None
+    value: Value | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command was carried out."""
+        return self.error is None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+_result_decoder = msgspec.msgpack.Decoder(Result)
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """What is given to Raft; its length must stay within limits.MAX_COMMAND_BYTES, which the proposer checks."""
+    return _encoder.encode(envelope)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """The envelope in ``data``.
+
+    Raises ValueError: the bytes are no envelope, or hold a command this version does not know.
+    """
+    try:
+        return _envelope_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a metadata command: {error}") from error
+
+
+def encode_result(result: Result) -> bytes:
+    """What the state machine answers to Raft."""
+    return _encoder.encode(result)
+
+
+def decode_result(data: bytes) -> Result:
+    """The result in ``data``.
+
+    Raises ValueError: the bytes are no result.
+    """
+    try:
+        return _result_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a metadata result: {error}") from error
