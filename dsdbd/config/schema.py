@@ -1,0 +1,407 @@
+"""The table of every setting: one frozen class per section, one attribute per key.
+
+An attribute is the key with ``_`` for ``-``; durations end in ``_s`` (float seconds), sizes in ``_bytes`` (int).
+The second half of each annotation is the line of the table: key, default as in TOML, help. The parser, the renderer,
+the environment names and docs/reference/config.md all come from these lines; section names and notes are in SECTIONS
+of ``table.py``.
+"""
+
+# Annotations are evaluated here on purpose: they hold the table.
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from dsdbd.config.settings import (
+    address,
+    boolean,
+    choice,
+    directory,
+    duration,
+    file,
+    fraction,
+    host,
+    integer,
+    join_list,
+    size,
+    string,
+    strings,
+)
+
+_CONSISTENCY = ("any", "one", "quorum", "all")
+_PEM = "PEM file with the certificate chain, and the private key where no key file is given."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaConfig:
+    """``[meta]``: this node's part in the cluster's metadata."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "This node votes on the cluster's metadata.")]
+    dir: Annotated[Path, directory("dir", "{base}/meta", "Holds the node's identity, the metadata and its journal.")]
+    hostname: Annotated[
+        str,
+        host("hostname", "localhost", "Older place of the top level hostname; localhost counts as not set."),
+    ]
+    bind_address: Annotated[
+        str, address("bind-address", ":8088", "Node-to-node address; another name for the top level bind-address.")
+    ]
+    http_bind_address: Annotated[
+        str, address("http-bind-address", ":8091", "Address where nodes join and follow the metadata.")
+    ]
+    https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve http-bind-address over TLS.")]
+    https_certificate: Annotated[Path | None, file("https-certificate", "", _PEM)]
+    cluster_secret_file: Annotated[
+        Path | None,
+        file("cluster-secret-file", "", "File with the secret all nodes share; empty: nodes do not prove membership."),
+    ]
+    retention_autocreate: Annotated[
+        bool, boolean("retention-autocreate", True, "A new database gets the retention policy autogen.")
+    ]
+    retention_autocreate_max_replicas: Annotated[
+        int,
+        integer(
+            "retention-autocreate-max-replicas",
+            3,
+            "autogen keeps as many copies as there are data nodes, but at most this many; 0: no limit.",
+            least=0,
+            most=1000,
+            unit="copies",
+        ),
+    ]
+    election_timeout_s: Annotated[
+        float,
+        duration("election-timeout", "1s", "Shortest wait without a leader before an election.", most="1m"),
+    ]
+    heartbeat_timeout_s: Annotated[
+        float, duration("heartbeat-timeout", "1s", "How long a follower waits for its leader.", most="1m")
+    ]
+    leader_lease_timeout_s: Annotated[
+        float,
+        duration("leader-lease-timeout", "500ms", "A leader without a majority for this long steps down.", most="1m"),
+    ]
+    commit_timeout_s: Annotated[
+        float, duration("commit-timeout", "50ms", "Longest pause between two messages of a leader.", most="10s")
+    ]
+    cluster_tracing: Annotated[bool, boolean("cluster-tracing", False, "Log every step of the consensus.")]
+    logging_enabled: Annotated[bool, boolean("logging-enabled", True, "Log what the meta service does.")]
+    pprof_enabled: Annotated[bool, boolean("pprof-enabled", False, "Serve profiles on http-bind-address.")]
+    lease_duration_s: Annotated[
+        float,
+        duration("lease-duration", "1m", "How long one node may run a job such as continuous queries.", least="1s"),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """``[data]``: the points on this node."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "This node stores points.")]
+    dir: Annotated[Path, directory("dir", "{base}/data", "Holds the shards, one directory per database.")]
+    wal_dir: Annotated[Path, directory("wal-dir", "{base}/wal", "Holds the write-ahead log.")]
+    wal_logging_enabled: Annotated[bool, boolean("wal-logging-enabled", True, "Log what the write-ahead log does.")]
+    data_logging_enabled: Annotated[bool, boolean("data-logging-enabled", True, "Log what the shards do.")]
+    query_log_enabled: Annotated[bool, boolean("query-log-enabled", True, "Log every statement, passwords removed.")]
+    cache_max_memory_size_bytes: Annotated[
+        int,
+        size(
+            "cache-max-memory-size", 524_288_000, "Unflushed points of one shard at which writes are refused.", least=1
+        ),
+    ]
+    cache_snapshot_memory_size_bytes: Annotated[
+        int,
+        size("cache-snapshot-memory-size", 26_214_400, "Unflushed points of one shard that start a flush.", least=1),
+    ]
+    cache_snapshot_write_cold_duration_s: Annotated[
+        float, duration("cache-snapshot-write-cold-duration", "1h", "A shard without writes for this long is flushed.")
+    ]
+    compact_full_write_cold_duration_s: Annotated[
+        float,
+        duration("compact-full-write-cold-duration", "24h", "A shard without writes for this long is fully compacted."),
+    ]
+    compact_min_file_count: Annotated[
+        int,
+        integer("compact-min-file-count", 3, "Files of a shard that start a compaction.", least=2, most=1000),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """``[cluster]``: how nodes talk to each other about points."""
+
+    write_timeout_s: Annotated[
+        float, duration("write-timeout", "5s", "How long a write waits for the copies its consistency level asks for.")
+    ]
+    shard_writer_timeout_s: Annotated[
+        float, duration("shard-writer-timeout", "5s", "How long one remote copy may take.")
+    ]
+    shard_mapper_timeout_s: Annotated[
+        float, duration("shard-mapper-timeout", "5s", "How long a remote shard may stay silent during a query.")
+    ]
+    max_remote_write_connections: Annotated[
+        int,
+        integer("max-remote-write-connections", 3, "Connections to each node that carry writes.", least=1, most=1000),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """``[retention]``: deleting what is older than its retention policy."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Delete expired shards.")]
+    check_interval_s: Annotated[float, duration("check-interval", "30m", "Pause between two looks.", least="1s")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPrecreationConfig:
+    """``[shard-precreation]``: making the next shard group before it is needed."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Create shard groups ahead of time.")]
+    check_interval_s: Annotated[float, duration("check-interval", "10m", "Pause between two looks.", least="1s")]
+    advance_period_s: Annotated[
+        float, duration("advance-period", "30m", "How long before its start a shard group is created.", least="1s")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorConfig:
+    """``[monitor]``: the node's own figures, written to a database."""
+
+    store_enabled: Annotated[bool, boolean("store-enabled", True, "Store figures; a node without data does not.")]
+    store_database: Annotated[str, string("store-database", "_internal", "Database that holds them.")]
+    store_interval_s: Annotated[float, duration("store-interval", "10s", "Pause between two records.", least="1s")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """``[admin]``: the page for people."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Serve the admin page.")]
+    bind_address: Annotated[
+        str, address("bind-address", ":8083", 'Address of the page. port = 8083 means the same as ":8083".')
+    ]
+    https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve the page over TLS.")]
+    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", _PEM)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """``[http]``: the API for clients."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Serve the API.")]
+    bind_address: Annotated[str, address("bind-address", ":8088", "Address of the API.")]
+    alias_bind_address: Annotated[
+        str,
+        address(
+            "alias-bind-address",
+            ":8086",
+            "Second address of the API, the port most clients try; a taken port is only a warning. Empty: off.",
+            optional=True,
+        ),
+    ]
+    auth_enabled: Annotated[bool, boolean("auth-enabled", False, "Ask for a user and check privileges.")]
+    log_enabled: Annotated[bool, boolean("log-enabled", True, "Log every request.")]
+    write_tracing: Annotated[bool, boolean("write-tracing", False, "Log the body of every write.")]
+    pprof_enabled: Annotated[bool, boolean("pprof-enabled", False, "Serve profiles under /debug/pprof.")]
+    https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve the API over TLS.")]
+    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", _PEM)]
+    https_private_key: Annotated[
+        Path | None, file("https-private-key", "", "PEM file with the private key; empty: in https-certificate.")
+    ]
+    max_body_size_bytes: Annotated[
+        int,
+        size("max-body-size", 25_000_000, "Largest request body; a larger one is refused.", least=1, most=1 << 30),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberConfig:
+    """``[subscriber]``: copies of incoming points for subscribers."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Send points to subscriptions.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuousQueriesConfig:
+    """``[continuous_queries]``: queries the cluster runs by itself."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Run continuous queries.")]
+    log_enabled: Annotated[bool, boolean("log-enabled", True, "Log every run.")]
+    run_interval_s: Annotated[
+        float, duration("run-interval", "1s", "Pause between two looks for due queries.", least="100ms")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintedHandoffConfig:
+    """``[hinted-handoff]``: writes kept for nodes that are away."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Keep writes for nodes that do not answer.")]
+    dir: Annotated[Path, directory("dir", "{base}/hh", "Holds the kept writes, one directory per node.")]
+    max_size_bytes: Annotated[int, size("max-size", 1_073_741_824, "Most that is kept for one node.", least=1)]
+    max_age_s: Annotated[float, duration("max-age", "168h", "Older kept writes are deleted.", least="1s")]
+    retry_rate_limit_bytes: Annotated[
+        int, size("retry-rate-limit", 0, "Most that is sent to one node; 0: no limit.", unit="bytes per second")
+    ]
+    retry_interval_s: Annotated[
+        float, duration("retry-interval", "1s", "First pause before trying a node again; it doubles.", least="10ms")
+    ]
+    retry_max_interval_s: Annotated[
+        float, duration("retry-max-interval", "1m", "Longest pause before trying a node again.", least="10ms")
+    ]
+    purge_interval_s: Annotated[
+        float, duration("purge-interval", "1h", "Pause between two looks for kept writes that are too old.", least="1s")
+    ]
+
+
+_BATCH_SIZE = integer("batch-size", 5000, "Points that are written at once.", least=1, most=1_000_000, unit="points")
+_BATCH_PENDING = integer("batch-pending", 10, "Batches that may wait.", least=1, most=10_000, unit="batches")
+_BATCH_TIMEOUT = duration("batch-timeout", "1s", "A batch that is not full is written after this long.")
+_RETENTION_POLICY = string("retention-policy", "", "Retention policy for the points; empty: the database's default.")
+_READ_BUFFER = size("read-buffer", 0, "Receive buffer of the socket; 0: the system's.", most=1 << 30)
+_ENABLED = boolean("enabled", False, "Listen.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphiteConfig:
+    """``[[graphite]]``: one listener for the Graphite protocol."""
+
+    enabled: Annotated[bool, _ENABLED]
+    bind_address: Annotated[str, address("bind-address", ":2003", "Address to listen on.")]
+    database: Annotated[str, string("database", "graphite", "Database for the points.")]
+    protocol: Annotated[str, choice("protocol", "tcp", "Transport.", "tcp", "udp")]
+    consistency_level: Annotated[
+        str, choice("consistency-level", "one", "Consistency level of the writes.", *_CONSISTENCY)
+    ]
+    batch_size: Annotated[int, _BATCH_SIZE]
+    batch_pending: Annotated[int, _BATCH_PENDING]
+    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
+    udp_read_buffer_bytes: Annotated[
+        int, size("udp-read-buffer", 0, "Receive buffer of a UDP socket; 0: the system's.", most=1 << 30)
+    ]
+    separator: Annotated[str, string("separator", ".", "Joins the parts of a measurement name.")]
+    tags: Annotated[tuple[str, ...], strings("tags", "Tags for every point, as key=value.")]
+    templates: Annotated[tuple[str, ...], strings("templates", "How a Graphite name becomes measurement and tags.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectdConfig:
+    """``[collectd]``: the listener for collectd's network protocol."""
+
+    enabled: Annotated[bool, _ENABLED]
+    bind_address: Annotated[str, address("bind-address", ":25826", "UDP address to listen on.")]
+    database: Annotated[str, string("database", "collectd", "Database for the points.")]
+    retention_policy: Annotated[str, _RETENTION_POLICY]
+    batch_size: Annotated[int, _BATCH_SIZE]
+    batch_pending: Annotated[int, _BATCH_PENDING]
+    batch_timeout_s: Annotated[float, duration("batch-timeout", "10s", _BATCH_TIMEOUT.help)]
+    read_buffer_bytes: Annotated[int, _READ_BUFFER]
+    typesdb: Annotated[Path | None, file("typesdb", "/usr/share/collectd/types.db", "collectd's table of types.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpentsdbConfig:
+    """``[opentsdb]``: the listener for OpenTSDB's telnet and HTTP protocol."""
+
+    enabled: Annotated[bool, _ENABLED]
+    bind_address: Annotated[str, address("bind-address", ":4242", "Address to listen on.")]
+    database: Annotated[str, string("database", "opentsdb", "Database for the points.")]
+    retention_policy: Annotated[str, _RETENTION_POLICY]
+    consistency_level: Annotated[
+        str, choice("consistency-level", "one", "Consistency level of the writes.", *_CONSISTENCY)
+    ]
+    batch_size: Annotated[int, integer("batch-size", 1000, _BATCH_SIZE.help, least=1, most=1_000_000, unit="points")]
+    batch_pending: Annotated[
+        int, integer("batch-pending", 5, _BATCH_PENDING.help, least=1, most=10_000, unit="batches")
+    ]
+    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
+    tls_enabled: Annotated[bool, boolean("tls-enabled", False, "Listen with TLS.")]
+    certificate: Annotated[Path | None, file("certificate", "/etc/ssl/dsdb.pem", _PEM)]
+    log_point_errors: Annotated[bool, boolean("log-point-errors", True, "Log every point that cannot be read.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpConfig:
+    """``[[udp]]``: one listener for line protocol over UDP."""
+
+    enabled: Annotated[bool, _ENABLED]
+    bind_address: Annotated[str, address("bind-address", ":8089", "UDP address to listen on.")]
+    database: Annotated[str, string("database", "udp", "Database for the points.")]
+    retention_policy: Annotated[str, _RETENTION_POLICY]
+    batch_size: Annotated[int, _BATCH_SIZE]
+    batch_pending: Annotated[int, _BATCH_PENDING]
+    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
+    read_buffer_bytes: Annotated[int, _READ_BUFFER]
+    precision: Annotated[
+        str, choice("precision", "n", "Unit of the timestamps.", "n", "ns", "u", "us", "µ", "ms", "s", "m", "h")
+    ]
+    udp_payload_size_bytes: Annotated[
+        int, size("udp-payload-size", 65_536, "Largest datagram.", least=512, most=65_536)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration of a daemon. Two are equal if all settings are, wherever they came from."""
+
+    reporting_disabled: Annotated[
+        bool, boolean("reporting-disabled", True, "There is no usage reporting; both values mean the same.")
+    ]
+    bind_address: Annotated[
+        str, address("bind-address", ":8088", "Node-to-node address; shared with [http] where that names the same.")
+    ]
+    hostname: Annotated[
+        str, host("hostname", "", "Name under which other nodes reach this one; empty: found by itself.")
+    ]
+    join: Annotated[
+        tuple[str, ...],
+        join_list("join", "Meta HTTP addresses (port 8091) of members to join, separated by commas."),
+    ]
+    meta: MetaConfig
+    data: DataConfig
+    cluster: ClusterConfig
+    retention: RetentionConfig
+    shard_precreation: ShardPrecreationConfig
+    monitor: MonitorConfig
+    admin: AdminConfig
+    http: HttpConfig
+    subscriber: SubscriberConfig
+    continuous_queries: ContinuousQueriesConfig
+    hinted_handoff: HintedHandoffConfig
+    graphite: tuple[GraphiteConfig, ...]
+    collectd: CollectdConfig
+    opentsdb: OpentsdbConfig
+    udp: tuple[UdpConfig, ...]
+    source: Path | None = field(default=None, compare=False)
+    """The file that was read; None if there was none."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Where each given setting came from: ``"meta.dir"`` → ``"/etc/dsdb/dsdb.conf:12"``; defaults are absent."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """Sentences for the log: what was accepted and has no effect, environment names nobody knows."""
+
+
+WITHOUT_EFFECT = {
+    "meta": (
+        boolean("raft-promotion-enabled", True, "Nodes with [meta] enabled vote as soon as they have caught up."),
+    ),
+    "data": (
+        choice("engine", "tsm1", "There is one storage engine.", "tsm1", "b1", "bz1"),
+        integer("max-points-per-block", 1000, "The file format sets its own block size.", least=1, most=1 << 31),
+        size("max-wal-size", 104_857_600, "Setting of the b1 engine."),
+        duration("wal-flush-interval", "10m", "Setting of the b1 engine."),
+        duration("wal-partition-flush-delay", "2s", "Setting of the b1 engine."),
+        size("wal-ready-series-size", 30_720, "Setting of the bz1 engine."),
+        fraction("wal-compaction-threshold", 0.5, "Setting of the bz1 engine.", least=0, most=1),
+        size("wal-max-series-size", 1_048_576, "Setting of the bz1 engine."),
+        duration("wal-flush-cold-interval", "5s", "Setting of the bz1 engine."),
+        size("wal-partition-size-threshold", 52_428_800, "Setting of the bz1 engine."),
+    ),
+    "cluster": (boolean("force-remote-mapping", False, "Local shards are always read locally."),),
+    "http": (boolean("json-write-enabled", False, "Points are written as line protocol only."),),
+    "continuous_queries": (
+        integer("recompute-previous-n", 2, "Replaced by RESAMPLE in the statement.", least=0, most=1 << 31),
+        duration("recompute-no-older-than", "10m", "Replaced by RESAMPLE in the statement."),
+        integer("compute-runs-per-interval", 10, "Replaced by RESAMPLE in the statement.", least=0, most=1 << 31),
+        duration("compute-no-more-than", "2m", "Replaced by RESAMPLE in the statement."),
+    ),
+}
+"""Keys of earlier versions, per section: read and checked so that an old file still loads, then dropped."""
