@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -106,7 +105,7 @@ class PeerClient:
                 return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
 
     @staticmethod

@@ -4,7 +4,8 @@ The rule (every node evaluates it by itself, again and again, until it is a memb
 
 1. An address that answers as a member of a cluster: join there.
 2. Otherwise the node waits, unless *all* nodes that the lists lead to have answered "no cluster yet", each has heard
-   the same set of nodes, and this node is the first of them by address: then it founds the cluster.
+   the same set of nodes, and this node is the first of them by address (of those with the meta role): then it founds
+   the cluster.
 
 An empty join list is the one-node case of rule 2. Founding needs every listed node because a list whose silent member
 holds a cluster must never produce a second one; a node that waits says for whom.
@@ -22,7 +23,8 @@ class Hello:
     """A node's answer to "who are you".
 
     ``cluster_id`` is empty while it belongs to none. ``join`` is its own list. ``heard`` are the uuids of the nodes
-    its list leads to, itself included, or empty while one of them has not answered.
+    its list leads to, itself included, or empty while one of them has not answered. ``can_found`` is False for a node
+    without the meta role.
     """
 
     uuid: str
@@ -30,6 +32,7 @@ class Hello:
     cluster_id: str
     join: tuple[str, ...] = ()
     heard: frozenset[str] = frozenset()
+    can_found: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,12 @@ Decision: TypeAlias = Found | Join | Wait
 
 @dataclass(frozen=True, slots=True)
 class Myself:
-    """The deciding node: its uuid, its advertised meta HTTP address and its join list."""
+    """The deciding node: its uuid, its advertised meta HTTP address, its join list and whether it has the meta role."""
 
     uuid: str
     address: str
     join: tuple[str, ...]
+    can_found: bool = True
 
 
 def decide(me: Myself, answers: Mapping[str, Answer]) -> Decision:
@@ -92,7 +96,11 @@ def decide(me: Myself, answers: Mapping[str, Answer]) -> Decision:
     undecided = [other.address for other in others.values() if other.heard != heard]
     if undecided:
         return Wait("waiting until " + ", ".join(sorted(undecided)) + " has heard the same nodes")
-    first = min([(other.address, other.uuid) for other in others.values()] + [(me.address, me.uuid)])
+    founders = [(other.address, other.uuid) for other in others.values() if other.can_found]
+    founders += [(me.address, me.uuid)] if me.can_found else []
+    if not founders:
+        return Wait("waiting for a node with the meta role: none of the listed nodes can found a cluster")
+    first = min(founders)
     if first == (me.address, me.uuid):
         return Found()
     return Wait(f"waiting for {first[0]} to found the cluster")

@@ -1,0 +1,63 @@
+"""The parts of a running node, as the edges and the cluster floor see them; ``dsdbd.main`` fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dsdbd.meta.identity import Phase
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from dsdbd.clock import Clock
+    from dsdbd.cluster.formation import Addresses, Progress
+    from dsdbd.cluster.peers import PeerClient
+    from dsdbd.config import Config
+    from dsdbd.errors import DSDBError
+    from dsdbd.meta.identity import Identity
+    from dsdbd.meta.raft import RaftNode
+    from dsdbd.meta.store import Metadata
+    from dsdbd.storage import Store
+
+
+@dataclass
+class Node:
+    """One daemon. ``identity`` is None until the node has founded or chosen a cluster; ``store`` without data role."""
+
+    config: Config
+    clock: Clock
+    uuid: str
+    addresses: Addresses
+    secret: bytes
+    join: tuple[str, ...]
+    peers: PeerClient
+    metadata: Metadata
+    progress: Progress
+    started_ns: int
+    fatal: asyncio.Future[DSDBError]
+    identity: Identity | None = None
+    raft: RaftNode | None = None
+    store: Store | None = None
+    refusals: dict[str, str] = field(default_factory=dict)
+    """Peer address to the latest reason why it and this node do not talk; shown by /health."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster this node belongs to or is joining; empty before that."""
+        return "" if self.identity is None else self.identity.cluster_id
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the node has its final identity."""
+        return self.identity is not None and self.identity.phase is Phase.MEMBER
+
+    @property
+    def data_id(self) -> int | None:
+        """The node's number as an owner of shards; None without the data role."""
+        return None if self.identity is None else self.identity.data_id
+
+    def fail(self, error: DSDBError) -> None:
+        """End the daemon with this error; the first one counts. Call it on the event loop."""
+        if not self.fatal.done():
+            self.fatal.set_result(error)

@@ -1,0 +1,315 @@
+"""The write path of the coordinator: fix field types, find the shards, store at every owner, count the answers.
+
+A point is acknowledged when the owners that its consistency level asks for have it on stable storage. The encoded
+batch is the same for every owner; nothing is parsed twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from dsdbd import limits
+from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
+from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.cluster.routing import route, uncovered_times
+from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
+from dsdbd.meta.views import resolve_policy
+from dsdbd.model.columns import Batch, Points, encode_batch
+from dsdbd.storage import ShardKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import Database, RetentionPolicy, Shard
+    from dsdbd.model.columns import Bools
+    from dsdbd.model.types import FieldType
+
+log = structlog.get_logger("write")
+
+
+@dataclass
+class WriteStats:
+    """Counters of this node as a coordinator, named as SHOW STATS names them."""
+
+    req: int = 0
+    point_req: int = 0
+    point_req_local: int = 0
+    point_req_remote: int = 0
+    write_ok: int = 0
+    write_error: int = 0
+    write_timeout: int = 0
+    write_partial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Points of a write that were not stored, with the sentence that says why."""
+
+    reason: str
+    count: int
+
+
+@dataclass
+class _Clock:
+    """Hybrid logical clock: versions grow strictly and stay close to the wall clock."""
+
+    last: int = field(default=0)
+
+    def next(self, now_ns: int) -> int:
+        self.last = max(self.last + 1, now_ns)
+        return self.last
+
+
+class WritePath:
+    """Stores points for clients; one per node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._hybrid_clock = _Clock()
+        self._background: set[asyncio.Task[None]] = set()
+        self.stats = WriteStats()
+
+    async def write(
+        self, *, database: str, policy: str, points: Sequence[Points], consistency: Consistency
+    ) -> list[Dropped]:
+        """Store points; returns what was dropped and why, where the rest is stored.
+
+        Raises NotFound, RequestError, Unavailable (nothing stored) or OutcomeUnknown.
+        """
+        self.stats.req += 1
+        self.stats.point_req += sum(len(part) for part in points)
+        try:
+            dropped = await self._write(database, policy, points, consistency)
+        except OutcomeUnknown:
+            self.stats.write_timeout += 1
+            raise
+        except DSDBError:
+            self.stats.write_error += 1
+            raise
+        self.stats.write_ok += 1
+        if dropped:
+            self.stats.write_partial += 1
+        return dropped
+
+    async def _write(
+        self, database: str, policy_name: str, points: Sequence[Points], consistency: Consistency
+    ) -> list[Dropped]:
+        policy = self._policy(database, policy_name)
+        points, dropped = self._drop_expired(policy, points)
+        points, conflicts = await self._fix_types(database, policy, points)
+        dropped += conflicts
+        if not points:
+            return dropped
+        policy = await self._cover(database, policy, points)
+        shards = {shard.id: shard for group in policy.shard_groups for shard in group.shards}
+        routed = await asyncio.to_thread(route, points, policy.shard_groups)
+        version = self._hybrid_clock.next(self._node.clock.now_ns())
+        outcomes = await asyncio.gather(
+            *(
+                self._store(
+                    ShardKey(database, policy.name, shard_id),
+                    shards[shard_id],
+                    Batch(version, tuple(parts)),
+                    consistency,
+                )
+                for shard_id, parts in routed.items()
+            ),
+            return_exceptions=True,
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            raise _combine(failures, len(outcomes))
+        return dropped
+
+    # --- what the metadata says
+
+    def _policy(self, database: str, policy_name: str) -> RetentionPolicy:
+        found = self._database(database)
+        policy = resolve_policy(found, policy_name or None)
+        if policy is None:
+            raise NotFound(
+                f'retention policy not found: "{policy_name}"'
+                if policy_name
+                else f"default retention policy not set for: {database}"
+            )
+        return policy
+
+    def _database(self, name: str) -> Database:
+        found = self._node.metadata.state.databases.get(name)
+        if found is None:
+            raise NotFound(f'database not found: "{name}"')
+        return found
+
+    def _drop_expired(self, policy: RetentionPolicy, points: Sequence[Points]) -> tuple[list[Points], list[Dropped]]:
+        if policy.duration_ns == 0:
+            return list(points), []
+        oldest_ns = self._node.clock.now_ns() - policy.duration_ns
+        kept, count = _keep(points, [part.time_ns >= oldest_ns for part in points])
+        return kept, [Dropped("points beyond retention policy", count)] if count else []
+
+    async def _fix_types(
+        self, database: str, policy: RetentionPolicy, points: Sequence[Points]
+    ) -> tuple[list[Points], list[Dropped]]:
+        """Fix the type of each new field before anything is stored; drop points whose field has another type."""
+        missing: dict[str, dict[str, FieldType]] = {}
+        for part in points:
+            known = policy.schema.get(part.measurement) or {}
+            for key, column in part.fields.items():
+                if key not in known:
+                    missing.setdefault(part.measurement, {})[key] = column.type
+        held: Mapping[str, Mapping[str, FieldType]] = {}
+        if missing:
+            result = await self._node.metadata.propose(CreateFields(database, policy.name, missing))
+            assert isinstance(result.value, FieldTypesAre)
+            held = result.value.fields
+        masks: list[Bools] = []
+        first = ""
+        for part in points:
+            known = {**(policy.schema.get(part.measurement) or {}), **held.get(part.measurement, {})}
+            good = np.ones(len(part), dtype=np.bool_)
+            for key, column in part.fields.items():
+                if known[key] is not column.type:
+                    good &= np.zeros(len(part), np.bool_) if column.valid is None else ~column.valid
+                    first = first or (
+                        f'field type conflict: input field "{key}" on measurement "{part.measurement}" is type '
+                        f"{column.type.value}, already exists as type {known[key].value}"
+                    )
+            masks.append(good)
+        kept, count = _keep(points, masks)
+        kept = [_without_conflicts(part, policy, held) for part in kept] if count else kept
+        return kept, [Dropped(first, count)] if count else []
+
+    async def _cover(self, database: str, policy: RetentionPolicy, points: Sequence[Points]) -> RetentionPolicy:
+        """The policy with a shard group for every time; groups that are missing are created in one command."""
+        times = await asyncio.to_thread(uncovered_times, points, policy.shard_groups)
+        if not len(times):
+            return policy
+        width_ns = policy.shard_group_duration_ns
+        # One time per group is enough; the state machine finds the bounds.
+        wanted = times[np.unique(times // width_ns, return_index=True)[1]]
+        wanted = np.unique(np.concatenate([wanted, times[-1:], times[:1]]))
+        if len(wanted) > limits.MAX_SHARD_GROUPS_PER_WRITE:
+            raise RequestError(
+                f"the points of this request fall into more than {limits.MAX_SHARD_GROUPS_PER_WRITE} shard groups; "
+                "sort them by time and send them in several requests, or use a policy with longer shard groups"
+            )
+        await self._node.metadata.propose(CreateShardGroups(database, policy.name, tuple(wanted.tolist())))
+        policy = self._policy(database, policy.name)
+        rest = uncovered_times(points, policy.shard_groups)
+        if len(rest):
+            return await self._cover_each(database, policy, points, tuple(rest.tolist()))
+        return policy
+
+    async def _cover_each(
+        self, database: str, policy: RetentionPolicy, points: Sequence[Points], times: tuple[int, ...]
+    ) -> RetentionPolicy:
+        """Groups do not start at multiples of their width since 1970, so a first round may leave some times out."""
+        await self._node.metadata.propose(
+            CreateShardGroups(database, policy.name, times[: limits.MAX_SHARD_GROUPS_PER_WRITE])
+        )
+        policy = self._policy(database, policy.name)
+        if len(uncovered_times(points, policy.shard_groups)):
+            raise Unavailable("no data node can take the points: shard groups could not be created")
+        return policy
+
+    # --- storing at the owners
+
+    async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
+        """Store one batch at every owner; returns as soon as enough of them have confirmed."""
+        encoded = await asyncio.to_thread(encode_batch, batch)
+        count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)))
+        if count.owners == 0:
+            raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
+        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def store_at(owner: int) -> None:
+            try:
+                await self._store_at(owner, key, batch, encoded)
+                count.confirm()
+            except PeerUnreachable as error:
+                (count.lose if error.sent else count.refuse)(error.message)
+            except OutcomeUnknown as error:
+                count.lose(error.message)
+            except DSDBError as error:
+                count.refuse(error.message)
+            if count.verdict() is not Verdict.PENDING and not decided.done():
+                decided.set_result(None)
+
+        for owner in shard.owners:
+            task = asyncio.create_task(store_at(owner))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        timeout_s = self._node.config.cluster.write_timeout_s
+        try:
+            await asyncio.wait_for(asyncio.shield(decided), timeout_s)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"timeout: {count.confirmed} of {count.required} owners of shard {key.shard_id} confirmed within "
+                f"{timeout_s:g}s; the points may be stored, writing them again is harmless"
+            ) from None
+        if count.verdict() is Verdict.STORED:
+            return
+        reason = "; ".join(dict.fromkeys(count.reasons))
+        if count.verdict() is Verdict.REFUSED:
+            raise ShardUnavailable(f"write failed: no owner of shard {key.shard_id} stored the points: {reason}")
+        raise OutcomeUnknown(
+            f"partial write: {count.confirmed} of {count.required} owners of shard {key.shard_id} confirmed: {reason}"
+        )
+
+    async def _store_at(self, owner: int, key: ShardKey, batch: Batch, encoded: bytes) -> None:
+        node = self._node
+        if owner == node.data_id:
+            if node.store is None:
+                raise Unavailable("this node's storage is still opening")
+            self.stats.point_req_local += len(batch)
+            await asyncio.wrap_future(node.store.submit(key, batch, encoded))
+            return
+        peer = next((found for found in node.metadata.state.data_nodes if found.id == owner), None)
+        if peer is None:
+            raise Unavailable(f"data node {owner} is not registered")
+        self.stats.point_req_remote += len(batch)
+        await node.peers.call(
+            peer.tcp_addr,
+            "POST",
+            f"/internal/shards/{key.shard_id}",
+            encoded,
+            timeout_s=node.config.cluster.shard_writer_timeout_s,
+        )
+
+
+def _keep(points: Sequence[Points], masks: Sequence[Bools]) -> tuple[list[Points], int]:
+    """The rows whose mask is True, and how many were left out."""
+    kept: list[Points] = []
+    count = 0
+    for part, mask in zip(points, masks, strict=True):
+        good = int(np.count_nonzero(mask))
+        count += len(part) - good
+        if good == len(part):
+            kept.append(part)
+        elif good:
+            kept.append(part.take(np.flatnonzero(mask)))
+    return kept, count
+
+
+def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str, Mapping[str, FieldType]]) -> Points:
+    """The points without the columns of another type, which hold no value any more."""
+    known = {**(policy.schema.get(part.measurement) or {}), **held.get(part.measurement, {})}
+    fields = {key: column for key, column in part.fields.items() if known[key] is column.type}
+    return Points(part.measurement, part.series, part.series_index, part.time_ns, fields)
+
+
+def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:
+    """One error for several shards: unknown as soon as a shard was stored or may have been."""
+    first = failures[0]
+    if len(failures) == shards and all(isinstance(failure, Unavailable) for failure in failures):
+        return first
+    if isinstance(first, DSDBError):
+        return OutcomeUnknown(f"partial write: {len(failures)} of {shards} shards failed: {first.message}")
+    return first
