@@ -1,0 +1,142 @@
+"""Flags of the shell, and of every command that talks to a server, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dsdb_cli.client import Credentials, split_address
+from dsdb_cli.errors import UsageError
+from dsdb_cli.flags import Kind, Parsed, parse_flags
+
+SERVER_FLAGS: Mapping[str, Kind] = {
+    "host": Kind.TEXT,
+    "port": Kind.INTEGER,
+    "username": Kind.TEXT,
+    "password": Kind.TEXT,
+    "ssl": Kind.SWITCH,
+    "unsafeSsl": Kind.SWITCH,
+    "format": Kind.TEXT,
+    "h": Kind.SWITCH,
+    "help": Kind.SWITCH,
+}
+SHELL_FLAGS: Mapping[str, Kind] = {
+    **SERVER_FLAGS,
+    "database": Kind.TEXT,
+    "execute": Kind.TEXT,
+    "precision": Kind.TEXT,
+    "consistency": Kind.TEXT,
+    "pretty": Kind.SWITCH,
+    "import": Kind.SWITCH,
+    "path": Kind.TEXT,
+    "pps": Kind.INTEGER,
+    "compressed": Kind.SWITCH,
+    "version": Kind.SWITCH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The server to talk to; ``port`` None tries the default ports, ``ask_password`` means an explicit empty one."""
+
+    host: str
+    port: int | None
+    use_ssl: bool
+    unsafe_ssl: bool
+    credentials: Credentials
+    ask_password: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShellOptions:
+    """Everything on the shell's command line; ``execute`` is None when the flag was not given."""
+
+    server: ServerOptions
+    database: str
+    execute: str | None
+    output_format: str
+    precision: str
+    consistency: str
+    pretty: bool
+    import_file: bool
+    path: str
+    points_per_second: int
+    compressed: bool
+    show_version: bool
+    show_help: bool
+
+
+def parse_shell(words: Sequence[str], environ: Mapping[str, str]) -> ShellOptions:
+    """Read the shell's command line. Raises UsageError."""
+    parsed = parse_flags(SHELL_FLAGS, words)
+    _refuse_rest(parsed)
+    return ShellOptions(
+        server=server_options(parsed, environ),
+        database=parsed.text("database"),
+        execute=parsed.text("execute") if "execute" in parsed.values else None,
+        output_format=parsed.text("format", "column"),
+        precision=parsed.text("precision", "ns") or "ns",
+        consistency=parsed.text("consistency", "any") or "any",
+        pretty=parsed.switch("pretty"),
+        import_file=parsed.switch("import"),
+        path=parsed.text("path"),
+        points_per_second=parsed.integer("pps"),
+        compressed=parsed.switch("compressed"),
+        show_version=parsed.switch("version"),
+        show_help=parsed.switch("h") or parsed.switch("help"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StatusOptions:
+    """The command line of `dsdb status`."""
+
+    server: ServerOptions
+    output_format: str
+    show_help: bool
+
+
+def parse_status(words: Sequence[str], environ: Mapping[str, str]) -> StatusOptions:
+    """Read the words after ``dsdb status``. Raises UsageError."""
+    parsed = parse_flags(SERVER_FLAGS, words)
+    _refuse_rest(parsed)
+    output_format = parsed.text("format", "text")
+    if output_format not in ("text", "json"):
+        raise UsageError(f'invalid value "{output_format}" for flag -format: status prints text or json')
+    return StatusOptions(server_options(parsed, environ), output_format, parsed.switch("h") or parsed.switch("help"))
+
+
+def _refuse_rest(parsed: Parsed) -> None:
+    if parsed.rest:
+        raise UsageError(
+            f"unknown arguments: {' '.join(parsed.rest)}\nRun 'dsdb -help' for usage; statements go after -execute."
+        )
+
+
+def server_options(parsed: Parsed, environ: Mapping[str, str]) -> ServerOptions:
+    """Where to connect and as whom: flags first, then DSDB_ variables, then INFLUX_ ones."""
+    host_text = parsed.text("host")
+    scheme, separator, rest = host_text.partition("://")
+    if separator and scheme in ("http", "https"):
+        host_text = rest.rstrip("/")
+    try:
+        host, port = split_address(host_text)
+    except ValueError as error:
+        raise UsageError(f'invalid value "{host_text}" for flag -host: the port is a number from 1 to 65535') from error
+    if "port" in parsed.values:
+        given = parsed.integer("port")
+        if not 1 <= given <= 65535:
+            raise UsageError(f'invalid value "{given}" for flag -port: a port is a number from 1 to 65535')
+        if port is not None and port != given:
+            raise UsageError(f"-host {host_text} and -port {given} name two ports: leave one out")
+        port = given
+    username = parsed.text("username") or environ.get("DSDB_USERNAME") or environ.get("INFLUX_USERNAME") or ""
+    from_environment = environ.get("DSDB_PASSWORD") or environ.get("INFLUX_PASSWORD") or ""
+    return ServerOptions(
+        host=host or "localhost",
+        port=port,
+        use_ssl=parsed.switch("ssl") or (scheme == "https" and bool(separator)),
+        unsafe_ssl=parsed.switch("unsafeSsl"),
+        credentials=Credentials(username, parsed.text("password", from_environment)),
+        ask_password="password" in parsed.values and not parsed.text("password"),
+    )
