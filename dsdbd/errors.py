@@ -26,6 +26,7 @@
     ├── CorruptData               500 corrupt_data
     └── StartError                —   exit_code             the daemon cannot start; one sentence, no traceback
         ├── ConfigError               exit 2
+        ├── UsageError                exit 2                the command line cannot be understood
         ├── StorageFull               exit 10
         ├── StorageCorrupt            exit 11
         ├── IdentityError             exit 12               foreign cluster, cloned or wiped identity
@@ -204,6 +205,13 @@ class ConfigError(StartError):
 
     exit_code = 2
     code = "config"
+
+
+class UsageError(StartError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+    code = "usage"
 
 
 class StorageFull(StartError):

@@ -135,19 +135,27 @@ class _Builder:
         return config
 
     def _share_bind_address(self) -> None:
-        """The top level bind-address and the one of [meta] are one setting: the stronger place wins, then [meta]."""
+        """The bind-address of the top level and the one of [meta] are one setting; the stronger place gives it.
+
+        In the same place the one that is not the default counts, because a printed configuration holds both lines
+        and people change one of them; if both differ from it, the one of [meta].
+        """
         meta, top = (self._given.get(place) for place in _BIND_PLACES)
-        if meta is None and top is None:
-            return
-        if meta is not None and top is not None and meta.rank == top.rank and meta.value != top.value:
-            self._warnings.append(
-                f"{meta.origin}: [meta] bind-address {show(meta.value)} wins over the top level bind-address "
-                f"{show(top.value)} ({top.origin}); remove one of the two"
-            )
-        winner = top if meta is None or (top is not None and top.rank > meta.rank) else meta
-        assert winner is not None
-        for place in _BIND_PLACES:
-            self._given[place] = winner
+        if meta is None or top is None:
+            winner = meta or top
+        elif meta.rank != top.rank:
+            winner = max(meta, top, key=lambda given: given.rank)
+        else:
+            default = SECTIONS[TOP].settings["bind-address"].default
+            winner = top if meta.value == default else meta
+            if meta.value != top.value and top.value != default and winner is meta:
+                self._warnings.append(
+                    f"{meta.origin}: [meta] bind-address {show(meta.value)} wins over the top level bind-address "
+                    f"{show(top.value)} ({top.origin}); remove one of the two"
+                )
+        if winner is not None:
+            for place in _BIND_PLACES:
+                self._given[place] = winner
 
     def _values(self, section: Section, index: int | None) -> dict[str, Any]:
         values: dict[str, Any] = {

@@ -1,0 +1,151 @@
+"""Logging: one line per event on standard error, for people on a terminal and as JSON elsewhere.
+
+Every line has ``time`` (RFC 3339, UTC), ``level``, ``event`` and the values given with it. Records of the standard
+library's logging (pysyncobj, aiohttp, asyncio) take the same way. Passwords are removed from every text on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from dsdbd.errors import ConfigError
+
+MAX_TEXT_CHARACTERS = 8_192
+"""A longer text in a log line is cut, so that no statement or body can fill the log."""
+REDACTED = "[REDACTED]"
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+_FORMATS = ("human", "json")
+
+# Statements appear as typed and percent-encoded in URLs; both spellings of blanks, quotes and backslashes count.
+_GAP = r"(?:\s|\+|%20|%0[9AD]|/\*.*?\*/|--[^\n]*\n)*"
+_TEXT_BODY = r"(?:(?:\\|%5C)(?:%[0-9A-F]{2}|.)|(?!{quote}).)*(?:{quote})?"
+_SINGLE = "(?:'|%27)" + _TEXT_BODY.replace("{quote}", "'|%27")
+_DOUBLE = '(?:"|%22)' + _TEXT_BODY.replace("{quote}", '"|%22')
+_NAME = rf"(?:{_DOUBLE}|(?:(?!=|%3D|\s|\+|%20).)+)"
+_FLAGS = re.IGNORECASE | re.DOTALL
+_SET_PASSWORD = re.compile(
+    rf"(password{_GAP}for{_GAP}{_NAME}{_GAP}(?:=|%3D){_GAP})(?:{_SINGLE}|{_DOUBLE}|[^\s&;]+)", _FLAGS
+)
+_WITH_PASSWORD = re.compile(rf"(password{_GAP})(?:{_SINGLE}|{_DOUBLE})", _FLAGS)
+_PARAMETER = re.compile(r"((?:^|[?&])(?:p|password)=)[^&\s\"']+", re.IGNORECASE)
+_USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+
+
+def redact(text: str) -> str:
+    """``text`` without the passwords of CREATE USER, SET PASSWORD, the URL parameter ``p`` and ``user:password@``.
+
+    A quote that is never closed hides the rest of the text: too much is hidden rather than too little.
+    """
+    if "assword" in text or "ASSWORD" in text or "password" in text.lower():
+        text = _SET_PASSWORD.sub(rf"\1{REDACTED}", text)
+        text = _WITH_PASSWORD.sub(rf"\1{REDACTED}", text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\1{REDACTED}", text)
+    return _USERINFO.sub(rf"\1{REDACTED}", text) if "://" in text else text
+
+
+def set_up_logging(environ: Mapping[str, str], stream: TextIO | None = None) -> None:
+    """Send every log line of the process to ``stream`` (standard error).
+
+    DSDB_LOG_LEVEL (debug, info, warning, error, critical) and DSDB_LOG_FORMAT (human, json) choose level and form;
+    without them it is info, and human on a terminal. Raises ConfigError for another value. May be called again.
+    """
+    stream = stream if stream is not None else sys.stderr
+    level = _choose(environ, "DSDB_LOG_LEVEL", tuple(_LEVELS)) or "info"
+    form = _choose(environ, "DSDB_LOG_FORMAT", _FORMATS) or ("human" if stream.isatty() else "json")
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+        _clean,
+    ]
+    handler = _LogHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(form, stream, environ)],
+        )
+    )
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _LogHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose lines carry ``logger=name``: the part of the daemon that speaks."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name logging calls
+        """Drop a line that cannot be written: a full disk under the log must not stop or flood the daemon."""
+        del record
+
+
+def _choose(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    chosen = environ.get(name, "").strip().lower()
+    if chosen and chosen not in allowed:
+        raise ConfigError(
+            f"environment variable {name} = {environ[name]!r}: unknown value; it is one of {', '.join(allowed)}"
+        )
+    return chosen
+
+
+def _renderer(form: str, stream: TextIO, environ: Mapping[str, str]) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty() and not environ.get("NO_COLOR"),
+        timestamp_key="time",
+        exception_formatter=structlog.dev.plain_traceback,
+        pad_event_to=0,
+    )
+
+
+def _clean(logger: object, method: str, event_dict: EventDict) -> EventDict:
+    """Remove passwords from every text of a line, and cut long ones."""
+    del logger, method
+    for key, value in event_dict.items():
+        if isinstance(value, str):
+            event_dict[key] = _cut(redact(value))
+        elif isinstance(value, Exception) and key != "exc_info":
+            event_dict[key] = _cut(redact(str(value)))
+    return event_dict
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    return f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text) - MAX_TEXT_CHARACTERS} more characters)"
