@@ -35,6 +35,12 @@ MIN_RAFT_FREE_BYTES = 16 << 20
 """Free space under which no new entry is taken into the Raft log, so that votes and terms can still be written."""
 REQUEST_DEDUPE_ENTRIES = 10_000
 """Answers of recent commands kept in the replicated state so that a repeated request is not applied twice."""
+REQUEST_DEDUPE_CHUNK_BYTES = 64 << 10
+"""Bytes of answers at which one of the table's hundred chunks is closed: about 7 MB, unless single answers are larger."""
+MAX_TOMBSTONES = 1_000
+"""Removed nodes remembered; far more than a cluster replaces while an old disk may still come back."""
+MAX_NAME_BYTES = 255
+"""Longest name of a database or retention policy, as in InfluxDB 1.x; also the longest name of a directory."""
 MAX_SHARD_GROUPS_PER_WRITE = 1_000
 """Shard groups one write request may create; a body with timestamps all over history is cut here with an error."""
 
@@ -47,3 +53,11 @@ PREAMBLE_TIMEOUT_S = 60.0
 """How long an accepted connection may stay silent before its first bytes; browsers pre-connect idle."""
 MAX_CONNECTIONS = 10_000
 """Accepted connections per listener; further ones are closed at once."""
+
+# --- query text
+MAX_QUERY_CHARS = 1 << 20
+"""A longer query text is refused before it is read: people and clients write kilobytes, and parsing holds the lock."""
+MAX_QUERY_NESTING = 64
+"""Parentheses, calls and subqueries inside each other; keeps recursive readers of the tree far from the stack's end."""
+MAX_EXPRESSION_DEPTH = 200
+"""Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
