@@ -161,7 +161,7 @@ write_control
 chmod -R u=rwX,go=rX "$stage"
 find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$output"
-# Level 3 packs in seconds; the default takes minutes for a twentieth of the size.
-dpkg-deb --root-owner-group -Zxz -z3 --build "$stage" "$work/package.deb" >/dev/null
+# zstd packs in two seconds what takes xz a minute, for a quarter more size; every system with this Python reads it.
+dpkg-deb --root-owner-group -Zzstd -z3 --build "$stage" "$work/package.deb" >/dev/null
 mv "$work/package.deb" "$package"
 echo "$package"
