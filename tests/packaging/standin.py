@@ -20,7 +20,7 @@ def serve(mode: str, report: Path) -> None:
     """Block until SIGTERM, after telling whoever waits."""
     stop_signals = {signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
-    facts = {"argv": sys.argv[1:], "setting": os.environ.get("DSDB_TEST_SETTING"), "cwd": os.getcwd()}
+    facts = {"argv": sys.argv[1:], "setting": os.environ.get("DSDB_TEST_SETTING")}
     report.write_text(json.dumps(facts))
     if mode != "silent":
         notify(READY, os.environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -58,15 +59,15 @@ def test_pid_file_lives_as_long_as_its_block(tmp_path: Path) -> None:
     with PidFile(path):
         assert path.read_text() == f"{os.getpid()}\n"
         assert path.stat().st_mode & 0o777 == 0o644
-        assert os.listdir(path.parent) == ["dsdb.pid"]
-    assert os.listdir(path.parent) == []
+        assert list(path.parent.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == []
 
 
 def test_pid_file_is_removed_when_the_daemon_fails(tmp_path: Path) -> None:
     path = tmp_path / "dsdb.pid"
     with pytest.raises(RuntimeError), PidFile(path):
         raise RuntimeError
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_live_holder_is_refused_and_named(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_live_holder_is_refused_and_named(tmp_path: Path) -> None:
             PidFile(path).__enter__()
         assert caught.value.exit_code == 1
         assert path.read_text() == f"{os.getpid()}\n"
-        assert os.listdir(tmp_path) == ["dsdb.pid"]
+        assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", ["1\n", "", "garbage", f"{os.getpid()}\n"])
@@ -117,7 +118,7 @@ def test_the_lock_ends_with_a_killed_daemon(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="cannot write the pid file .*/file/dsdb.pid: "):
+    with pytest.raises(StartError, match=r"cannot write the pid file .*/file/dsdb\.pid: "):
         PidFile(tmp_path / "file" / "dsdb.pid").__enter__()
 
 
@@ -127,18 +128,16 @@ def _contend(path: str, rounds: int) -> int:
     for _ in range(rounds):
         try:
             with PidFile(Path(path)):
-                guard = os.open(path + ".guard", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-                os.close(guard)
-                os.unlink(path + ".guard")
+                guard = Path(path + ".guard")
+                guard.touch(exist_ok=False)
+                guard.unlink()
                 taken += 1
         except StartError:
             pass
         if taken % 3 == 0:
             # A file as a crash leaves it: there, with nobody holding it.
-            try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            except FileExistsError:
-                pass
+            with contextlib.suppress(FileExistsError):
+                Path(path).touch(exist_ok=False)
     return taken
 
 
