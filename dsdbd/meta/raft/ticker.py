@@ -1,0 +1,94 @@
+"""Drives a core: a tick when something happened, one every period, and a watch on how late the timer is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from dsdbd.meta.raft.faults import RaftStopped
+from dsdbd.meta.raft.library import monotonic_s
+
+log = logging.getLogger(__name__)
+
+LAG_WINDOW_S: Final = 10.0
+
+
+class Ticker:
+    """Runs on the Raft thread's loop; ``after_tick`` follows every tick, ``on_fatal`` the last one."""
+
+    def __init__(
+        self, core: Any, period_s: float, after_tick: Callable[[], None], on_fatal: Callable[[], None]
+    ) -> None:
+        self._core = core
+        self._period_s = period_s
+        self._after_tick = after_tick
+        self._on_fatal = on_fatal
+        self._kicked = False
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        self._lag_s = self._previous_lag_s = 0.0
+        self._window_end_s = 0.0
+        self._last_error: str | None = None
+
+    @property
+    def lag_max_s(self) -> float:
+        """Longest delay of the periodic tick in the last one to two windows."""
+        return max(self._lag_s, self._previous_lag_s)
+
+    def start(self) -> None:
+        """Begin ticking."""
+        self._due_s = self._window_end_s = monotonic_s()
+        self._periodic()
+
+    def stop(self) -> None:
+        """Tick no more; idempotent."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def kick(self) -> None:
+        """Tick as soon as the loop is free, once for all kicks until then."""
+        if not self._kicked and not self._stopped:
+            self._kicked = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _periodic(self) -> None:
+        now_s = monotonic_s()
+        if now_s >= self._window_end_s:
+            self._previous_lag_s, self._lag_s = self._lag_s, 0.0
+            self._window_end_s = now_s + LAG_WINDOW_S
+        self._lag_s = max(self._lag_s, now_s - self._due_s)
+        self._tick()
+        if not self._stopped:
+            self._due_s = monotonic_s() + self._period_s
+            self._timer = asyncio.get_running_loop().call_later(self._period_s, self._periodic)
+
+    def _tick(self) -> None:
+        self._kicked = False
+        if self._stopped:
+            return
+        core = self._core
+        before = core.raftLastApplied, core.raftCommitIndex, core.journal.last.log_index
+        try:
+            core.doTick(0)
+            self._last_error = None
+        except OSError as error:
+            core.storage_failed(error)
+        except RaftStopped:
+            pass
+        except Exception as error:
+            # A fault of one tick must not end the heartbeats; told once, not twenty times a second.
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                log.exception("a Raft tick failed; the next one tries again")
+        if core.fatal is not None:
+            self.stop()
+            self._on_fatal()
+            return
+        if before != (core.raftLastApplied, core.raftCommitIndex, core.journal.last.log_index):
+            # What was just appended or committed has to be synced, sent or applied: without waiting for the timer.
+            self.kick()
+        self._after_tick()
