@@ -14,6 +14,9 @@ from dsdbd.meta.state import Privilege, ShardGroup, SubscriptionMode
 from dsdbd.model.types import FieldType
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+"""A uuid, an address, a request id: never empty, and short."""
+ClusterId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -33,39 +36,39 @@ class PolicySpec(msgspec.Struct, frozen=True, array_like=True):
 class InitCluster(_Command, frozen=True):
     """Fix the cluster id, 32 hex digits. Gives ClusterIs; another id than the one fixed is refused."""
 
-    cluster_id: str
+    cluster_id: ClusterId
 
 
 class CreateMetaNode(_Command, frozen=True):
     """Register a meta node, or its changed addresses. Gives NodeIs."""
 
-    uuid: str
-    http_addr: str
-    tcp_addr: str
+    uuid: Text
+    http_addr: Text
+    tcp_addr: Text
 
 
 class CreateDataNode(_Command, frozen=True):
     """Register a data node, or its changed addresses. Gives NodeIs."""
 
-    uuid: str
-    http_addr: str
-    tcp_addr: str
+    uuid: Text
+    http_addr: Text
+    tcp_addr: Text
 
 
 class UpdateMetaNode(_Command, frozen=True):
     """Change the addresses of a registered meta node. Gives NodeIs."""
 
-    uuid: str
-    http_addr: str
-    tcp_addr: str
+    uuid: Text
+    http_addr: Text
+    tcp_addr: Text
 
 
 class UpdateDataNode(_Command, frozen=True):
     """Change the addresses of a registered data node. Gives NodeIs."""
 
-    uuid: str
-    http_addr: str
-    tcp_addr: str
+    uuid: Text
+    http_addr: Text
+    tcp_addr: Text
 
 
 class DropMetaNode(_Command, frozen=True):
@@ -331,7 +334,7 @@ Command = (
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """A command with the proposer's time and an id that stays the same when the request is repeated."""
 
-    request_id: str
+    request_id: Text
     now_ns: Int64
     command: Command
 
