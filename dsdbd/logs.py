@@ -43,6 +43,7 @@ _SET_PASSWORD = re.compile(
 )
 _WITH_PASSWORD = re.compile(rf"(password{_GAP})(?:{_SINGLE}|{_DOUBLE})", _FLAGS)
 _PARAMETER = re.compile(r"((?:^|[?&])(?:p|password)=)[^&\s\"']+", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 
 
@@ -135,14 +136,25 @@ def _renderer(form: str, stream: TextIO, environ: Mapping[str, str]) -> Processo
 
 
 def _clean(logger: object, method: str, event_dict: EventDict) -> EventDict:
-    """Remove passwords from every text of a line, and cut long ones."""
+    """Order a line's keys, remove passwords and control characters from its texts, and cut long ones."""
     del logger, method
-    for key, value in event_dict.items():
-        if isinstance(value, str):
-            event_dict[key] = _cut(redact(value))
-        elif isinstance(value, Exception) and key != "exc_info":
-            event_dict[key] = _cut(redact(str(value)))
-    return event_dict
+    # These two carry objects the renderers need as they are.
+    kept = {key: event_dict.pop(key) for key in ("_record", "_from_structlog") if key in event_dict}
+    first = {key: event_dict.pop(key) for key in ("time", "level", "logger", "event") if key in event_dict}
+    cleaned = {key: _clean_value(value, lines=key in ("exception", "stack")) for key, value in event_dict.items()}
+    return {**{key: _clean_value(value) for key, value in first.items()}, **cleaned, **kept}
+
+
+def _clean_value(value: object, *, lines: bool = False) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _clean_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean_value(item) for item in value]
+    text = _cut(redact(value if isinstance(value, str) else str(value)))
+    # A line break or an escape code in a logged text must not look like a line of its own on a terminal.
+    return text if lines else _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.rstrip())
 
 
 def _cut(text: str) -> str:

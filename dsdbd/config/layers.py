@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ OTHER_VARIABLES = frozenset(
 )
 """Variables with our prefixes that are no settings: read elsewhere in DSDB or by clients."""
 _ELSEWHERE = {
-    "coordinator": "InfluxDB calls it so; write [cluster]",
+    "coordinator": "this section of InfluxDB is called [cluster] here",
     "logging": "set DSDB_LOG_LEVEL and DSDB_LOG_FORMAT in the environment instead",
     "tls": "set https-enabled and https-certificate in [http], [meta] or [admin] instead",
     "hinted_handoff": "write [hinted-handoff]",
@@ -106,15 +107,8 @@ def read_toml(text: str, name: str) -> Layer:
     try:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        why = error.msg[:1].lower() + error.msg[1:]
-        layer.problems.append(
-            Problem(
-                RANK_FILE,
-                error.lineno,
-                f"{name}:{error.lineno}: not valid TOML: {why} (column {error.colno}); "
-                'correct this line, text values stand in quotes: key = "value"',
-            )
-        )
+        where = f"{name}:{error.lineno}"
+        layer.problems.append(Problem(RANK_FILE, error.lineno, f"{where}: not valid TOML: {_syntax(error)}"))
         return layer
     except (ValueError, RecursionError):
         layer.problems.append(
@@ -126,6 +120,22 @@ def read_toml(text: str, name: str) -> Layer:
     reader = _FileReader(layer, name, locate_keys(text))
     reader.read_document(document)
     return layer
+
+
+def _syntax(error: tomli.TOMLDecodeError) -> str:
+    """What a TOML error means and what to do, with its column."""
+    message = error.msg[:1].lower() + error.msg[1:]
+    where = f"(column {error.colno})"
+    if twice := re.match(r"cannot declare (\(.*\)) twice", message):
+        section = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        return f"[{section}] stands twice {where}; put all its keys under one header"
+    if "overwrite" in message:
+        return f"a key stands twice {where}; remove one of the two lines"
+    if message.startswith(r"illegal character '\n'"):
+        return f"the quote is not closed {where}; close it on the same line"
+    if message.startswith(("invalid value", "expected newline")):
+        return f'{message} {where}; text, paths, addresses and durations stand in quotes: key = "value"'
+    return f"{message} {where}; a line is [section] or key = value"
 
 
 class _FileReader:
@@ -201,7 +211,10 @@ class _FileReader:
         self._problem((name, 0 if is_array else None, ""), f"unknown section {title}; {meant}")
 
     def _line(self, place: Place) -> int:
-        return self._lines.get(place) or self._lines.get((*place[:2], "")) or 0
+        section = place[0]
+        other = 0 if place[1] is None else None
+        candidates: tuple[Place, ...] = (place, (*place[:2], ""), (section, other, ""), (TOP, None, section))
+        return next((self._lines[candidate] for candidate in candidates if candidate in self._lines), 0)
 
     def _origin(self, line: int) -> str:
         return f"{self._name}:{line}" if line else self._name
@@ -217,13 +230,14 @@ def _unknown_key(section: Section, place: Place, raw: object) -> str:
     named = f"{where} {key} = {show(raw)}: unknown key"
     if section.name == "hinted-handoff" and key == "retry-max":
         return f"{named}; did you mean retry-max-interval?"
-    if close := nearest(key, section.known):
-        return f"{named}; did you mean {close}?"
     if key in SECTIONS[TOP].settings:
         return f"{named}; it stands at the top of the file, above every section"
     homes = [other.title for other in SECTIONS.values() if other.name and key in other.known and key != "enabled"]
     if homes:
         return f"{named}; it belongs to {' or '.join(homes[:3])}"
+    known = [*section.known, "port"] if section.name == "admin" else section.known
+    if close := nearest(key, known):
+        return f"{named}; did you mean {close}?"
     return f"{named}; run 'dsdbd config' to see every key"
 
 

@@ -204,19 +204,21 @@ class _Builder:
                 given = [place for place in broken.places if place in self._given]
                 self._report(given[0] if given else broken.places[0], broken.sentence, shown=broken.places[0])
 
+    def _written(self, place: Place) -> str:
+        setting = SECTIONS[place[0]].settings[place[2]]
+        given = self._given.get(place)
+        if given is not None:
+            return settings.value_to_toml(setting, given.value)
+        return f"{settings.value_to_toml(setting, self._default(place, setting))} (default)"
+
     def _report(self, place: Place, sentence: str, *, shown: Place | None = None) -> None:
         given = self._given.get(place)
         shown = shown or place
-        value = self._given.get(shown)
         origin = given.origin if given else "built-in default"
         _, _, line = origin.rpartition(":")
-        named = named_key(shown) + (f" = {_written(shown, value.value)}" if value else "")
+        named = f"{named_key(shown)} = {self._written(shown)}"
         rank = given.rank if given else RANK_FILE
         self._problems.append(Problem(rank, int(line) if line.isdigit() else 0, f"{origin}: {named}: {sentence}"))
-
-
-def _written(place: Place, value: Value) -> str:
-    return settings.value_to_toml(SECTIONS[place[0]].known[place[2]], value)
 
 
 def _origin_name(place: Place) -> str:

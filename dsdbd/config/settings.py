@@ -146,8 +146,10 @@ def parse_value(setting: Setting, raw: object) -> Value:
                 raise BadValue(f"{_type_name(raw)} where a whole number is needed; write it without quotes")
             return _bounded(setting, raw)
         case Kind.FLOAT:
-            if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
+            if isinstance(raw, bool) or not isinstance(raw, int | float):
                 raise BadValue(f"{_type_name(raw)} where a number is needed; write it without quotes")
+            if not math.isfinite(raw):
+                raise ValueError("not a finite number; write it like 0.5")
             return _bounded(setting, float(raw))
         case Kind.SIZE:
             if isinstance(raw, bool) or not isinstance(raw, int | str):
@@ -156,9 +158,9 @@ def parse_value(setting: Setting, raw: object) -> Value:
         case Kind.LIST:
             return _string_list(raw)
         case Kind.JOIN:
-            return values.parse_join(",".join(_string_list(raw)) if isinstance(raw, list) else _text(raw))
+            return values.parse_join(",".join(_string_list(raw)) if isinstance(raw, list) else _text(setting, raw))
         case _:
-            return _parse_text(setting, _text(raw))
+            return _parse_text(setting, _text(setting, raw))
 
 
 def _parse_text(setting: Setting, text: str) -> Value:
@@ -172,24 +174,44 @@ def _parse_text(setting: Setting, text: str) -> Value:
         case Kind.PATH:
             return Path(text) if text else None
         case Kind.CHOICE if text not in setting.choices:
-            close = difflib.get_close_matches(text, setting.choices, 1)
-            meant = f'did you mean "{close[0]}"? ' if close else ""
-            raise ValueError(f"unknown value; {meant}It is one of {', '.join(map(json.dumps, setting.choices))}")
+            close = difflib.get_close_matches(text.lower(), setting.choices, 1)
+            meant = f'did you mean "{close[0]}"? the choice is' if close else "write one of"
+            raise ValueError(f"unknown value; {meant} {', '.join(map(quote, setting.choices))}")
     return text
 
 
-def _text(raw: object) -> str:
+_EXAMPLES = {
+    Kind.DURATION: '"10s"',
+    Kind.ADDRESS: '":8088"',
+    Kind.PATH: '"/var/lib/dsdb"',
+    Kind.HOST: '"dsdb1"',
+    Kind.JOIN: '"dsdb1:8091"',
+}
+
+
+def _text(setting: Setting, raw: object) -> str:
     if not isinstance(raw, str):
-        raise BadValue(f'{_type_name(raw)} where a string is needed; write it in quotes: "…"')
-    if any(ord(character) < 32 or ord(character) == 127 for character in raw):
+        example = _EXAMPLES.get(setting.kind, '"text"')
+        article = "an" if setting.kind is Kind.ADDRESS else "a"
+        raise BadValue(
+            f"{_type_name(raw)} where {article} {setting.kind} is needed; write it in quotes, like {example}"
+        )
+    return _printable(raw)
+
+
+def _printable(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("a control character in the text; remove it")
-    return raw
+    return text
 
 
 def _string_list(raw: object) -> tuple[str, ...]:
-    if not isinstance(raw, list | tuple) or not all(isinstance(item, str) for item in raw):
+    if not isinstance(raw, list | tuple):
         raise BadValue(f'{_type_name(raw)} where a list of strings is needed; write ["one", "two"]')
-    return tuple(_text(item) for item in raw)
+    for item in raw:
+        if not isinstance(item, str):
+            raise BadValue(f'{_type_name(item)} in a list of strings; write ["one", "two"]')
+    return tuple(_printable(item) for item in raw)
 
 
 def _bounded(setting: Setting, number: Number) -> Number:

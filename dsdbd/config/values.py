@@ -10,8 +10,8 @@ import re
 from fractions import Fraction
 
 NANOSECONDS = 1_000_000_000
-MAX_DURATION_NS = (1 << 63) - 1
-"""Longest duration, about 292 years: what a Go duration holds, so that what we print can be read there."""
+MAX_DURATION_NS = 292 * 365 * 86_400 * NANOSECONDS
+"""Longest duration, 292 years of 365 days: what a Go duration holds, so that what we print can be read there."""
 MAX_SIZE_BYTES = (1 << 63) - 1
 MAX_JOIN_ADDRESSES = 100
 """Entries of a join list; one reachable member is enough, so more than this is a mistake."""
@@ -57,7 +57,7 @@ def parse_duration(text: str) -> float:
     if not body:
         raise ValueError(_BAD_DURATION)
     if total > MAX_DURATION_NS:
-        raise ValueError("too long a duration; the longest is about 292 years")
+        raise ValueError("too long a duration; the longest is 292 years")
     # Whole nanoseconds first, as in Go: formatting then gives back the same float.
     return int(total) / NANOSECONDS
 
@@ -110,7 +110,9 @@ def check_host(host: str) -> str:
         try:
             return str(ipaddress.IPv6Address(host))
         except ValueError:
-            raise ValueError("not a host name or IP address; leave the port out here") from None
+            if host.count(":") == 1:
+                raise ValueError("not a host alone; leave the port out here") from None
+            raise ValueError('not an IPv6 address; it looks like "2001:db8::1"') from None
     if re.fullmatch(r"[0-9.]+", host):
         try:
             return str(ipaddress.IPv4Address(host))
@@ -123,6 +125,8 @@ def check_host(host: str) -> str:
 
 def split_address(address: str) -> tuple[str, int]:
     """Host (``""`` for every interface, IPv6 without brackets) and port of ``host:port``. Raises ValueError."""
+    if "://" in address:
+        raise ValueError('an address has no scheme; write "host:port"')
     host, colon, port_text = address.rpartition(":")
     if not colon or address.endswith("]"):
         raise ValueError('no port; write "host:port" or ":port"')
