@@ -1,0 +1,155 @@
+"""Splits a WHERE into the range of time it allows and the condition on tags and fields that remains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Final
+
+from dsdbd.errors import RequestError
+from dsdbd.influxql.ast import (
+    BinaryExpr,
+    BooleanLiteral,
+    DurationLiteral,
+    Expr,
+    IntegerLiteral,
+    NumberLiteral,
+    ParenExpr,
+    StringLiteral,
+    TimeLiteral,
+    VarRef,
+)
+from dsdbd.influxql.format import to_text
+from dsdbd.influxql.reduce import reduce_expr
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, format_rfc3339nano, looks_like_time, parse_time
+
+_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
+_INT64: Final = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Times from ``min_ns`` to ``max_ns``, both included; ``None`` where the condition sets no bound."""
+
+    min_ns: int | None = None
+    max_ns: int | None = None
+
+    def intersect(self, other: TimeRange) -> TimeRange:
+        """The times in both."""
+        lower = [bound for bound in (self.min_ns, other.min_ns) if bound is not None]
+        upper = [bound for bound in (self.max_ns, other.max_ns) if bound is not None]
+        return TimeRange(max(lower, default=None), min(upper, default=None))
+
+    @property
+    def is_unbounded(self) -> bool:
+        """True when time was not mentioned."""
+        return self.min_ns is None and self.max_ns is None
+
+
+def split_condition(
+    condition: Expr | None, now_ns: int | None, zone: tzinfo | None = None
+) -> tuple[Expr | None, TimeRange]:
+    """The condition without its time comparisons, and the range they leave.
+
+    Ranges are intersected whatever operator joins them, so ``OR`` between times means ``AND``: so does InfluxDB 1.x,
+    and clients rely on it. What remains has its constants computed; ``None`` means "everything".
+
+    Args:
+        condition: the expression of WHERE, or ``None``.
+        now_ns: what ``now()`` is.
+        zone: the zone of ``tz()``, in which strings without one are read; UTC with ``None``.
+
+    Raises:
+        RequestError: with the words of InfluxDB 1.x, when time is compared with something that is no time.
+
+    """
+    if condition is None:
+        return None, TimeRange()
+    remaining, times = _split(condition, now_ns, zone)
+    if isinstance(remaining, ParenExpr):
+        remaining = remaining.expr
+    if isinstance(remaining, BooleanLiteral) and remaining.value:
+        remaining = None
+    return remaining, times
+
+
+def _split(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> tuple[Expr | None, TimeRange]:
+    match expr:
+        case BinaryExpr("AND" | "OR" as op, lhs, rhs):
+            left, left_times = _split(lhs, now_ns, zone)
+            right, right_times = _split(rhs, now_ns, zone)
+            times = left_times.intersect(right_times)
+            if left is None or right is None:
+                return (right if left is None else left), times
+            return reduce_expr(BinaryExpr(op, left, right)), times
+        case BinaryExpr(op, lhs, rhs) if _is_time(lhs):
+            return None, _time_range(op, rhs, now_ns, zone)
+        case BinaryExpr(op, lhs, rhs) if _is_time(rhs):
+            return None, _time_range(_MIRRORED.get(op, op), lhs, now_ns, zone)
+        case BinaryExpr():
+            return reduce_expr(expr, now_ns, zone), TimeRange()
+        case ParenExpr(inner):
+            remaining, times = _split(inner, now_ns, zone)
+            if remaining is None:
+                return None, times
+            return (ParenExpr(remaining) if isinstance(remaining, BinaryExpr) else remaining), times
+        case BooleanLiteral():
+            return expr, TimeRange()
+        case _:
+            raise RequestError(f"invalid condition expression: {to_text(expr)}")
+
+
+def _is_time(expr: Expr) -> bool:
+    return isinstance(expr, VarRef) and expr.name.lower() == "time"
+
+
+def _time_range(op: str, value: Expr, now_ns: int | None, zone: tzinfo | None) -> TimeRange:
+    time_ns = _time_value(value, now_ns, zone)
+    match op:
+        case "=":
+            return TimeRange(time_ns, time_ns)
+        case ">=":
+            return TimeRange(min_ns=time_ns)
+        case ">":
+            return TimeRange(min_ns=time_ns + 1)
+        case "<=":
+            return TimeRange(max_ns=time_ns)
+        case "<":
+            return TimeRange(max_ns=time_ns - 1)
+        case _:
+            raise RequestError(f"invalid time comparison operator: {op}")
+
+
+def _time_value(value: Expr, now_ns: int | None, zone: tzinfo | None) -> int:
+    if isinstance(value, StringLiteral) and looks_like_time(value.value):
+        try:
+            value = TimeLiteral(parse_time(value.value, zone))
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+    reduced = reduce_expr(value, now_ns, zone)
+    match reduced:
+        case TimeLiteral(time_ns):
+            _check_bounds(time_ns)
+        case DurationLiteral(time_ns) | IntegerLiteral(time_ns):
+            pass
+        case NumberLiteral(number):
+            time_ns = int(number)
+            if time_ns not in _INT64:
+                raise RequestError(f"time {to_text(reduced)} does not fit into int64 nanoseconds")
+        case _:
+            raise RequestError(f"invalid operation: time and *influxql.{type(reduced).__name__} are not compatible")
+    return time_ns
+
+
+def _check_bounds(time_ns: int) -> None:
+    if time_ns > MAX_TIME_NS:
+        raise RequestError(f"time {_whole_second(time_ns)} overflows time literal")
+    if time_ns < MIN_TIME_NS + 1:
+        raise RequestError(f"time {_whole_second(time_ns)} underflows time literal")
+
+
+def _whole_second(time_ns: int) -> str:
+    try:
+        return format_rfc3339nano(time_ns // 1_000_000_000 * 1_000_000_000)
+    except OverflowError:
+        return f"{time_ns} ns"
