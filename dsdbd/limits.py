@@ -61,3 +61,11 @@ MAX_QUERY_NESTING = 64
 """Parentheses, calls and subqueries inside each other; keeps recursive readers of the tree far from the stack's end."""
 MAX_EXPRESSION_DEPTH = 200
 """Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
+
+# --- queries
+MAX_QUERY_BUCKETS = 1_000_000
+"""GROUP BY time buckets in the range of one statement; also groups × buckets after fill, at 8 bytes a column each."""
+MAX_QUERY_ROWS = 20_000_000
+"""Rows one statement may hold in memory on one node, at about 50 bytes and more each; above it the query is refused."""
+ENCODE_ROWS = 5_000
+"""Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
