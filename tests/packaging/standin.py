@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -48,6 +49,9 @@ def main() -> int:
     pid_path = Path(flag("-pidfile"))
     with PidFile(pid_path):
         serve(flag("-mode", "ready"), pid_path.with_suffix(".json"))
+    if flag("-mode") == "lingers":
+        # The pid file is gone, the process is not yet.
+        time.sleep(0.5)
     return 0
 
 
