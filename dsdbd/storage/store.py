@@ -1,0 +1,428 @@
+"""The store of one node: every shard it owns, the log in front of them, and the two threads that serve both."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsdbd import fsio
+from dsdbd.errors import (
+    CorruptData,
+    DiskFull,
+    DSDBError,
+    OutcomeUnknown,
+    Overloaded,
+    ShardUnavailable,
+    StorageCorrupt,
+    StorageFull,
+)
+from dsdbd.model.columns import Batch, decode_batch, encode_batch
+from dsdbd.storage.names import escape_name
+from dsdbd.storage.settings import ShardKey, StoreSettings
+from dsdbd.storage.shard import ABOUT_FILE, Shard, ShardFile
+from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before, replay
+from dsdbd.storage.wal_format import Kind, Record
+
+_MAX_PROBLEMS = 100
+"""Sentences kept for problems(); when more happen the oldest go, they are in the daemon's log as well."""
+_FLUSH_LOOK_S = 1.0
+"""How often heads are looked at for their age."""
+_REPLAY_LOOK_RECORDS = 256
+"""How often a replay reports and looks at its memory."""
+_RETRY_S = 5.0
+"""Pause after a failed attempt to write segments."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One record on its way into the log; ``batch`` is None for DROP."""
+
+    record: Record
+    batch: Batch | None
+    done: Future[None]
+
+
+class Store:
+    """Shards by id. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        wal_dir: Path,
+        settings: StoreSettings | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+        on_problem: Callable[[str], None] | None = None,
+    ) -> None:
+        """Nothing is touched before ``open``.
+
+        ``on_fatal`` is called once, from a thread of the store, when the log cannot be trusted any more and the process
+        should stop; ``on_problem`` with each sentence that problems() also shows.
+        """
+        self._data_dir = data_dir
+        self._wal_dir = wal_dir
+        self._settings = settings or StoreSettings()
+        self._on_fatal = on_fatal
+        self._on_problem = on_problem
+        self._lock = threading.Lock()
+        self._shards: dict[int, Shard] = {}
+        self._problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
+        self._wal_full = ""
+        self._flush_failure = ""
+        self._fatal: BaseException | None = None
+        self._queue: deque[_Waiting] = deque()
+        self._queue_bytes = 0
+        self._work = threading.Condition(threading.Lock())
+        self._flush_due = threading.Event()
+        self._closing = False
+        self._log: LogWriter | None = None
+        self._threads: list[threading.Thread] = []
+        self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0, "merges": 0}
+
+    # --- life
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """Find the shards, replay the log, start the threads.
+
+        Raises StorageFull when the directories cannot be created for lack of space, StorageCorrupt when the disk
+        cannot be read; damaged files are set aside and named in problems().
+        """
+        try:
+            fsio.make_dirs(self._data_dir)
+            fsio.make_dirs(self._wal_dir)
+            self._find_shards()
+            progress(f"storage: {len(self._shards)} shards found in {self._data_dir}")
+            last = self._replay(progress)
+        except OSError as error:
+            if is_disk_full(error):
+                raise StorageFull(f"storage cannot start: no space for {self._data_dir} or {self._wal_dir}") from error
+            raise StorageCorrupt(
+                f"storage cannot start: {error}; check the disk under {self._data_dir} and {self._wal_dir}"
+            ) from error
+        self._log = LogWriter(self._wal_dir, last, self._settings.wal_segment_bytes)
+        for name, target in (("dsdb-log", self._log_loop), ("dsdb-flush", self._flush_loop)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _find_shards(self) -> None:
+        for directory in sorted(path for path in self._data_dir.glob("*/*/*") if path.is_dir()):
+            if directory.name.endswith(fsio.TEMPORARY_SUFFIX):
+                # A removal that a crash interrupted.
+                fsio.remove_tree(directory)
+            elif directory.name.isdecimal():
+                self._find_shard(directory)
+
+    def _find_shard(self, directory: Path) -> None:
+        about = directory / ABOUT_FILE
+        try:
+            known = msgspec.json.decode(about.read_bytes(), type=ShardFile)
+        except FileNotFoundError:
+            # A crash before the first segment: nothing but empty directories.
+            if any(directory.rglob("*.parquet")):
+                self._note(f"shard directory {directory} lacks {ABOUT_FILE}; its points are not served")
+            return
+        except msgspec.MsgspecError as error:
+            self._note(f"{about} cannot be read: {error}; the points in {directory} are not served")
+            return
+        key = ShardKey(known.database, known.policy, known.shard_id)
+        if known.shard_id in self._shards or self._directory(key) != directory:
+            self._note(f"shard directory {directory} says it is shard {known.shard_id} of {known.database!r}; ignored")
+            return
+        self._shards[known.shard_id] = Shard(key, directory, self._settings, self._note)
+
+    def _replay(self, progress: Callable[[str], None]) -> int:
+        """Bring the log's records back into heads; returns the number of the newest file.
+
+        The log is read twice: rows in front of a shard's last DROP record must not even reach a segment, because
+        segments of the same shard may be there that were written after the DROP.
+        """
+        void_before: dict[int, int] = {}
+        for at, (_, record) in enumerate(replay(self._wal_dir, self._note)):
+            if record.kind is Kind.DROP:
+                void_before[record.key.shard_id] = at
+        count = 0
+        for at, (sequence, record) in enumerate(replay(self._wal_dir, self._note)):
+            if at <= void_before.get(record.key.shard_id, -1):
+                continue
+            self._replay_write(sequence, record)
+            count += 1
+            if count % _REPLAY_LOOK_RECORDS == 0:
+                progress(f"storage: {count} log records replayed")
+                # Memory stays bounded; without space the rows stay in memory and in the log.
+                for shard in self._due(time.monotonic()):
+                    self._flush_one(shard)
+        progress(f"storage: {count} log records replayed, ready")
+        return max((number for number, _ in log_files(self._wal_dir)), default=0)
+
+    def _replay_write(self, sequence: int, record: Record) -> None:
+        try:
+            batch = decode_batch(record.payload)
+            shard = self._shard_for(record.key)
+            shard.load()
+            shard.check_types(batch)
+        except DSDBError as error:
+            self._note(f"a record of shard {record.key.shard_id} in log file {sequence} is left out: {error.message}")
+            return
+        shard.insert(batch, sequence, time.monotonic())
+
+    def close(self) -> None:
+        """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open."""
+        with self._work:
+            self._closing = True
+            self._work.notify_all()
+        self._flush_due.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        if self._log is not None:
+            self._log.close()
+
+    # --- writing
+
+    def submit(self, key: ShardKey, batch: Batch, encoded: bytes | None = None) -> Future[None]:
+        """Queue a batch for a shard, which is created when it does not exist; ``encoded``: the batch's bytes, if known.
+
+        The future is done when the batch is on stable storage and visible to scans. It fails with DiskFull,
+        FieldTypeConflict (nothing was stored) or OutcomeUnknown. Raises Overloaded, ShardUnavailable at once.
+        """
+        payload = encode_batch(batch) if encoded is None else encoded
+        try:
+            self._shard_for(key).load()
+        except OSError as error:
+            raise ShardUnavailable(f"shard {key.shard_id} cannot be read: {error}; check the disk") from error
+        return self._enqueue(_Waiting(Record(Kind.WRITE, key, payload), batch, Future()))
+
+    def _enqueue(self, waiting: _Waiting) -> Future[None]:
+        size = len(waiting.record.payload)
+        with self._work:
+            if self._fatal is not None or self._closing or self._log is None:
+                why = f"its log failed: {self._fatal}" if self._fatal is not None else "it is not open"
+                raise ShardUnavailable(f"storage does not take writes: {why}")
+            waits = self._queue_bytes + size > self._settings.queue_max_bytes and self._queue
+            if waiting.batch is not None and (waits or self._head_bytes() > self._settings.head_hard_bytes):
+                self._counts["overloaded"] += 1
+                reason = self._flush_failure or "the disk does not keep up with the writes"
+                raise Overloaded(f"storage holds as many unwritten points as it may: {reason}; retry later")
+            self._queue.append(waiting)
+            self._queue_bytes += size
+            self._work.notify()
+        return waiting.done
+
+    def _head_bytes(self) -> int:
+        return sum(shard.head_bytes for shard in self.shards())
+
+    def _log_loop(self) -> None:
+        group: list[_Waiting] | None = []
+        try:
+            while (group := self._next_group()) is not None:
+                self._commit(group)
+        except BaseException as error:
+            # Whatever it is: nobody may wait for ever on a dead thread.
+            self._fail(error, group or [])
+
+    def _next_group(self) -> list[_Waiting] | None:
+        """The records that share the next fdatasync; None when the store is closing and nothing waits."""
+        with self._work:
+            while not self._queue and not self._closing:
+                self._work.wait()
+            if not self._queue:
+                return None
+            group: list[_Waiting] = []
+            size = 0
+            while self._queue and size < self._settings.group_max_bytes:
+                group.append(self._queue.popleft())
+                size += len(group[-1].record.payload)
+            self._queue_bytes -= size
+        return [waiting for waiting in group if waiting.done.set_running_or_notify_cancel()]
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        """Log a group, make it visible, tell its callers; in this order."""
+        accepted: list[_Waiting] = []
+        for waiting in group:
+            try:
+                if waiting.batch is not None:
+                    self._shard_for(waiting.record.key).check_types(waiting.batch)
+                accepted.append(waiting)
+            except DSDBError as error:
+                waiting.done.set_exception(error)
+        if not accepted:
+            return
+        assert self._log is not None, "the thread starts after the log"
+        try:
+            sequence = self._log.append([waiting.record for waiting in accepted])
+        except DiskFull as error:
+            self._wal_full = error.message
+            self._counts["disk_full"] += 1
+            for waiting in accepted:
+                waiting.done.set_exception(error)
+            return
+        except OSError as error:
+            self._fail(error, accepted)
+            return
+        self._wal_full = ""
+        for waiting in accepted:
+            self._apply(waiting, sequence)
+        self._counts["groups"] += 1
+        for waiting in accepted:
+            waiting.done.set_result(None)
+        if self._head_bytes() > self._settings.head_total_bytes or self._any_head_full():
+            self._flush_due.set()
+
+    def _apply(self, waiting: _Waiting, sequence: int) -> None:
+        if waiting.batch is None:
+            with self._lock:
+                self._shards.pop(waiting.record.key.shard_id, None)
+            return
+        self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic())
+        self._counts["writes"] += 1
+        self._counts["rows"] += len(waiting.batch)
+
+    def _fail(self, error: BaseException, group: list[_Waiting]) -> None:
+        """Stop taking writes for good: after a failed fsync nobody knows what the disk holds."""
+        with self._work:
+            self._fatal = error
+            waiting = [*group, *self._queue]
+            self._queue.clear()
+            self._queue_bytes = 0
+        self._note(f"write-ahead log in {self._wal_dir} failed: {error}; the node must be restarted")
+        for one in waiting:
+            if not one.done.done():
+                one.done.set_exception(OutcomeUnknown(f"write-ahead log failed: {error}; the points may be stored"))
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+    # --- shards
+
+    def _directory(self, key: ShardKey) -> Path:
+        return self._data_dir / escape_name(key.database) / escape_name(key.policy) / str(key.shard_id)
+
+    def _shard_for(self, key: ShardKey) -> Shard:
+        with self._lock:
+            shard = self._shards.get(key.shard_id)
+            if shard is None:
+                shard = self._shards[key.shard_id] = Shard(key, self._directory(key), self._settings, self._note)
+            elif shard.key != key:
+                raise ShardUnavailable(
+                    f"shard {key.shard_id} belongs to {shard.key.database!r}.{shard.key.policy!r} here, not to "
+                    f"{key.database!r}.{key.policy!r}"
+                )
+            return shard
+
+    def shard(self, shard_id: int) -> Shard | None:
+        """The shard with this id, if the node holds anything of it."""
+        with self._lock:
+            return self._shards.get(shard_id)
+
+    def shards(self) -> list[Shard]:
+        """Every shard the node holds."""
+        with self._lock:
+            return list(self._shards.values())
+
+    def retain(self, live: Callable[[ShardKey], bool]) -> int:
+        """Remove every shard whose key is not live, files and log records; returns how many.
+
+        The files go first, then a DROP record makes the shard's older log records void, then the shard is forgotten. A
+        crash in between leaves a shard with rows from the log only, which the next call removes. Raises OSError,
+        DiskFull, ShardUnavailable; the call may be repeated.
+        """
+        doomed = [shard for shard in self.shards() if not live(shard.key)]
+        for shard in doomed:
+            shard.remove_files()
+            self._enqueue(_Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
+        if doomed:
+            self._trim_log()
+        return len(doomed)
+
+    # --- writing out
+
+    def flush(self, shard_id: int | None = None) -> None:
+        """Write the rows in memory of one shard, or of all, to segments. Raises OSError."""
+        for shard in self.shards():
+            if shard_id is None or shard.shard_id == shard_id:
+                self._counts["flushes"] += shard.flush()
+        self._trim_log()
+
+    def _any_head_full(self) -> bool:
+        return any(shard.head_bytes > self._settings.head_max_bytes for shard in self.shards())
+
+    def _flush_loop(self) -> None:
+        pause_s = _FLUSH_LOOK_S
+        while not self._closing:
+            self._flush_due.wait(pause_s)
+            self._flush_due.clear()
+            if self._closing:
+                return
+            good = [self._flush_one(shard) for shard in self._due(time.monotonic())]
+            pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
+            if good:
+                try:
+                    self._trim_log()
+                except OSError as error:
+                    self._flush_failure = f"old log files in {self._wal_dir} cannot be deleted: {error}"
+
+    def _due(self, now_s: float) -> list[Shard]:
+        """Shards whose head is too big or too old; when all heads together are too big, the biggest as well."""
+        states = [(shard.head_bytes, shard.oldest_row_s(), shard) for shard in self.shards()]
+        total = sum(size for size, _, _ in states)
+        due = []
+        for size, since_s, shard in sorted(states, key=lambda state: -state[0]):
+            old = since_s is not None and now_s - since_s > self._settings.flush_age_s
+            if size > self._settings.head_max_bytes or old or (size and total > self._settings.head_total_bytes):
+                due.append(shard)
+                total -= size
+        return due
+
+    def _flush_one(self, shard: Shard) -> bool:
+        """Write out and merge one shard; what fails is tried again later, the rows stay in memory and in the log."""
+        try:
+            self._counts["flushes"] += shard.flush()
+            self._counts["merges"] += shard.merge()
+        except (OSError, CorruptData) as error:
+            full = isinstance(error, OSError) and is_disk_full(error)
+            self._flush_failure = (
+                f"{self._data_dir} is full" if full else f"shard {shard.shard_id} cannot be written out: {error}"
+            )
+            return False
+        self._flush_failure = ""
+        return True
+
+    def _trim_log(self) -> None:
+        """Delete log files all of whose records are in segments or dropped."""
+        if self._log is None:
+            return
+        # Read before the heads: what is logged and not yet in a head is in this file or a later one.
+        newest = self._log.sequence
+        needed = [oldest for shard in self.shards() if (oldest := shard.oldest_wal()) is not None]
+        remove_before(self._wal_dir, min([newest, *needed]))
+
+    # --- telling
+
+    def _note(self, problem: str) -> None:
+        self._problems.append(problem)
+        if self._on_problem is not None:
+            self._on_problem(problem)
+
+    def problems(self) -> list[str]:
+        """What an operator should know: files set aside, a full disk, a failed log."""
+        return [*self._problems, *(state for state in (self._wal_full, self._flush_failure) if state)]
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since open, sizes now, and the counts of each shard by id."""
+        files = [path for _, path in log_files(self._wal_dir)]
+        shards = {shard.shard_id: shard.stats() for shard in self.shards()}
+        return {
+            **self._counts,
+            "queue_bytes": self._queue_bytes,
+            "wal_files": len(files),
+            "head_bytes": sum(one["head_bytes"] for one in shards.values()),
+            "shards": shards,
+        }

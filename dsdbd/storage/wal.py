@@ -1,0 +1,194 @@
+"""The write-ahead log on disk: appending groups with one fdatasync, reading it back at start, deleting old files.
+
+A file that once failed an fsync is never synced again: the kernel may have dropped the pages it could not write and
+would report success. When the disk is full the log is rolled back to the last good offset and the file is left for
+good; any other failure of the log ends the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dsdbd import fsio
+from dsdbd.errors import DiskFull
+from dsdbd.storage.wal_format import HEADER_BYTES, Damage, Record, encode_header, encode_record, read_records
+
+_SUFFIX = ".wal"
+CORRUPT_DIR = "corrupt"
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether space, or the quota, has run out."""
+    return error.errno in FULL_ERRNOS
+
+
+class LogWriter:
+    """Appends to the newest file; used by one thread.
+
+    ``sequence``: number of the newest file, created with the first append after a start or a roll.
+    """
+
+    def __init__(self, directory: Path, sequence: int, segment_bytes: int) -> None:
+        self.directory = directory
+        self.sequence = sequence
+        self._segment_bytes = segment_bytes
+        self._fd: int | None = None
+        self._good = 0
+
+    def append(self, records: list[Record]) -> int:
+        """Write records and make them durable; returns the number of the file they are in.
+
+        Raises DiskFull when space ran out, nothing is stored then; any other OSError means that the log cannot be
+        trusted any more.
+        """
+        data = b"".join(piece for record in records for piece in encode_record(record))
+        fd = self._writable()
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(fd, memoryview(data)[written:], self._good + written)
+            # A crash before this line may keep any part of the group; nobody has been told that it is stored.
+            os.fdatasync(fd)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._abandon(fd)
+            raise DiskFull(
+                f"write-ahead log in {self.directory} is full; the points were not stored, writes resume when there is "
+                "space"
+            ) from error
+        self._good += len(data)
+        return self.sequence
+
+    def _writable(self) -> int:
+        """The descriptor of the file to append to; begins a new file where one is due."""
+        if self._fd is not None and self._good >= self._segment_bytes:
+            os.close(self._fd)
+            self._fd = None
+        if self._fd is not None:
+            return self._fd
+        sequence = self.sequence + 1
+        path = self.directory / f"{sequence:08d}{_SUFFIX}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+            try:
+                os.pwrite(fd, encode_header(sequence), 0)
+                os.fsync(fd)
+                fsio.fsync_dir(self.directory)
+            except OSError:
+                os.close(fd)
+                path.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DiskFull(
+                f"write-ahead log cannot begin a file in {self.directory}: no space; writes resume when there is some"
+            ) from error
+        self._fd, self._good, self.sequence = fd, HEADER_BYTES, sequence
+        return fd
+
+    def _abandon(self, fd: int) -> None:
+        # What a failing truncation or a crash leaves behind the good offset fails its check or is complete; both are
+        # allowed for a write whose caller got an error.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, self._good)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        self._fd = None
+        if self._good == HEADER_BYTES:
+            # An empty file per refused write would pile up as long as the disk stays full.
+            with contextlib.suppress(OSError):
+                (self.directory / f"{self.sequence:08d}{_SUFFIX}").unlink()
+
+    def close(self) -> None:
+        """Close the file; everything appended is durable already."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def log_files(directory: Path) -> list[tuple[int, Path]]:
+    """The files of a log, oldest first."""
+    files = [(int(path.stem), path) for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdecimal()]
+    return sorted(files)
+
+
+def remove_before(directory: Path, sequence: int) -> int:
+    """Delete the files numbered below ``sequence``, oldest first; returns how many.
+
+    Always the oldest first: a DROP record must not disappear before the records it makes void.
+    """
+    removed = 0
+    for number, path in log_files(directory):
+        if number >= sequence:
+            break
+        path.unlink()
+        removed += 1
+    if removed:
+        fsio.fsync_dir(directory)
+    return removed
+
+
+def replay(directory: Path, note: Callable[[str], None]) -> Iterator[tuple[int, Record]]:
+    """Every good record with the number of its file, oldest first.
+
+    A torn end is cut off. A file with damage before good records is copied to ``corrupt/`` and written anew with what
+    passes its check; ``note`` is told in a sentence. Raises OSError only where a file cannot be read at all.
+    """
+    files = log_files(directory)
+    for position, (sequence, path) in enumerate(files):
+        data = path.read_bytes()
+        damage = Damage()
+        good: list[Record] = []
+        for record in read_records(memoryview(data), damage, last_file=position == len(files) - 1):
+            good.append(record)
+            yield sequence, record
+        if damage.corrupt_at:
+            _quarantine(path, sequence, data, good, damage, note)
+        elif damage.torn_at is not None:
+            _cut(path, damage.torn_at, len(data), note)
+
+
+def _cut(path: Path, torn_at: int, size: int, note: Callable[[str], None]) -> None:
+    """Remove an unfinished end, so that a later start does not take it for damage."""
+    if torn_at < HEADER_BYTES:
+        path.unlink()
+        return
+    try:
+        os.truncate(path, torn_at)
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        note(f"log file {path}: an unfinished record of {size - torn_at} bytes could not be cut off: {error}")
+
+
+def _quarantine(
+    path: Path, sequence: int, data: bytes, good: list[Record], damage: Damage, note: Callable[[str], None]
+) -> None:
+    """Keep the damaged file aside, then replace it by its good records; a crash in between repeats both."""
+    kept = path.parent / CORRUPT_DIR / path.name
+    offsets = ", ".join(str(offset) for offset in damage.corrupt_at[:5])
+    try:
+        fsio.make_dirs(kept.parent)
+        fsio.write_atomic(kept, data)
+        pieces = [piece for record in good for piece in encode_record(record)]
+        fsio.write_atomic(path, [encode_header(sequence), *pieces])
+    except OSError as error:
+        note(
+            f"log file {path} is damaged at byte {offsets}: its {len(good)} good records were read, but the file could "
+            f"not be set aside: {error}"
+        )
+        return
+    note(
+        f"log file {path} is damaged at byte {offsets}: its {len(good)} good records were kept, the damaged file is "
+        f"{kept}; other owners of the shards hold what is missing"
+    )
