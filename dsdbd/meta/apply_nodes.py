@@ -183,10 +183,13 @@ def _refuse_removed(state: MetaState, role: Role, uuid: str) -> None:
     for stone in state.tombstones:
         if stone.uuid == uuid and stone.role is role:
             when = datetime.fromtimestamp(stone.removed_at_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            # The identity is one for both roles: while the other one is a member, its directory must not be emptied.
+            other = Role.DATA if role is Role.META else Role.META
+            held = [f"run DROP {other.name} SERVER {node.id}, " for node in _nodes(state, other) if node.uuid == uuid]
             raise Refusal(
                 "node_removed",
                 f"{role.value} node {stone.id} ({stone.tcp_addr}) was removed from the cluster at {when}: "
-                "empty its metadata and data directories, then join again as a new node",
+                f"{''.join(held)}empty its metadata and data directories, then join again as a new node",
             )
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dsdbd.meta.state import (
-        DataNode,
         Database,
+        DataNode,
         FieldTypes,
         MetaNode,
         MetaState,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         User,
     )
     from dsdbd.model.types import FieldType
+
+    FieldsAsked = dict[str, dict[str, FieldType]]
 
 _start = attrgetter("start_ns")
 _end = attrgetter("end_ns")
@@ -122,7 +124,7 @@ def field_types(state: MetaState, database_name: str, policy_name: str | None, m
 
 
 def unknown_fields(chosen: RetentionPolicy, fields: FieldsAsked) -> FieldsAsked:
-    """The part of ``fields`` (measurement to field to type) for which no type is fixed: what CreateFields must carry."""
+    """The part of ``fields`` (measurement to field to type) that has no fixed type: what CreateFields must carry."""
     unknown: FieldsAsked = {}
     for measurement, asked in fields.items():
         known = chosen.schema.get(measurement) or {}
@@ -161,6 +163,3 @@ def may(state: MetaState, name: str, database_name: str, wanted: Privilege) -> b
     if found is None:
         return False
     return found.admin or found.privileges.get(database_name, 0) & wanted == wanted
-
-
-FieldsAsked = dict[str, dict[str, "FieldType"]]

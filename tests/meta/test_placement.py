@@ -1,0 +1,88 @@
+"""Placement: bounds of groups, balance and distinctness of owners."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdbd.meta.placement import (
+    DAY_NS,
+    HOUR_NS,
+    default_shard_group_duration,
+    eligible_nodes,
+    heir,
+    normal_shard_group_duration,
+    plan_group,
+    shard_group_bounds,
+)
+from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS
+
+node_lists = st.lists(st.integers(1, 500), min_size=1, max_size=12, unique=True)
+
+
+@given(st.integers(MIN_TIME_NS, MAX_TIME_NS), st.integers(HOUR_NS, 400 * DAY_NS))
+def test_bounds_hold_the_time_and_tile_the_axis(time_ns, duration_ns):
+    start, end = shard_group_bounds(time_ns, duration_ns)
+    assert -(2**63) <= start <= time_ns < end <= 2**63 - 1
+    if start > -(2**63) and end < 2**63 - 1:
+        assert end - start == duration_ns
+        assert shard_group_bounds(end, duration_ns)[0] == end
+        assert shard_group_bounds(start - 1, duration_ns)[1] == start
+
+
+@given(st.integers(-(10**18), 10**18))
+def test_weeks_start_on_monday_midnight(time_ns):
+    start = datetime.fromtimestamp(shard_group_bounds(time_ns, 7 * DAY_NS)[0] // 10**9, UTC)
+    assert (start.weekday(), start.hour, start.minute, start.second) == (0, 0, 0, 0)
+
+
+def test_group_durations():
+    assert default_shard_group_duration(0) == 7 * DAY_NS
+    assert default_shard_group_duration(180 * DAY_NS) == 7 * DAY_NS
+    assert default_shard_group_duration(180 * DAY_NS - 1) == DAY_NS
+    assert default_shard_group_duration(2 * DAY_NS) == DAY_NS
+    assert default_shard_group_duration(2 * DAY_NS - 1) == HOUR_NS
+    assert normal_shard_group_duration(1, 0) == HOUR_NS
+    assert normal_shard_group_duration(90 * DAY_NS, 0) == 90 * DAY_NS
+
+
+@given(node_lists, st.integers(-3, 20), st.integers(0, 10**6))
+def test_a_group_is_balanced_and_owners_are_distinct(node_ids, replica_n, seed):
+    shards = plan_group(node_ids, replica_n, seed)
+    copies = min(max(replica_n, 1), len(node_ids))
+    assert all(len(set(owners)) == len(owners) == copies for owners in shards)
+    counts = Counter(owner for owners in shards for owner in owners)
+    assert set(counts) == set(node_ids)
+    assert len(set(counts.values())) == 1
+    assert len(shards) * copies % len(node_ids) == 0
+    assert all(fewer * copies % len(node_ids) for fewer in range(1, len(shards)))
+
+
+@given(node_lists, st.integers(1, 5))
+def test_first_owners_rotate_from_group_to_group(node_ids, replica_n):
+    firsts = {plan_group(node_ids, replica_n, seed)[0][0] for seed in range(len(node_ids))}
+    assert firsts == set(node_ids)
+
+
+def test_examples():
+    assert plan_group([1, 2, 3], 2, 0) == ((1, 2), (3, 1), (2, 3))
+    assert plan_group([1, 2, 3], 3, 1) == ((2, 3, 1),)
+    assert plan_group([4], 3, 7) == ((4,),)
+    assert plan_group([], 3, 7) == ()
+
+
+@given(node_lists, st.sets(st.integers(1, 500)), st.integers(1, 5))
+def test_avoided_nodes_are_used_only_when_copies_would_be_missing(node_ids, avoid, replica_n):
+    chosen = eligible_nodes(node_ids, avoid, replica_n)
+    assert len(chosen) >= min(replica_n, len(node_ids))
+    if set(chosen) & avoid:
+        assert len(set(node_ids) - avoid) < min(replica_n, len(node_ids))
+
+
+def test_heir_is_the_preferred_or_the_least_loaded_node():
+    assert heir([(1,), (1, 2)], (1, 2, 3), None) == 3
+    assert heir([(1,), (2,), (3,)], (3, 2, 1), None) == 1
+    assert heir([(1,)], (1, 2), 1) == 1
+    assert heir([(1,)], (1, 2), 9) == 2
+    assert heir([], (), 9) is None
