@@ -32,16 +32,19 @@ _LEVELS = {
 _FORMATS = ("human", "json")
 
 # Statements appear as typed and percent-encoded in URLs; both spellings of blanks, quotes and backslashes count.
-_GAP = r"(?:\s|\+|%20|%0[9AD]|/\*.*?\*/|--[^\n]*\n)*"
-_TEXT_BODY = r"(?:(?:\\|%5C)(?:%[0-9A-F]{2}|.)|(?!{quote}).)*(?:{quote})?"
-_SINGLE = "(?:'|%27)" + _TEXT_BODY.replace("{quote}", "'|%27")
-_DOUBLE = '(?:"|%22)' + _TEXT_BODY.replace("{quote}", '"|%22')
-_NAME = rf"(?:{_DOUBLE}|(?:(?!=|%3D|\s|\+|%20).)+)"
+_BLANK = r"(?:\s|\+|%20|%0[9AD])"
+_TEXT_BODY = r"(?:(?:\\|%5C)(?:%[0-9A-F]{2}|.)|(?!{quote}).)*+(?:{quote})?"
+# A text ends with the spelling of the quote it began with: in plain text %27 is part of a password.
+_SINGLE = "(?:" + "|".join(quote + _TEXT_BODY.replace("{quote}", quote) for quote in ("'", "%27")) + ")"
+_DOUBLE = "(?:" + "|".join(quote + _TEXT_BODY.replace("{quote}", quote) for quote in ('"', "%22")) + ")"
+_NAME = rf"(?:{_DOUBLE}|(?:(?!=|%3D|{_BLANK}).)++)"
 _FLAGS = re.IGNORECASE | re.DOTALL
+_WORD = re.compile("password", re.IGNORECASE)
+_COMMENT = re.compile(r"(?:/|%2F)(?:\*|%2A)|--", re.IGNORECASE)
 _SET_PASSWORD = re.compile(
-    rf"(password{_GAP}for{_GAP}{_NAME}{_GAP}(?:=|%3D){_GAP})(?:{_SINGLE}|{_DOUBLE}|[^\s&;]+)", _FLAGS
+    rf"(password{_BLANK}++for{_BLANK}*+{_NAME}{_BLANK}*+(?:=|%3D){_BLANK}*+)(?:{_SINGLE}|{_DOUBLE}|[^\s&;]+)", _FLAGS
 )
-_WITH_PASSWORD = re.compile(rf"(password{_GAP})(?:{_SINGLE}|{_DOUBLE})", _FLAGS)
+_WITH_PASSWORD = re.compile(rf"(password{_BLANK}*+)(?:{_SINGLE}|{_DOUBLE})", _FLAGS)
 _PARAMETER = re.compile(r"((?:^|[?&])(?:p|password)=)[^&\s\"']+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
@@ -50,9 +53,12 @@ _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 def redact(text: str) -> str:
     """``text`` without the passwords of CREATE USER, SET PASSWORD, the URL parameter ``p`` and ``user:password@``.
 
-    A quote that is never closed hides the rest of the text: too much is hidden rather than too little.
+    Too much is hidden rather than too little: a quote that is never closed, and a comment anywhere behind the word
+    password, hide the rest of the text.
     """
-    if "assword" in text or "ASSWORD" in text or "password" in text.lower():
+    if word := _WORD.search(text):
+        if _COMMENT.search(text, word.end()):
+            text = f"{text[: word.end()]} {REDACTED}"
         text = _SET_PASSWORD.sub(rf"\1{REDACTED}", text)
         text = _WITH_PASSWORD.sub(rf"\1{REDACTED}", text)
     if "=" in text:
@@ -152,7 +158,8 @@ def _clean_value(value: object, *, lines: bool = False) -> object:
         return {str(key): _clean_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean_value(item) for item in value]
-    text = _cut(redact(value if isinstance(value, str) else str(value)))
+    # Cut first: it bounds the work, and a password that is cut in two counts as a quote that is never closed.
+    text = redact(_cut(value if isinstance(value, str) else str(value)))
     # A line break or an escape code in a logged text must not look like a line of its own on a terminal.
     return text if lines else _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.rstrip())
 

@@ -23,9 +23,7 @@ MAX_ARRAY_ENTRIES = 100
 """Listeners of one kind; each is a port, so more than this is a mistake."""
 _MAX_SHOWN_CHARACTERS = 80
 
-OTHER_VARIABLES = frozenset(
-    {"CONFIG_PATH", "LOG_LEVEL", "LOG_FORMAT", "OPTS", "USERNAME", "PASSWORD", "DEFAULTS", "HOST", "PORT"}
-)
+OTHER_VARIABLES = frozenset({"CONFIG_PATH", "LOG_LEVEL", "LOG_FORMAT", "OPTS", "USERNAME", "PASSWORD", "DEFAULTS"})
 """Variables with our prefixes that are no settings: read elsewhere in DSDB or by clients."""
 _ELSEWHERE = {
     "coordinator": "this section of InfluxDB is called [cluster] here",

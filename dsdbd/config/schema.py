@@ -27,6 +27,7 @@ from dsdbd.config.settings import (
     string,
     strings,
 )
+from dsdbd.limits import MAX_WRITE_BODY_BYTES
 
 _CONSISTENCY = ("any", "one", "quorum", "all")
 _PEM = "PEM file with the certificate chain, and the private key where no key file is given."
@@ -209,7 +210,13 @@ class HttpConfig:
     ]
     max_body_size_bytes: Annotated[
         int,
-        size("max-body-size", 25_000_000, "Largest request body; a larger one is refused.", least=1, most=1 << 30),
+        size(
+            "max-body-size",
+            MAX_WRITE_BODY_BYTES,
+            "Largest request body; a larger one is refused.",
+            least=1,
+            most=1 << 30,
+        ),
     ]
 
 

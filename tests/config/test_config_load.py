@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import typing
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dsdbd.config import PACKAGED_BASE, Config, Flags, load_config, schema, table
 from dsdbd.config.load import MAX_FILE_BYTES
@@ -149,6 +152,43 @@ def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
     path = tmp_path / "dsdb.conf"
     path.write_text(f'hostname = "{"x" * 5000}"\n')
     assert len(_message(path)) < 400
+
+
+_KEYS = [(section, key) for section in table.SECTIONS.values() for key in [*section.known, "nothing"]]
+_ANY_VALUE = st.one_of(
+    st.sampled_from(
+        ['""', '"["', '"1"', '"-1s"', "true", "[]", "[[]]", "{}", "1e400", "inf", "-0", "1979-05-27T07:32:00Z"]
+    ),
+    st.integers(-(2**63), 2**63).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(json.dumps),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(_KEYS), _ANY_VALUE), min_size=1, max_size=3, unique_by=lambda item: item[0][0].name
+    )
+)
+def test_any_value_of_any_key_loads_or_is_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[tuple[table.Section, str], str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any-{os.getpid()}.conf"
+    ordered = sorted(lines, key=lambda line: bool(line[0][0].name))
+    path.write_text("".join(f"{section.title}\n{key} = {value}\n" for (section, key), value in ordered))
+    environ = {
+        f"DSDB_{table.environment_suffix(section.name, key, 0 if section.is_array else None)}": value
+        for (section, key), value in lines
+    }
+    for found in (path, None):
+        try:
+            config = load_config(found, HOME if found else HOME | environ)
+        except ConfigError as error:
+            for line in error.message.split("\n"):
+                assert line.startswith((str(path), "environment variable ")) and ";" in line
+        else:
+            assert isinstance(config, Config)
 
 
 # --- the table and the classes

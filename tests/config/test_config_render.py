@@ -95,7 +95,8 @@ def files(draw: st.DrawFn) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
 @given(files())
 def test_a_printed_configuration_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"render-{os.getpid()}.conf"
