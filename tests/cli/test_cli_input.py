@@ -106,7 +106,7 @@ def test_where_the_daemon_is_looked_for() -> None:
         Path("/usr/sbin/dsdbd"),
     ]
     assert daemon_candidates("dsdb", "/usr/bin/python3", None) == [Path("/usr/bin/dsdbd")]
-    with pytest.raises(ShellError, match="neither beside .* nor in PATH"):
+    with pytest.raises(ShellError, match=r"neither beside .* nor in PATH"):
         find_daemon(lambda _: False)
 
 
