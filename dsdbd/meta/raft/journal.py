@@ -34,7 +34,8 @@ class Journal:
         self._failure: OSError | None = None
         self.fsyncs = 0
         self.compactions = 0
-        if path.exists():
+        existed = path.exists()
+        if existed:
             state = self._load()
         else:
             state = Replay(salt=int.from_bytes(os.urandom(4)), members=tuple(first_members))
@@ -47,8 +48,8 @@ class Journal:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._descriptor).st_size
         # What was read may so far exist only in the page cache of a process that was killed.
-        self._unsynced = True
-        self.synced_bytes = 0
+        self._unsynced = existed
+        self.synced_bytes = 0 if existed else self.size_bytes
 
     def _load(self) -> Replay:
         data = self.path.read_bytes()
