@@ -68,7 +68,9 @@ def group_for_time(chosen: RetentionPolicy, time_ns: int) -> ShardGroup | None:
 
 
 def groups_overlapping(chosen: RetentionPolicy, min_ns: int, max_ns: int) -> tuple[ShardGroup, ...]:
-    """The live groups with a time in ``min_ns`` <= t <= ``max_ns``, sorted by start."""
+    """The live groups with a time in ``min_ns`` <= t <= ``max_ns``, sorted by start; none when the range is empty."""
+    if min_ns > max_ns:
+        return ()
     groups = chosen.shard_groups
     return groups[bisect_right(groups, min_ns, key=_end) : bisect_right(groups, max_ns, key=_start)]
 
