@@ -1,1 +1,46 @@
-""""""
+"""Queries: schemas, plans, partial results near the data, their merge, and answers.
+
+How a SELECT travels: ``normalise`` fills in databases and policies; ``sources_of`` names what it reads, and every
+owner of a shard in question answers with ``shard_schema``; ``plan_select`` makes the plan from their ``merge_schemas``;
+``run_partial`` answers it for some shards; ``merge`` unites the parts; ``finish`` gives the rows. Plans, schemas and
+partial results can all be encoded, so that each step can run on another node.
+"""
+
+from __future__ import annotations
+
+from dsdbd.query.finish import finish
+from dsdbd.query.plan import normalise, plan_select, sources_of
+from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
+from dsdbd.query.rows import SeriesRows
+from dsdbd.query.run import Partial, QueryCancelled, decode_partial, encode_partial, merge, run_partial
+from dsdbd.query.schema import (
+    MeasurementSchema,
+    ShardReader,
+    decode_schema,
+    encode_schema,
+    merge_schemas,
+    shard_schema,
+)
+
+__all__ = [
+    "MeasurementSchema",
+    "Partial",
+    "QueryCancelled",
+    "SelectPlan",
+    "SeriesRows",
+    "ShardReader",
+    "decode_partial",
+    "decode_plan",
+    "decode_schema",
+    "encode_partial",
+    "encode_plan",
+    "encode_schema",
+    "finish",
+    "merge",
+    "merge_schemas",
+    "normalise",
+    "plan_select",
+    "run_partial",
+    "shard_schema",
+    "sources_of",
+]

@@ -1,0 +1,97 @@
+"""Buckets without points: every group gets all buckets of the query's range, filled as fill() asks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dsdbd.errors import RequestError
+from dsdbd.limits import MAX_QUERY_BUCKETS
+from dsdbd.model.columns import Column, Int32s, Int64s
+from dsdbd.model.types import FieldType
+from dsdbd.query.columns import fill_missing, take_or_missing
+from dsdbd.query.plan_types import CallPlan, SelectPlan
+from dsdbd.query.table import Table, run_lengths, run_starts
+
+
+def fill_buckets(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
+    """One row per bucket of each group in ``table``, which has at most one per group and bucket, sorted so.
+
+    A query without a lower bound starts at each group's first bucket. Raises RequestError above the bucket limit.
+    """
+    if plan.fill == "none" or call.function == "distinct" or len(table) == 0:
+        return table
+    low_ns, high_ns = plan.call_range(call)
+    starts = run_starts(table.group)
+    first = table.bucket[starts]
+    if plan.bounded_below:
+        first = np.full_like(first, plan.window_start(low_ns))
+    counts = (plan.window_start(high_ns) - first) // plan.interval_ns + 1
+    total = int(counts.sum())
+    if total > MAX_QUERY_BUCKETS:
+        raise RequestError(
+            f"the query makes {total} rows of groups and buckets, the limit is {MAX_QUERY_BUCKETS}; use a longer "
+            "interval, a shorter range, fewer groups or fill(none)"
+        )
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    lengths = run_lengths(starts, len(table))
+    places = np.repeat(offsets, lengths) + (table.bucket - np.repeat(first, lengths)) // plan.interval_ns
+    source = np.full(total, -1, dtype=np.int64)
+    source[places] = np.arange(len(table))
+    group = np.repeat(table.group[starts], counts)
+    step = np.arange(total) - np.repeat(offsets, counts)
+    bucket = np.repeat(first, counts) + step * plan.interval_ns
+    columns = {name: take_or_missing(column, source) for name, column in table.columns.items()}
+    columns["value"] = _filled(plan, call, table.columns["value"], source, group, bucket)
+    member = np.zeros(total, dtype=np.int32)
+    return Table(table.groups, table.members, group, bucket, bucket, member, columns)
+
+
+def _filled(plan: SelectPlan, call: CallPlan, value: Column, source: Int64s, group: Int32s, bucket: Int64s) -> Column:
+    column = take_or_missing(value, source)
+    if plan.fill == "null":
+        return fill_missing(column, 0) if call.function in ("count", "count_distinct") else column
+    if plan.fill == "number":
+        assert plan.fill_value is not None
+        return fill_missing(column, plan.fill_value)
+    backwards = slice(None, None, -1)
+    before = _last_known(source, group)
+    after = _last_known(source[backwards], group[backwards])[backwards]
+    if plan.fill == "previous":
+        return take_or_missing(value, before if plan.ascending else after)
+    return _linear(plan, value, source, bucket, before, after)
+
+
+def _last_known(source: Int64s, group: Int32s) -> Int64s:
+    """For each place the last entry of ``source`` that is not -1, within its group; -1 without one."""
+    place = np.where(source >= 0, np.arange(len(source)), -1)
+    last = np.maximum.accumulate(place)
+    starts = run_starts(group)
+    start_of = np.repeat(starts, run_lengths(starts, len(group)))
+    return np.where(last >= start_of, source[np.maximum(last, 0)], -1)
+
+
+def _linear(plan: SelectPlan, value: Column, source: Int64s, bucket: Int64s, before: Int64s, after: Int64s) -> Column:
+    """The straight line between the neighbours, in steps of buckets; nothing at the ends, nor for other types."""
+    column = take_or_missing(value, source)
+    gaps = np.flatnonzero((source < 0) & (before >= 0) & (after >= 0))
+    if value.type not in (FieldType.FLOAT, FieldType.INTEGER) or len(gaps) == 0:
+        return column
+    # Where in the whole sequence each known row stands, to measure distances in buckets.
+    known = np.flatnonzero(source >= 0)
+    left, right = before[gaps], after[gaps]
+    left_step, right_step, step = (
+        bucket[known][left] // plan.interval_ns,
+        bucket[known][right] // plan.interval_ns,
+        bucket[gaps] // plan.interval_ns,
+    )
+    if not plan.ascending:
+        left, right, left_step, right_step = right, left, right_step, left_step
+    rise = (value.values[right] - value.values[left]).astype(np.float64)
+    slope = rise / (right_step - left_step)
+    line = slope * (step - left_step) + value.values[left].astype(np.float64)
+    values = column.values.copy()
+    values[gaps] = line.astype(values.dtype)
+    valid = source >= 0 if column.valid is None else column.valid.copy()
+    ends_valid = np.ones(len(gaps), dtype=np.bool_) if value.valid is None else value.valid[left] & value.valid[right]
+    valid[gaps] = ends_valid
+    return Column(column.type, values, valid)

@@ -1,0 +1,154 @@
+"""From merged partial results to the answer: final values, fill, transformations, join of calls, limits, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.types import FieldType
+from dsdbd.query import aggregates
+from dsdbd.query.columns import fill_missing, take_or_missing
+from dsdbd.query.evaluate import evaluate, to_column
+from dsdbd.query.fill import fill_buckets
+from dsdbd.query.plan_types import CallPlan, FieldLeaf, SelectPlan, Slot, TagLeaf
+from dsdbd.query.rows import SeriesRows
+from dsdbd.query.run import Partial
+from dsdbd.query.table import GroupKey, Table, align_groups, run_lengths, run_starts
+from dsdbd.query.transform import apply_transform
+
+
+def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesRows]:
+    """The answer, one SeriesRows per group, in the order of InfluxDB 1.x: by measurement and tags, then time.
+
+    With ORDER BY time DESC the groups are reversed too. Raises RequestError above the bucket limit.
+    """
+    tables = [table for table in partial.tables if table is not None]
+    if not tables or all(len(table) == 0 for table in tables):
+        return
+    if not plan.calls:
+        yield from _emit(plan, _limited(plan, _directed(plan, tables[0])), {})
+        return
+    finished = []
+    positions = []
+    for position, (call, table) in enumerate(zip(plan.calls, partial.tables, strict=True)):
+        if table is not None and len(table):
+            finished.append(_limited(plan, _finish_call(plan, call, table)))
+            positions.append(position)
+    rows, values = _join(plan, align_groups(finished))
+    yield from _emit(plan, rows, dict(zip(positions, values, strict=True)))
+
+
+def _directed(plan: SelectPlan, table: Table) -> Table:
+    return table if plan.ascending else table.take(np.arange(len(table) - 1, -1, -1))
+
+
+def _finish_call(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
+    """Rows of one call with their times, in the direction of the answer."""
+    table = aggregates.finish(call, table)
+    if call.function == "raw":
+        pass
+    elif plan.interval_ns:
+        table = fill_buckets(plan, call, replace(table, time=table.bucket))
+    elif not plan.selector:
+        start_ns = plan.min_ns if plan.bounded_below else 0
+        table = replace(table, time=np.full(len(table), start_ns, dtype=np.int64))
+    if not plan.ascending and call.function == "distinct":
+        # Distinct values keep their order within a bucket; groups and buckets are reversed.
+        table = table.take(np.lexsort((np.arange(len(table)), -table.bucket, -table.group)))
+    else:
+        table = _directed(plan, table)
+    for transform in call.transforms:
+        table = apply_transform(plan, transform, table)
+    return table
+
+
+def _limited(plan: SelectPlan, table: Table) -> Table:
+    """The rows that LIMIT, OFFSET, SLIMIT and SOFFSET leave; rows are in the direction of the answer."""
+    if plan.slimit or plan.soffset:
+        starts = run_starts(table.group)
+        names = [table.groups[position].measurement for position in table.group[starts]]
+        rank_in_measurement = np.zeros(len(starts), dtype=np.int64)
+        for position in range(1, len(names)):
+            if names[position] == names[position - 1]:
+                rank_in_measurement[position] = rank_in_measurement[position - 1] + 1
+        if not plan.ascending:
+            counts = {name: names.count(name) for name in set(names)}
+            rank_in_measurement = np.array([counts[name] for name in names]) - 1 - rank_in_measurement
+        last = plan.soffset + plan.slimit if plan.slimit else np.iinfo(np.int64).max
+        keep = (rank_in_measurement >= plan.soffset) & (rank_in_measurement < last)
+        table = table.where(np.repeat(keep, run_lengths(starts, len(table))))
+    if plan.limit or plan.offset:
+        starts = run_starts(table.group)
+        place = np.arange(len(table)) - np.repeat(starts, run_lengths(starts, len(table)))
+        last = plan.offset + plan.limit if plan.limit else np.iinfo(np.int64).max
+        table = table.where((place >= plan.offset) & (place < last))
+    return table
+
+
+def _join(plan: SelectPlan, tables: list[Table]) -> tuple[Table, list[Column]]:
+    """Rows of all calls brought together by group and time; a call without a row there has no value."""
+    if len(tables) == 1:
+        return tables[0], [tables[0].columns["value"]]
+    group = np.concatenate([table.group for table in tables])
+    time = np.concatenate([table.time for table in tables])
+    again = np.concatenate([_occurrence(table) for table in tables])
+    order = np.lexsort((again, time, group)) if plan.ascending else np.lexsort((again, -time, -group))
+    starts = run_starts(group[order], time[order], again[order])
+    joined = np.empty(len(order), dtype=np.int64)
+    joined[order] = np.repeat(np.arange(len(starts)), run_lengths(starts, len(order)))
+    heads = order[starts]
+    values = []
+    offset = 0
+    for table in tables:
+        source = np.full(len(starts), -1, dtype=np.int64)
+        source[joined[offset : offset + len(table)]] = np.arange(len(table))
+        values.append(take_or_missing(table.columns["value"], source))
+        offset += len(table)
+    nothing = np.zeros(len(starts), dtype=np.int32)
+    return Table(tables[0].groups, ("",), group[heads], time[heads], time[heads], nothing, {}), values
+
+
+def _occurrence(table: Table) -> Int64s:
+    """How many earlier rows have the same group and time: two calls join their first rows, then their second."""
+    starts = run_starts(table.group, table.time)
+    return np.arange(len(table)) - np.repeat(starts, run_lengths(starts, len(table)))
+
+
+def _emit(plan: SelectPlan, rows: Table, calls: dict[int, Column]) -> Iterator[SeriesRows]:
+    if len(rows) == 0:
+        return
+
+    def lookup(leaf: Slot | FieldLeaf | TagLeaf) -> Column | None:
+        assert isinstance(leaf, Slot)
+        column = calls.get(leaf.index) if leaf.kind == "call" else rows.columns.get(f"r{leaf.index}")
+        if leaf.kind == "ref" and plan.refs[leaf.index].type == "unknown":
+            return None
+        if column is not None and plan.fill == "number" and plan.fill_value is not None:
+            return fill_missing(column, plan.fill_value)
+        return column
+
+    data = [without_nan(to_column(evaluate(column.expr, lookup), len(rows))) for column in plan.columns]
+    titles = (plan.time_name, *[column.name for column in plan.columns])
+    whole = SeriesRows("", None, titles, (Column(FieldType.INTEGER, rows.time), *data))
+    starts = run_starts(rows.group)
+    for start, length in zip(starts.tolist(), run_lengths(starts, len(rows)).tolist(), strict=True):
+        part = whole.slice(start, start + length, partial=False)
+        key = rows.groups[int(rows.group[start])]
+        yield SeriesRows(key.measurement, _tags(plan, key), titles, part.data)
+
+
+def without_nan(column: Column) -> Column:
+    """Not-a-number as a missing value: JSON has no word for it."""
+    if column.type is not FieldType.FLOAT:
+        return column
+    bad = np.isnan(column.values)
+    if not bool(bad.any()):
+        return column
+    return Column(column.type, column.values, ~bad if column.valid is None else column.valid & ~bad)
+
+
+def _tags(plan: SelectPlan, key: GroupKey) -> dict[str, str] | None:
+    return dict(zip(plan.dimensions, key.tags, strict=True)) if plan.dimensions else None

@@ -1,0 +1,362 @@
+"""From a SELECT to its plan: a pure function of the statement, the schemas of its sources and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import re2
+
+from dsdbd.errors import RequestError
+from dsdbd.influxql import ast
+from dsdbd.influxql.condition import split_condition
+from dsdbd.influxql.format import to_text
+from dsdbd.limits import MAX_QUERY_BUCKETS
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
+from dsdbd.model.types import FieldType
+from dsdbd.query import mathfunctions
+from dsdbd.query.aggregates import INPUT_TYPES, SELECTORS, result_type
+from dsdbd.query.plan_check import TRANSFORMS, check_select, time_dimension
+from dsdbd.query.plan_condition import divide_condition
+from dsdbd.query.plan_fields import column_names, expand_dimensions, expand_fields, is_time
+from dsdbd.query.plan_types import (
+    CallPlan,
+    Expr,
+    Lit,
+    MathCall,
+    MeasurementPlan,
+    Op,
+    OutputColumn,
+    Ref,
+    SelectPlan,
+    Slot,
+    SourcePlan,
+    Transform,
+    predicate_to_wire,
+)
+from dsdbd.query.schema import MeasurementSchema, merge_schemas
+
+Schemas = Mapping[tuple[str, str], Mapping[str, MeasurementSchema]]
+SourceName = tuple[str | None, str | None, "str | re2._Regexp"]
+_NUMBERS = (FieldType.FLOAT, FieldType.INTEGER)
+_CASTS = {"float": "float", "integer": "integer", "unsigned": "integer", "string": "string", "boolean": "boolean"}
+_Item = TypeVar("_Item", Ref, CallPlan)
+
+
+def sources_of(select: ast.Select) -> list[SourceName]:
+    """(database, policy, name or compiled pattern) of every measurement a statement reads, subqueries included."""
+    found: list[SourceName] = []
+    for source in select.sources:
+        if isinstance(source, ast.SubQuery):
+            found += sources_of(source.statement)
+        else:
+            name = source.name if source.regex is None else re2.compile(source.regex.pattern)
+            found.append((source.database, source.retention_policy, name))
+    return found
+
+
+def normalise(select: ast.Select, database: str | None, default_policy: Callable[[str], str]) -> ast.Select:
+    """The statement with database and policy filled in on every source; RequestError where no database is known.
+
+    ``default_policy`` gives the name of a database's default policy and raises NotFound for an unknown database.
+    """
+    sources: list[ast.Source] = []
+    for source in select.sources:
+        if isinstance(source, ast.SubQuery):
+            sources.append(ast.SubQuery(normalise(source.statement, database, default_policy)))
+            continue
+        name = source.database or database
+        if not name:
+            raise RequestError("database name required")
+        policy = source.retention_policy or default_policy(name)
+        sources.append(replace(source, database=name, retention_policy=policy))
+    return replace(select, sources=tuple(sources))
+
+
+def plan_select(select: ast.Select, schemas: Schemas, now_ns: int) -> SelectPlan:
+    """The plan of a normalised SELECT.
+
+    Args:
+        select: statement whose sources all have database and policy (``normalise``).
+        schemas: what is stored, per (database, policy); measurements that are not in it have no points.
+        now_ns: the value of ``now()``.
+
+    Raises:
+        RequestError: in the words of InfluxDB 1.x, or naming what is not supported yet.
+
+    """
+    return _Planner(schemas, now_ns).plan(select)
+
+
+def _matches(source: ast.Measurement, names: Iterable[str]) -> list[str]:
+    if source.regex is None:
+        return [source.name] if source.name in names else []
+    compiled = re2.compile(source.regex.pattern)
+    return sorted(name for name in names if compiled.search(name))
+
+
+class _Planner:
+    """Holds what is found while one statement is planned; it decides nothing from outside its arguments."""
+
+    def __init__(self, schemas: Schemas, now_ns: int) -> None:
+        self._schemas = schemas
+        self._now_ns = now_ns
+        self._schema = MeasurementSchema({}, frozenset())
+        self._refs: list[Ref] = []
+        self._calls: list[CallPlan] = []
+
+    def plan(self, select: ast.Select) -> SelectPlan:
+        _refuse_unsupported(select)
+        condition, times = split_condition(select.condition, self._now_ns)
+        interval_ns, offset_ns = time_dimension(select.dimensions, self._now_ns)
+        check_select(select, has_interval=interval_ns > 0)
+        found = self._measurements(select)
+        self._schema = merge_schemas([{"": schema} for _, _, schema in found]).get("", self._schema)
+        dimensions = expand_dimensions(select.dimensions, self._schema)
+        fields = expand_fields(
+            (field for field in select.fields if not is_time(field.expr)), self._schema, frozenset(dimensions)
+        )
+        columns = [
+            OutputColumn(name, self._expr(field.expr)) for name, field in zip(column_names(fields), fields, strict=True)
+        ]
+        plan = SelectPlan(
+            min_ns=MIN_TIME_NS if times.min_ns is None else max(times.min_ns, MIN_TIME_NS),
+            max_ns=self._upper(times.max_ns, interval_ns),
+            sources=_source_plans(found, condition) if self._reads_something() else [],
+            columns=columns,
+            refs=self._refs,
+            calls=self._calls,
+            dimensions=dimensions,
+            time_name=next((f.alias or "time" for f in select.fields if is_time(f.expr)), "time"),
+            interval_ns=interval_ns,
+            offset_ns=offset_ns,
+            selector=len(self._calls) == 1 and self._calls[0].function in SELECTORS and not self._calls[0].transforms,
+            ascending=select.ascending,
+            fill=select.fill.value,
+            fill_value=select.fill_value,
+            limit=select.limit,
+            offset=select.offset,
+            slimit=select.slimit,
+            soffset=select.soffset,
+        )
+        _refuse_too_many_buckets(plan)
+        return plan
+
+    def _upper(self, max_ns: int | None, interval_ns: int) -> int:
+        if max_ns is not None:
+            return min(max_ns, MAX_TIME_NS)
+        return self._now_ns if interval_ns else MAX_TIME_NS
+
+    def _measurements(self, select: ast.Select) -> list[tuple[tuple[str, str], str, MeasurementSchema]]:
+        found = {}
+        for source in select.sources:
+            assert isinstance(source, ast.Measurement)
+            if source.database is None or source.retention_policy is None:
+                raise RequestError("database name required")
+            place = (source.database, source.retention_policy)
+            stored = self._schemas.get(place, {})
+            for name in _matches(source, stored):
+                found[place, name] = stored[name]
+        return [(place, name, schema) for (place, name), schema in found.items()]
+
+    def _reads_something(self) -> bool:
+        """False when no name of the select list is a field: such a statement has an empty answer."""
+        if self._calls:
+            return any(call.ref.type not in ("tag", "unknown") for call in self._calls)
+        return any(ref.type not in ("tag", "unknown") for ref in self._refs)
+
+    def _ref(self, ref: ast.VarRef) -> Ref:
+        if ref.type in _CASTS:
+            return Ref(ref.name, _CASTS[ref.type])
+        if ref.type != "tag" and ref.name in self._schema.fields:
+            return Ref(ref.name, self._schema.fields[ref.name].value)
+        if ref.type != "field" and ref.name in self._schema.tags:
+            return Ref(ref.name, "tag")
+        return Ref(ref.name, "unknown")
+
+    def _expr(self, expr: ast.Expr) -> Expr:
+        match expr:
+            case ast.VarRef():
+                return Slot("ref", _position(self._refs, self._ref(expr)))
+            case ast.ParenExpr(inner):
+                return self._expr(inner)
+            case ast.BinaryExpr(op, lhs, rhs):
+                self._check_types(expr)
+                return Op(op, self._expr(lhs), self._expr(rhs))
+            case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
+                return MathCall(name, [self._expr(arg) for arg in args])
+            case ast.Call() | ast.Distinct():
+                return Slot("call", _position(self._calls, self._call(expr)))
+            case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
+                return Lit(value)
+            case ast.BooleanLiteral(truth):
+                return Lit(truth)
+            case ast.UnsignedLiteral(value):
+                return Lit(float(value))
+            case ast.DurationLiteral(value):
+                return Lit(value)
+        raise RequestError(f"the select list cannot use this expression: {to_text(expr)}")
+
+    def _call(self, call: ast.Call | ast.Distinct) -> CallPlan:
+        transforms: list[Transform] = []
+        while isinstance(call, ast.Call) and call.name in TRANSFORMS:
+            transforms.insert(0, _transform(call))
+            inner = call.args[0]
+            if isinstance(inner, ast.VarRef):
+                return _checked(CallPlan("raw", self._ref(inner), 0.0, transforms))
+            assert isinstance(inner, ast.Call)
+            call = inner
+        if isinstance(call, ast.Distinct):
+            return CallPlan("distinct", self._ref(ast.VarRef(call.name)))
+        name, first = call.name, call.args[0]
+        if isinstance(first, ast.Distinct):
+            name, first = "count_distinct", ast.VarRef(first.name)
+        elif isinstance(first, ast.Call):
+            name, first = "count_distinct", first.args[0]
+        assert isinstance(first, ast.VarRef)
+        arg = 0.0
+        if name == "percentile":
+            number = call.args[1]
+            assert isinstance(number, ast.NumberLiteral | ast.IntegerLiteral)
+            arg = float(number.value)
+        return _checked(CallPlan(name, self._ref(first), arg, transforms))
+
+    def _check_types(self, expr: ast.BinaryExpr) -> None:
+        left, right = self._type_of(expr.lhs), self._type_of(expr.rhs)
+        if left is None or right is None:
+            return
+        if (left in _NUMBERS and right in _NUMBERS) or (
+            left is right is FieldType.BOOLEAN and expr.op in ("&", "|", "^")
+        ):
+            if expr.op in ("&", "|", "^") and FieldType.FLOAT in (left, right):
+                raise RequestError(f"type error: {to_text(self._typed(expr))}: {_wrong_operator(expr.op, left, right)}")
+            return
+        text = to_text(self._typed(expr))
+        if left is right:
+            raise RequestError(f"type error: {text}: {_wrong_operator(expr.op, left, right)}")
+        raise RequestError(f"type error: {text}: incompatible types: {left.value} and {right.value}")
+
+    def _type_of(self, expr: ast.Expr) -> FieldType | None:
+        match expr:
+            case ast.VarRef():
+                ref = self._ref(expr)
+                return None if ref.type == "unknown" else ref.field_type
+            case ast.ParenExpr(inner):
+                return self._type_of(inner)
+            case ast.NumberLiteral() | ast.UnsignedLiteral():
+                return FieldType.FLOAT
+            case ast.IntegerLiteral() | ast.DurationLiteral():
+                return FieldType.INTEGER
+            case ast.StringLiteral():
+                return FieldType.STRING
+            case ast.BooleanLiteral():
+                return FieldType.BOOLEAN
+            case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
+                whole = all(self._type_of(arg) is FieldType.INTEGER for arg in args)
+                integer = mathfunctions.result_is_integer(name, integer_arguments=whole)
+                return FieldType.INTEGER if integer else FieldType.FLOAT
+            case ast.Call() | ast.Distinct():
+                call = self._call(expr)
+                return None if call.ref.type in ("unknown", "tag") else value_type(call)
+            case ast.BinaryExpr(op, lhs, rhs):
+                types = (self._type_of(lhs), self._type_of(rhs))
+                return types[0] if types[0] is types[1] and op != "/" else FieldType.FLOAT
+        return None
+
+    def _typed(self, expr: ast.Expr) -> ast.Expr:
+        """The expression with every name's type written out, as error texts show it."""
+        match expr:
+            case ast.VarRef(name):
+                kind = self._ref(expr).type
+                return expr if kind == "unknown" else ast.VarRef(name, kind)
+            case ast.ParenExpr(inner):
+                return ast.ParenExpr(self._typed(inner))
+            case ast.BinaryExpr(op, lhs, rhs):
+                return ast.BinaryExpr(op, self._typed(lhs), self._typed(rhs))
+            case ast.Call(name, args):
+                return ast.Call(name, tuple(self._typed(arg) for arg in args))
+        return expr
+
+
+def value_type(call: CallPlan) -> FieldType:
+    """Type of a call's values, transformations included."""
+    kind = call.ref.field_type if call.function == "raw" else result_type(call.function, call.ref.field_type)
+    for transform in call.transforms:
+        if transform.name == "elapsed":
+            kind = FieldType.INTEGER
+        elif transform.name in ("derivative", "non_negative_derivative", "moving_average"):
+            kind = FieldType.FLOAT
+    return kind
+
+
+def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
+    return (
+        f"incompatible types: {left.value} and {right.value}"
+        if left is not right
+        else (f"unsupported operator {op} for {left.value}")
+    )
+
+
+def _position(items: list[_Item], item: _Item) -> int:
+    if item not in items:
+        items.append(item)
+    return items.index(item)
+
+
+def _transform(call: ast.Call) -> Transform:
+    argument = call.args[1] if len(call.args) == 2 else None
+    match argument:
+        case ast.DurationLiteral(value_ns):
+            return Transform(call.name, value_ns)
+        case ast.IntegerLiteral(window):
+            return Transform(call.name, window)
+    return Transform(call.name)
+
+
+def _checked(call: CallPlan) -> CallPlan:
+    """The call, or RequestError where its function does not take the field's type."""
+    if call.ref.type in ("unknown", "tag"):
+        return call
+    name, kind = call.function, call.ref.field_type
+    if call.function == "raw":
+        name = call.transforms[0].name
+        allowed = frozenset(FieldType) if name == "elapsed" else frozenset(_NUMBERS)
+    else:
+        allowed = INPUT_TYPES[name]
+    if kind not in allowed:
+        raise RequestError(f"unsupported {name} iterator type: *query.{kind.value}InterruptIterator")
+    return call
+
+
+def _source_plans(
+    found: list[tuple[tuple[str, str], str, MeasurementSchema]], condition: ast.Expr | None
+) -> list[SourcePlan]:
+    by_place: dict[tuple[str, str], list[MeasurementPlan]] = {}
+    for place, name, schema in found:
+        rows = divide_condition(condition, schema)
+        measurement = MeasurementPlan(name, predicate_to_wire(rows.predicate), rows.filter, list(rows.fields))
+        by_place.setdefault(place, []).append(measurement)
+    return [SourcePlan(database, policy, plans) for (database, policy), plans in by_place.items()]
+
+
+def _refuse_unsupported(select: ast.Select) -> None:
+    if select.target is not None:
+        raise RequestError("SELECT INTO is not supported yet")
+    if select.timezone is not None:
+        raise RequestError("tz() is not supported yet; times are in UTC")
+    if any(isinstance(source, ast.SubQuery) for source in select.sources):
+        raise RequestError("subqueries are not supported yet")
+    if any(sort.name not in ("", "time") for sort in select.sort):
+        raise RequestError("only ORDER BY time supported at this time")
+
+
+def _refuse_too_many_buckets(plan: SelectPlan) -> None:
+    if not plan.interval_ns or not plan.bounded_below or plan.max_ns < plan.min_ns:
+        return
+    buckets = (plan.max_ns - plan.min_ns) // plan.interval_ns + 1
+    if buckets > MAX_QUERY_BUCKETS:
+        raise RequestError(
+            f"GROUP BY time makes {buckets} buckets in the time range of the query, the limit is {MAX_QUERY_BUCKETS}; "
+            "use a longer interval or a shorter range"
+        )

@@ -1,0 +1,233 @@
+"""Rules a SELECT must keep before any data is looked at, with the error texts of InfluxDB 1.x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsdbd.errors import RequestError
+from dsdbd.influxql import ast
+from dsdbd.influxql.durations import format_duration
+from dsdbd.query import mathfunctions
+from dsdbd.query.plan_fields import is_time, refuse_wildcards
+
+SELECTOR_CALLS = frozenset({"min", "max", "first", "last", "percentile"})
+PLAIN_CALLS = SELECTOR_CALLS - {"percentile"} | {"count", "sum", "mean", "median", "mode", "stddev", "spread"}
+RATES = frozenset({"derivative", "non_negative_derivative"})
+DIFFERENCES = frozenset({"difference", "non_negative_difference", "cumulative_sum"})
+TRANSFORMS = RATES | DIFFERENCES | {"elapsed", "moving_average"}
+NOT_YET = frozenset({"top", "bottom", "sample", "integral", "holt_winters", "holt_winters_with_fit"})
+_KINDS = {
+    ast.IntegerLiteral: "IntegerLiteral",
+    ast.NumberLiteral: "NumberLiteral",
+    ast.StringLiteral: "StringLiteral",
+    ast.VarRef: "VarRef",
+    ast.DurationLiteral: "DurationLiteral",
+}
+
+
+@dataclass
+class _Found:
+    """What the checks so far have met."""
+
+    has_interval: bool
+    calls: int = 0
+    has_distinct: bool = False
+    has_plain_fields: bool = False
+    only_selectors: bool = True
+
+
+def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, int]:
+    """Interval and offset of GROUP BY time in nanoseconds, 0 and 0 without one; raises RequestError."""
+    interval_ns = offset_ns = 0
+    for expr in dimensions:
+        if isinstance(expr, ast.VarRef | ast.Wildcard | ast.RegexLiteral):
+            continue
+        if not isinstance(expr, ast.Call):
+            raise RequestError("only time and tag dimensions allowed")
+        if expr.name != "time":
+            raise RequestError("only time() calls allowed in dimensions")
+        if not 1 <= len(expr.args) <= 2:
+            raise RequestError("time dimension expected 1 or 2 arguments")
+        first = expr.args[0]
+        if not isinstance(first, ast.DurationLiteral):
+            raise RequestError("time dimension must have duration argument")
+        if interval_ns:
+            raise RequestError("multiple time dimensions not allowed")
+        interval_ns = first.value_ns
+        if interval_ns <= 0:
+            raise RequestError("time dimension must have a duration above 0")
+        if len(expr.args) == 2:
+            offset_ns = _window_offset(expr.args[1], interval_ns, now_ns)
+    return interval_ns, offset_ns
+
+
+def _window_offset(expr: ast.Expr, interval_ns: int, now_ns: int) -> int:
+    match expr:
+        case ast.DurationLiteral(value_ns):
+            offset = value_ns
+        case ast.TimeLiteral(value_ns):
+            offset = value_ns
+        case ast.Call("now", ()):
+            offset = now_ns
+        case ast.Call():
+            raise RequestError("time dimension offset function must be now()")
+        case _:
+            raise RequestError("time dimension offset must be duration or now()")
+    # The remainder keeps the sign of the offset; windows are the same either way.
+    return offset - interval_ns * int(offset / interval_ns)
+
+
+def check_select(statement: ast.Select, *, has_interval: bool) -> None:
+    """Raise RequestError for a select list that InfluxDB 1.x refuses, or that is not supported yet."""
+    found = _Found(has_interval)
+    fields = [field for field in statement.fields if not is_time(field.expr)]
+    for field in fields:
+        if not isinstance(field.expr, ast.Wildcard | ast.RegexLiteral) and not _has_variable(field.expr):
+            raise RequestError("field must contain at least one variable")
+        _check_expr(field.expr, found)
+    if not fields:
+        raise RequestError("at least 1 non-time field must be queried")
+    if not found.calls:
+        if statement.fill in (ast.FillKind.NONE, ast.FillKind.LINEAR):
+            raise RequestError(f"fill({statement.fill}) must be used with a function")
+        if has_interval:
+            raise RequestError("GROUP BY requires at least one aggregate function")
+    if found.has_distinct and (found.calls != 1 or found.has_plain_fields):
+        raise RequestError("aggregate function distinct() cannot be combined with other functions or fields")
+    if found.has_plain_fields and not found.only_selectors:
+        raise RequestError("mixing aggregate and non-aggregate queries is not supported")
+    if found.has_plain_fields and found.calls > 1:
+        raise RequestError("mixing multiple selector functions with tags or fields is not supported")
+
+
+def _has_variable(expr: ast.Expr) -> bool:
+    match expr:
+        case ast.ParenExpr(inner):
+            return _has_variable(inner)
+        case ast.BinaryExpr(_, lhs, rhs):
+            return _has_variable(lhs) or _has_variable(rhs)
+        case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
+            return not args or any(_has_variable(arg) for arg in args)
+        case ast.VarRef() | ast.Call() | ast.Distinct() | ast.Wildcard() | ast.RegexLiteral():
+            return True
+    return False
+
+
+def _check_expr(expr: ast.Expr, found: _Found) -> None:
+    match expr:
+        case ast.VarRef() | ast.Wildcard() | ast.RegexLiteral():
+            found.has_plain_fields = True
+        case ast.ParenExpr(inner):
+            _check_expr(inner, found)
+        case ast.BinaryExpr(_, lhs, rhs):
+            refuse_wildcards(expr, expr)
+            _check_expr(lhs, found)
+            _check_expr(rhs, found)
+        case ast.Distinct():
+            _count(found, selector=False)
+            found.has_distinct = True
+        case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
+            _expect_count(name, len(args), mathfunctions.ARGUMENT_COUNTS[name])
+            for arg in args:
+                _check_expr(arg, found)
+        case ast.Call():
+            _count(found, selector=expr.name in SELECTOR_CALLS)
+            _check_call(expr, found)
+
+
+def _count(found: _Found, *, selector: bool) -> None:
+    found.calls += 1
+    found.only_selectors = found.only_selectors and selector
+
+
+def _expect_count(name: str, got: int, least: int, most: int | None = None) -> None:
+    if most is None and got != least:
+        raise RequestError(f"invalid number of arguments for {name}, expected {least}, got {got}")
+    if most is not None and not least <= got <= most:
+        raise RequestError(
+            f"invalid number of arguments for {name}, expected at least {least} but no more than {most}, got {got}"
+        )
+
+
+def _check_symbol(name: str, arg: ast.Expr) -> None:
+    if not isinstance(arg, ast.VarRef | ast.Wildcard | ast.RegexLiteral):
+        raise RequestError(f"expected field argument in {name}()")
+
+
+def _check_call(call: ast.Call, found: _Found) -> None:
+    name, args = call.name, call.args
+    if name in NOT_YET:
+        raise RequestError(f"function {name}() is not supported yet")
+    if name in TRANSFORMS:
+        _check_transform(call, found)
+        return
+    if name == "distinct":
+        _check_distinct(args)
+        found.has_distinct = True
+        return
+    if name == "percentile":
+        _expect_count(name, len(args), 2)
+        _check_symbol(name, args[0])
+        if not isinstance(args[1], ast.IntegerLiteral | ast.NumberLiteral):
+            raise RequestError("expected float argument in percentile()")
+        return
+    if name not in PLAIN_CALLS:
+        raise RequestError(f"undefined function {name}()")
+    _expect_count(name, len(args), 1)
+    if name == "count" and isinstance(args[0], ast.Distinct):
+        return
+    if name == "count" and isinstance(args[0], ast.Call) and args[0].name == "distinct":
+        _check_distinct(args[0].args)
+        return
+    _check_symbol(name, args[0])
+
+
+def _check_distinct(args: tuple[ast.Expr, ...]) -> None:
+    if not args:
+        raise RequestError("distinct function requires at least one argument")
+    if len(args) != 1:
+        raise RequestError("distinct function can only have one argument")
+    if not isinstance(args[0], ast.VarRef):
+        raise RequestError("expected field argument in distinct()")
+
+
+def _check_transform(call: ast.Call, found: _Found) -> None:
+    name, args = call.name, call.args
+    if name == "moving_average":
+        _expect_count(name, len(args), 2)
+        _check_window(args[1])
+    elif name in DIFFERENCES:
+        _expect_count(name, len(args), 1)
+    else:
+        _expect_count(name, len(args), 1, 2)
+        if len(args) == 2:
+            _check_unit(name, args[1])
+    inner = args[0]
+    if isinstance(inner, ast.Call | ast.Distinct):
+        if not found.has_interval:
+            raise RequestError(f"{name} aggregate requires a GROUP BY interval")
+        if isinstance(inner, ast.Distinct):
+            raise RequestError(f"expected field argument in {name}()")
+        _check_call(inner, found)
+        return
+    if found.has_interval:
+        raise RequestError(f"aggregate function required inside the call to {name}")
+    _check_symbol(name, inner)
+
+
+def _check_window(expr: ast.Expr) -> None:
+    if not isinstance(expr, ast.IntegerLiteral):
+        raise RequestError(
+            f"second argument for moving_average must be an integer, got *influxql.{_KINDS.get(type(expr), 'Call')}"
+        )
+    if expr.value <= 1:
+        raise RequestError(f"moving_average window must be greater than 1, got {expr.value}")
+
+
+def _check_unit(name: str, expr: ast.Expr) -> None:
+    if not isinstance(expr, ast.DurationLiteral):
+        raise RequestError(
+            f"second argument to {name} must be a duration, got *influxql.{_KINDS.get(type(expr), 'Call')}"
+        )
+    if expr.value_ns <= 0:
+        raise RequestError(f"duration argument must be positive, got {format_duration(expr.value_ns)}")

@@ -1,0 +1,136 @@
+"""The select list: wildcards and patterns become columns, and every column gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import re2
+
+from dsdbd.errors import RequestError
+from dsdbd.influxql import ast
+from dsdbd.influxql.format import column_name, to_text
+from dsdbd.model.types import FieldType
+from dsdbd.query.schema import MeasurementSchema
+
+_NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
+_WILDCARD_TYPES: dict[str, frozenset[FieldType]] = {
+    **dict.fromkeys(("count", "first", "last", "distinct", "elapsed", "mode", "sample"), frozenset(FieldType)),
+    **dict.fromkeys(("min", "max"), _NUMBERS | {FieldType.BOOLEAN}),
+}
+
+
+def is_time(expr: ast.Expr) -> bool:
+    """True for the column ``time``, which every answer has anyway."""
+    return isinstance(expr, ast.VarRef) and expr.name == "time"
+
+
+def expand_fields(
+    fields: Iterable[ast.Field], schema: MeasurementSchema, grouped: frozenset[str]
+) -> tuple[ast.Field, ...]:
+    """Fields without wildcards; ``grouped`` are the GROUP BY tags, which ``*`` leaves out."""
+    expanded: list[ast.Field] = []
+    for field in fields:
+        expr = field.expr
+        if isinstance(expr, ast.Wildcard | ast.RegexLiteral):
+            expanded += [ast.Field(ref) for ref in _refs(expr, schema, grouped)]
+        elif isinstance(expr, ast.Call):
+            expanded += _expand_call(field, expr, schema)
+        else:
+            expanded.append(field)
+    return tuple(expanded)
+
+
+def _accepts(expr: ast.Wildcard | ast.RegexLiteral) -> Callable[[str], bool]:
+    if isinstance(expr, ast.Wildcard):
+        return lambda _: True
+    compiled = re2.compile(expr.pattern)
+    return lambda name: compiled.search(name) is not None
+
+
+def _refs(expr: ast.Wildcard | ast.RegexLiteral, schema: MeasurementSchema, grouped: frozenset[str]) -> list[ast.Expr]:
+    """Fields and tags by name; where both have one name the field comes first."""
+    accepts = _accepts(expr)
+    kind = expr.kind if isinstance(expr, ast.Wildcard) else ast.WildcardKind.ANY
+    found: list[tuple[str, int, str]] = []
+    if kind is not ast.WildcardKind.TAG:
+        found += [(name, 0, field_type.value) for name, field_type in schema.fields.items() if accepts(name)]
+    if kind is not ast.WildcardKind.FIELD:
+        found += [(name, 1, "tag") for name in schema.tags - grouped if accepts(name)]
+    return [ast.VarRef(name, cast) for name, _, cast in sorted(found)]
+
+
+def _expand_call(field: ast.Field, call: ast.Call, schema: MeasurementSchema) -> list[ast.Field]:
+    """``mean(*)`` and ``derivative(mean(/x/))`` become one call per field, named ``mean_<field>``."""
+    path = [call]
+    while path[-1].args and isinstance(path[-1].args[0], ast.Call):
+        path.append(path[-1].args[0])
+    innermost = path[-1]
+    if not innermost.args or not isinstance(innermost.args[0], ast.Wildcard | ast.RegexLiteral):
+        return [field]
+    wildcard = innermost.args[0]
+    if isinstance(wildcard, ast.Wildcard) and wildcard.kind is ast.WildcardKind.TAG:
+        raise RequestError(f"unable to use tag wildcard in {innermost.name}()")
+    accepts = _accepts(wildcard)
+    types = _WILDCARD_TYPES.get(innermost.name, _NUMBERS)
+    expanded = []
+    for name, field_type in sorted(schema.fields.items()):
+        if field_type not in types or not accepts(name):
+            continue
+        inner: ast.Call = replace(innermost, args=(ast.VarRef(name, field_type.value), *innermost.args[1:]))
+        for outer in reversed(path[:-1]):
+            inner = replace(outer, args=(inner, *outer.args[1:]))
+        expanded.append(ast.Field(inner, f"{column_name(field)}_{name}"))
+    return expanded
+
+
+def expand_dimensions(dimensions: Iterable[ast.Expr], schema: MeasurementSchema) -> list[str]:
+    """GROUP BY tags, sorted; ``*`` stands for all tags and a pattern for those it matches."""
+    names: set[str] = set()
+    for expr in dimensions:
+        match expr:
+            case ast.VarRef(name):
+                names.add(name)
+            case ast.Wildcard():
+                names |= schema.tags
+            case ast.RegexLiteral():
+                accepts = _accepts(expr)
+                names |= {name for name in schema.tags if accepts(name)}
+    return sorted(names)
+
+
+def column_names(fields: Iterable[ast.Field]) -> list[str]:
+    """Titles of the columns; a name that is taken gets ``_1``, ``_2`` …, and aliases take names first."""
+    fields = list(fields)
+    names: list[str] = [field.alias or "" for field in fields]
+    taken: dict[str, int] = {name: 1 for name in names if name}
+    for position, field in enumerate(fields):
+        if names[position]:
+            continue
+        name = column_name(field)
+        if name in taken:
+            count = taken[name]
+            while f"{name}_{count}" in taken:
+                count += 1
+            taken[name] = count + 1
+            name = f"{name}_{count}"
+        taken[name] = taken.get(name, 0) + 1
+        names[position] = name
+    return names
+
+
+def refuse_wildcards(expr: ast.Expr, whole: ast.Expr) -> None:
+    """Raise RequestError for a wildcard or pattern inside arithmetic."""
+    match expr:
+        case ast.Wildcard():
+            raise RequestError(f"unsupported expression with wildcard: {to_text(whole)}")
+        case ast.RegexLiteral():
+            raise RequestError(f"unsupported expression with regex field: {to_text(whole)}")
+        case ast.ParenExpr(inner):
+            refuse_wildcards(inner, whole)
+        case ast.BinaryExpr(_, lhs, rhs):
+            refuse_wildcards(lhs, whole)
+            refuse_wildcards(rhs, whole)
+        case ast.Call(_, args):
+            for arg in args:
+                refuse_wildcards(arg, whole)

@@ -1,0 +1,122 @@
+"""What a query must know of the data before it can be planned: fields with types, and tag keys, per measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import re2
+
+from dsdbd.errors import CorruptData
+from dsdbd.model.columns import Points
+from dsdbd.model.predicate import TagPredicate
+from dsdbd.model.series import Series
+from dsdbd.model.types import FieldType
+
+_PRECEDENCE = (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN)
+
+
+class ShardReader(Protocol):
+    """One shard, as the query engine reads it; ``start_ns`` to ``end_ns`` is half open."""
+
+    @property
+    def shard_id(self) -> int:
+        """Number of the shard."""
+
+    @property
+    def start_ns(self) -> int:
+        """First time the shard can hold."""
+
+    @property
+    def end_ns(self) -> int:
+        """First time it cannot."""
+
+    def measurements(self) -> list[str]:
+        """Names of the measurements that have points."""
+
+    def tag_keys(self, measurement: str) -> frozenset[str]:
+        """Tag keys of a measurement's series; empty for an unknown one."""
+
+    def field_types(self, measurement: str) -> dict[str, FieldType]:
+        """Fields the shard really holds; empty for an unknown measurement."""
+
+    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
+        """Series of a measurement for which the predicate holds."""
+
+    def scan(
+        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
+    ) -> Points | None:
+        """Points between two times, both included, sorted by series key and time, each series and time once."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementSchema:
+    """Fields and tag keys of one measurement."""
+
+    fields: Mapping[str, FieldType]
+    tags: frozenset[str]
+
+
+def wider(first: FieldType, second: FieldType) -> FieldType:
+    """Type that a field is read as where two places disagree: float, integer, string, boolean in this order."""
+    return min(first, second, key=_PRECEDENCE.index)
+
+
+def merge_schema(first: MeasurementSchema, second: MeasurementSchema) -> MeasurementSchema:
+    """Everything that either knows."""
+    fields = dict(first.fields)
+    for name, field_type in second.fields.items():
+        fields[name] = wider(fields[name], field_type) if name in fields else field_type
+    return MeasurementSchema(fields, first.tags | second.tags)
+
+
+def matching(names: Iterable[str], wanted: Iterable[str | re2._Regexp]) -> list[str]:
+    """Sorted names that are wanted, by themselves or by a compiled RE2 pattern."""
+    wanted = list(wanted)
+    exact = {item for item in wanted if isinstance(item, str)}
+    patterns = [item for item in wanted if not isinstance(item, str)]
+    return sorted(name for name in set(names) if name in exact or any(p.search(name) for p in patterns))
+
+
+def shard_schema(
+    readers: Sequence[ShardReader], wanted: Iterable[str | re2._Regexp] | None = None
+) -> dict[str, MeasurementSchema]:
+    """Schemas of the measurements the shards hold; ``wanted`` limits them to names and compiled RE2 patterns."""
+    wanted = None if wanted is None else list(wanted)
+    found: dict[str, MeasurementSchema] = {}
+    for reader in readers:
+        names = reader.measurements()
+        for name in names if wanted is None else matching(names, wanted):
+            schema = MeasurementSchema(reader.field_types(name), reader.tag_keys(name))
+            found[name] = merge_schema(found[name], schema) if name in found else schema
+    return found
+
+
+def merge_schemas(parts: Iterable[Mapping[str, MeasurementSchema]]) -> dict[str, MeasurementSchema]:
+    """Schemas of many shards or nodes as one."""
+    merged: dict[str, MeasurementSchema] = {}
+    for part in parts:
+        for name, schema in part.items():
+            merged[name] = merge_schema(merged[name], schema) if name in merged else schema
+    return merged
+
+
+class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    fields: dict[str, FieldType]
+    tags: list[str]
+
+
+def encode_schema(schema: Mapping[str, MeasurementSchema]) -> bytes:
+    """The bytes of a schema (MessagePack)."""
+    return msgspec.msgpack.encode({name: _Wire(dict(s.fields), sorted(s.tags)) for name, s in schema.items()})
+
+
+def decode_schema(data: bytes) -> dict[str, MeasurementSchema]:
+    """The schema of ``encode_schema``; raises CorruptData for anything else."""
+    try:
+        wires = msgspec.msgpack.decode(data, type=dict[str, _Wire])
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"measurement schema of {len(data)} bytes cannot be decoded: {error}") from error
+    return {name: MeasurementSchema(wire.fields, frozenset(wire.tags)) for name, wire in wires.items()}

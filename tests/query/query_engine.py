@@ -1,0 +1,124 @@
+"""A tiny in-memory shard reader, and a query run through plan, partial results, wire and merge as a cluster would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dsdbd.errors import DSDBError
+from dsdbd.influxql.ast import Select
+from dsdbd.influxql.parser import parse
+from dsdbd.model.columns import Column, Points
+from dsdbd.model.predicate import TagPredicate, matches
+from dsdbd.model.series import Series
+from dsdbd.model.types import FieldType
+from dsdbd.query import (
+    SeriesRows,
+    decode_partial,
+    decode_plan,
+    decode_schema,
+    encode_partial,
+    encode_plan,
+    encode_schema,
+    finish,
+    merge,
+    merge_schemas,
+    normalise,
+    plan_select,
+    run_partial,
+    shard_schema,
+)
+
+Value = float | int | str | bool
+DTYPES = {FieldType.FLOAT: np.float64, FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_}
+
+
+@dataclass(frozen=True)
+class Row:
+    measurement: str
+    tags: tuple[tuple[str, str], ...]
+    time_ns: int
+    fields: tuple[tuple[str, Value], ...]
+
+
+def type_of(value: Value) -> FieldType:
+    if isinstance(value, bool):
+        return FieldType.BOOLEAN
+    if isinstance(value, int):
+        return FieldType.INTEGER
+    return FieldType.FLOAT if isinstance(value, float) else FieldType.STRING
+
+
+def column_of(values: list[Value | None], kind: FieldType) -> Column:
+    valid = np.array([value is not None for value in values], dtype=np.bool_)
+    if kind is FieldType.STRING:
+        return Column(kind, pa.array(values, pa.string()), None if valid.all() else valid)
+    zero = DTYPES[kind](0)
+    array = np.array([zero if value is None else value for value in values], dtype=DTYPES[kind])
+    return Column(kind, array, None if valid.all() else valid)
+
+
+class MemoryShard:
+    """Rows in a dict; a scan sorts them by series key and time."""
+
+    def __init__(self, rows: Sequence[Row], shard_id: int = 1, start_ns: int = -(2**63), end_ns: int = 2**63 - 1):
+        self.shard_id, self.start_ns, self.end_ns = shard_id, start_ns, end_ns
+        self.points: dict[tuple[Series, int], dict[str, Value]] = {}
+        for row in rows:
+            series = Series(row.measurement, tuple(sorted(row.tags)))
+            self.points.setdefault((series, row.time_ns), {}).update(row.fields)
+
+    def measurements(self) -> list[str]:
+        return sorted({series.measurement for series, _ in self.points})
+
+    def tag_keys(self, measurement: str) -> frozenset[str]:
+        return frozenset(k for series, _ in self.points if series.measurement == measurement for k, _ in series.tags)
+
+    def field_types(self, measurement: str) -> dict[str, FieldType]:
+        found: dict[str, FieldType] = {}
+        for (series, _), fields in self.points.items():
+            if series.measurement == measurement:
+                found.update({name: type_of(value) for name, value in fields.items()})
+        return found
+
+    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
+        found = {s for s, _ in self.points if s.measurement == measurement and matches(predicate, s)}
+        return sorted(found, key=Series.key)
+
+    def scan(
+        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
+    ) -> Points | None:
+        series = tuple(self.series(measurement, predicate))
+        place = {one: position for position, one in enumerate(series)}
+        keys = sorted(
+            (key for key in self.points if key[0] in place and min_ns <= key[1] <= max_ns),
+            key=lambda key: (place[key[0]], key[1]),
+        )
+        if not keys:
+            return None
+        types = self.field_types(measurement)
+        columns = {
+            name: column_of([self.points[key].get(name) for key in keys], types[name])
+            for name in fields
+            if name in types
+        }
+        index = np.array([place[one] for one, _ in keys], dtype=np.int32)
+        return Points(measurement, series, index, np.array([time for _, time in keys], dtype=np.int64), columns)
+
+
+def run_query(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows] | str:
+    """The answer of a SELECT over shards on several nodes, or the error text; everything crosses the wire."""
+    try:
+        (statement,) = parse(text)
+        assert isinstance(statement, Select)
+        select = normalise(statement, "d", lambda _: "autogen")
+        schema = merge_schemas([decode_schema(encode_schema(shard_schema(shards))) for shards in nodes])
+        plan = decode_plan(encode_plan(plan_select(select, {("d", "autogen"): schema}, now_ns)))
+        parts = [run_partial(plan, ("d", "autogen"), shards, lambda: False) for shards in nodes]
+        parts = [decode_partial(plan, encode_partial(part)) for part in parts]
+        return list(finish(plan, merge(plan, parts)))
+    except DSDBError as error:
+        return error.message
