@@ -237,10 +237,13 @@ class Client:
 
 def _decoded(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     inflate = zlib.decompressobj(wbits=31) if answer.headers.get("Content-Encoding", "").lower() == "gzip" else None
+    received = False
     while piece := answer.read(_READ_BYTES):
+        received = True
         yield piece if inflate is None else inflate.decompress(piece)
-    if inflate is not None:
-        yield inflate.flush()
+    # http.client tells of an early end only where the transfer is chunked.
+    if answer.length or (inflate is not None and received and not inflate.eof):
+        raise http.client.IncompleteRead(b"")
 
 
 def _readable(sock: socket.socket) -> bool:
