@@ -16,7 +16,7 @@ from dsdbd.meta.refusals import fixed, shard_not_found, shards_not_replicated, t
 from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS, Shard, ShardGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from dsdbd.meta.commands import (
         AddShardOwner,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _start = attrgetter("start_ns")
 
 
-def group_at(groups: tuple[ShardGroup, ...], time_ns: int) -> ShardGroup | None:
+def group_at(groups: Sequence[ShardGroup], time_ns: int) -> ShardGroup | None:
     """The group that covers a time, among disjoint groups sorted by start."""
     position = bisect_right(groups, time_ns, key=_start) - 1
     if position >= 0 and time_ns < groups[position].end_ns:
@@ -46,26 +46,27 @@ def create_shard_groups(state: MetaState, command: CreateShardGroups, _context: 
     if any(not MIN_TIME_NS <= time_ns <= MAX_TIME_NS for time_ns in command.times_ns):
         raise fixed("time_out_of_range")
     covering: dict[int, ShardGroup] = {}
-    fresh: list[ShardGroup] = []
-    groups = policy.shard_groups
+    groups: Sequence[ShardGroup] = policy.shard_groups
+    fresh: list[ShardGroup] | None = None  # a copy of the groups, made once and only when one is missing
+    room = len(groups) + MAX_SHARD_GROUPS_PER_WRITE
     for time_ns in sorted(set(command.times_ns)):
         group = group_at(groups, time_ns)
         if group is None:
-            group = _new_group(state, policy, groups, time_ns, command.avoid)
+            if fresh is None:
+                groups = fresh = list(groups)
+            if len(fresh) == room:
+                raise too_many_groups(MAX_SHARD_GROUPS_PER_WRITE)
+            group = _new_group(state, policy, fresh, time_ns, command.avoid)
+            fresh.insert(bisect_left(fresh, group.start_ns, key=_start), group)
             state = replace(state, max_shard_group_id=group.id, max_shard_id=state.max_shard_id + len(group.shards))
-            position = bisect_left(groups, group.start_ns, key=_start)
-            groups = (*groups[:position], group, *groups[position:])
-            fresh.append(group)
-            if len(fresh) > MAX_SHARD_GROUPS_PER_WRITE:
-                raise too_many_groups(len(set(command.times_ns)), MAX_SHARD_GROUPS_PER_WRITE)
         covering[group.id] = group
-    if fresh:
-        state = with_database(state, with_policy(database, replace(policy, shard_groups=groups)))
+    if fresh is not None:
+        state = with_database(state, with_policy(database, replace(policy, shard_groups=tuple(fresh))))
     return state, ShardGroupsAre(tuple(covering.values()))
 
 
 def _new_group(
-    state: MetaState, policy: RetentionPolicy, groups: tuple[ShardGroup, ...], time_ns: int, avoid: Collection[int]
+    state: MetaState, policy: RetentionPolicy, groups: Sequence[ShardGroup], time_ns: int, avoid: Collection[int]
 ) -> ShardGroup:
     """A group for ``time_ns``, cut where its neighbours begin: they may have been made with another duration."""
     start_ns, end_ns = placement.shard_group_bounds(time_ns, policy.shard_group_duration_ns)

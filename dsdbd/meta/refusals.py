@@ -76,9 +76,9 @@ def shards_not_replicated(shard_ids: Sequence[int]) -> Refusal:
     return Refusal("shard_not_replicated", f"shard not replicated: {listed}{more}")
 
 
-def too_many_groups(wanted: int, allowed: int) -> Refusal:
-    """One command asks for more shard groups than a write may create."""
+def too_many_groups(allowed: int) -> Refusal:
+    """One command asks for more new shard groups than a write may create."""
     return Refusal(
         "too_many_shard_groups",
-        f"the points need {wanted} new shard groups, at most {allowed} may be made at once: split the write by time",
+        f"the points need more than {allowed} new shard groups: split the write by time",
     )

@@ -2,7 +2,7 @@
 
 Nothing here is changed in place. A command copies the path from the root to what it changes and shares the rest:
 the dict of databases, the dict of one database's policies, and for a new shard group the tuple of references to that
-policy's groups (80 kB for 10,000 groups, about 30 µs). Field types sit in a map whose copy costs √n.
+policy's groups (about 0.2 ms for 10,000 groups in one policy). Field types sit in a map whose copy costs √n.
 
 Structs are encoded as MessagePack arrays, so a field may be added only at the end and with a default.
 """
