@@ -24,12 +24,16 @@ from dsdbd.influxql.reduce import reduce_expr
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, format_rfc3339nano, looks_like_time, parse_time
 
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_INT64: Final = range(-(2**63), 2**63)
+_MIN_INT64: Final = -(2**63)
+_MAX_INT64: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Times from ``min_ns`` to ``max_ns``, both included; ``None`` where the condition sets no bound."""
+    """Times from ``min_ns`` to ``max_ns``, both included and within int64; ``None`` where the condition sets no bound.
+
+    The range of a contradiction has its minimum above its maximum, or beyond every time a point can have.
+    """
 
     min_ns: int | None = None
     max_ns: int | None = None
@@ -87,7 +91,10 @@ def _split(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> tuple[Expr | 
         case BinaryExpr(op, lhs, rhs) if _is_time(rhs):
             return None, _time_range(_MIRRORED.get(op, op), lhs, now_ns, zone)
         case BinaryExpr():
-            return reduce_expr(expr, now_ns, zone), TimeRange()
+            reduced = reduce_expr(expr, now_ns, zone)
+            if not isinstance(reduced, BinaryExpr | BooleanLiteral):
+                raise RequestError(f"invalid condition expression: {to_text(reduced)}")
+            return reduced, TimeRange()
         case ParenExpr(inner):
             remaining, times = _split(inner, now_ns, zone)
             if remaining is None:
@@ -111,11 +118,11 @@ def _time_range(op: str, value: Expr, now_ns: int | None, zone: tzinfo | None) -
         case ">=":
             return TimeRange(min_ns=time_ns)
         case ">":
-            return TimeRange(min_ns=time_ns + 1)
+            return TimeRange(min_ns=min(time_ns + 1, _MAX_INT64))
         case "<=":
             return TimeRange(max_ns=time_ns)
         case "<":
-            return TimeRange(max_ns=time_ns - 1)
+            return TimeRange(max_ns=max(time_ns - 1, _MIN_INT64))
         case _:
             raise RequestError(f"invalid time comparison operator: {op}")
 
@@ -134,7 +141,7 @@ def _time_value(value: Expr, now_ns: int | None, zone: tzinfo | None) -> int:
             pass
         case NumberLiteral(number):
             time_ns = int(number)
-            if time_ns not in _INT64:
+            if not _MIN_INT64 <= time_ns <= _MAX_INT64:
                 raise RequestError(f"time {to_text(reduced)} does not fit into int64 nanoseconds")
         case _:
             raise RequestError(f"invalid operation: time and *influxql.{type(reduced).__name__} are not compatible")

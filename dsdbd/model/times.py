@@ -31,7 +31,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:(?P<separator>[ T])(?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})"
-    r"(?:\.(?P<fraction>[0-9]{1,9})[0-9]*)?(?P<zone>Z|[+-][0-9]{2}:[0-9]{2})?)?"
+    r"(?:\.(?P<fraction>[0-9]{1,9}))?(?P<zone>Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 
 
@@ -43,7 +43,7 @@ def looks_like_time(text: str) -> bool:
 def parse_time(text: str, zone: tzinfo | None = None) -> int:
     """Nanoseconds of ``YYYY-MM-DD``, ``YYYY-MM-DD HH:MM:SS[.fraction]`` or RFC3339.
 
-    The first two are in ``zone`` (UTC when ``None``); RFC3339 carries its own. Nine digits of fraction count.
+    The first two are in ``zone`` (UTC when ``None``); RFC3339 carries its own. A fraction has at most nine digits.
     The result may lie outside int64: the caller knows whether that matters.
 
     Raises:
