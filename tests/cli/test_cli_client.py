@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,6 +217,22 @@ def test_without_a_port_both_default_ports_are_named() -> None:
         connect("127.77.77.77", None, use_ssl=False, unsafe_ssl=False, credentials=Credentials())
     assert "http://127.77.77.77:8088: connection refused (nor does port 8086 answer)" in caught.value.message
     assert "ensure 'dsdbd' is running" in caught.value.message
+
+
+@pytest.mark.slow
+def test_an_import_waits_for_a_busy_server_and_survives_a_lost_connection(peer: Any, dsdb: Any, tmp_path: Path) -> None:
+    busy = answer(b'{"error":"disk full"}', "503 Service Unavailable", Retry_After="0.2")
+    stored = b"HTTP/1.1 204 No Content\r\n\r\n"
+    server, _ = peer([PONG, busy, busy, b""], [stored])
+    (tmp_path / "export").write_text("# DML\nm v=1 1\nm v=2 2\n")
+    words = ("-host", f"127.0.0.1:{server.port}", "-import", "-path", "export", "-database", "d", "-consistency", "all")
+    done = dsdb(*words)
+    assert (done.stdout, done.returncode) == ("", 0)
+    assert "Processed 2 inserts" in done.stderr
+    writes = server.requests[1:]
+    assert len(writes) == 4
+    assert {request.split(b" ")[1] for request in writes} == {b"/write?db=d&precision=n&consistency=all"}
+    assert {request.partition(b"\r\n\r\n")[2] for request in writes} == {b"m v=1 1\nm v=2 2\n"}
 
 
 STATUS = {
