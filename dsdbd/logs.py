@@ -33,18 +33,25 @@ _FORMATS = ("human", "json")
 
 # Statements appear as typed and percent-encoded in URLs; both spellings of blanks, quotes and backslashes count.
 _BLANK = r"(?:\s|\+|%20|%0[9AD])"
-_TEXT_BODY = r"(?:(?:\\|%5C)(?:%[0-9A-F]{2}|.)|(?!{quote}).)*+(?:{quote})?"
-# A text ends with the spelling of the quote it began with: in plain text %27 is part of a password.
-_SINGLE = "(?:" + "|".join(quote + _TEXT_BODY.replace("{quote}", quote) for quote in ("'", "%27")) + ")"
-_DOUBLE = "(?:" + "|".join(quote + _TEXT_BODY.replace("{quote}", quote) for quote in ('"', "%22")) + ")"
-_NAME = rf"(?:{_DOUBLE}|(?:(?!=|%3D|{_BLANK}).)++)"
+# A text ends with the spelling of the quote it began with: in plain text %27 is part of a password. %5C after a plain
+# quote is a backslash in a URL and three letters elsewhere; as nobody can tell, it hides the rest.
+_PLAIN_TEXT = r"{quote}(?:\\.|(?!{quote}|%5C).)*+(?:{quote}|%5C.*)?"
+_ENCODED_TEXT = r"{quote}(?:(?:\\|%5C)(?:%[0-9A-F]{2}|.)|(?!{quote}).)*+(?:{quote})?"
+_TEXT = "|".join(
+    form.replace("{quote}", quote)
+    for form, quotes in ((_PLAIN_TEXT, ("'", '"')), (_ENCODED_TEXT, ("%27", "%22")))
+    for quote in quotes
+)
+_PLAIN_NAME = r'"(?:\\.|(?!").)*+"'
+_NAME = rf"(?:{_PLAIN_NAME}|{_ENCODED_TEXT.replace('{quote}', '%22')}|(?:(?!=|%3D|{_BLANK}).)++)"
 _FLAGS = re.IGNORECASE | re.DOTALL
 _WORD = re.compile("password", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:/|%2F)(?:\*|%2A)|--", re.IGNORECASE)
 _SET_PASSWORD = re.compile(
-    rf"(password{_BLANK}++for{_BLANK}*+{_NAME}{_BLANK}*+(?:=|%3D){_BLANK}*+)(?:{_SINGLE}|{_DOUBLE}|[^\s&;]+)", _FLAGS
+    rf"(set{_BLANK}++password{_BLANK}++for)(?:({_BLANK}*+{_NAME}{_BLANK}*+(?:=|%3D){_BLANK}*+)(?:{_TEXT}|[^\s&;]+)|.*)",
+    _FLAGS,
 )
-_WITH_PASSWORD = re.compile(rf"(password{_BLANK}*+)(?:{_SINGLE}|{_DOUBLE})", _FLAGS)
+_WITH_PASSWORD = re.compile(rf"(password{_BLANK}*+)(?:{_TEXT})", _FLAGS)
 _PARAMETER = re.compile(r"((?:^|[?&])(?:p|password)=)[^&\s\"']+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
@@ -53,13 +60,13 @@ _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 def redact(text: str) -> str:
     """``text`` without the passwords of CREATE USER, SET PASSWORD, the URL parameter ``p`` and ``user:password@``.
 
-    Too much is hidden rather than too little: a quote that is never closed, and a comment anywhere behind the word
-    password, hide the rest of the text.
+    Too much is hidden rather than too little: a quote that is never closed, a SET PASSWORD that cannot be understood
+    and a comment anywhere behind the word password hide the rest of the text.
     """
     if word := _WORD.search(text):
         if _COMMENT.search(text, word.end()):
             text = f"{text[: word.end()]} {REDACTED}"
-        text = _SET_PASSWORD.sub(rf"\1{REDACTED}", text)
+        text = _SET_PASSWORD.sub(lambda match: f"{match[1]}{match[2] or ' '}{REDACTED}", text)
         text = _WITH_PASSWORD.sub(rf"\1{REDACTED}", text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\1{REDACTED}", text)

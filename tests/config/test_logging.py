@@ -206,7 +206,10 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
         ("/query?q=WITH+PASSWORD+%27a%5C%27b%27&db=d", "/query?q=WITH+PASSWORD+[REDACTED]&db=d"),
         ("/query?q=SET+PASSWORD+FOR+%22a%22+%3D+%27p%27&db=d", "/query?q=SET+PASSWORD+FOR+%22a%22+%3D+[REDACTED]&db=d"),
         ("http://joe:secret@dsdb1:8088/query", "http://joe:[REDACTED]@dsdb1:8088/query"),
+        ("/query?q=WITH%20PASSWORD%20'a%5C'b'&db=d", "/query?q=WITH%20PASSWORD%20[REDACTED]"),
+        ("SET PASSWORD FOR 'x' 'p'; SHOW USERS", "SET PASSWORD FOR [REDACTED]"),
         # Nothing to hide.
+        ("the password for joe is wrong", "the password for joe is wrong"),
         ("http://dsdb1:8088/query?q=x", "http://dsdb1:8088/query?q=x"),
         ("SELECT p FROM password WHERE p='x'", "SELECT p FROM password WHERE p='x'"),
         ("cpu,p=1 value=2", "cpu,p=1 value=2"),
@@ -227,7 +230,10 @@ def test_no_password_survives_redaction(password: str) -> None:
     quoted = marked.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     statements = [f"CREATE USER a WITH PASSWORD '{quoted}' WITH ALL", f"SET PASSWORD FOR \"b c\" = '{quoted}'"]
     urls = [f"/query?q={urllib.parse.quote_plus(statement)}&db=d" for statement in statements]
-    for statement in statements + urls:
+    unescaped_in_scripts = "'()!*~"
+    script_urls = [f"/query?q={urllib.parse.quote(text, safe=unescaped_in_scripts)}&db=d" for text in statements]
+    several = [f"{statements[0]}; {statements[1]}", f"{statements[1]}; {statements[0]}"]
+    for statement in statements + urls + script_urls + several:
         hidden = redact(statement)
         assert not re.search("«|»|%C2%AB|%C2%BB", hidden)
         assert REDACTED in hidden
