@@ -51,13 +51,12 @@ def test_ten_thousand_shard_groups_do_not_slow_commands_down(policies, floor):
     state, each = filled(policies)
     blob = encode_state(state)
     assert decode_state(blob) == state
+    floats = {"x": FieldType.FLOAT}
     kinds = {
         "groups at the end": [c.CreateShardGroups("d", "p0", ((each + n) * HOUR,)) for n in range(1000)],
         "groups that exist": [c.CreateShardGroups("d", "p0", (n * HOUR,)) for n in range(1000)],
         "groups at the front": [c.CreateShardGroups("d", "p0", (-n * HOUR,)) for n in range(1, 1001)],
-        "fields of new measurements": [
-            c.CreateFields("d", "p0", {f"n{n}": {"x": FieldType.FLOAT}}) for n in range(1000)
-        ],
+        "fields of new measurements": [c.CreateFields("d", "p0", {f"n{n}": floats}) for n in range(1000)],
         "users": [c.CreateUser(f"u{n}", "h") for n in range(1000)],
         "databases": [c.CreateDatabase(f"d{n}") for n in range(1000)],
     }

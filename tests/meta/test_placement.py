@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.meta.placement import (
@@ -21,6 +21,7 @@ from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS
 node_lists = st.lists(st.integers(1, 500), min_size=1, max_size=12, unique=True)
 
 
+@settings(deadline=None)
 @given(st.integers(MIN_TIME_NS, MAX_TIME_NS), st.integers(HOUR_NS, 400 * DAY_NS))
 def test_bounds_hold_the_time_and_tile_the_axis(time_ns, duration_ns):
     start, end = shard_group_bounds(time_ns, duration_ns)
@@ -31,6 +32,7 @@ def test_bounds_hold_the_time_and_tile_the_axis(time_ns, duration_ns):
         assert shard_group_bounds(start - 1, duration_ns)[1] == start
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**18), 10**18))
 def test_weeks_start_on_monday_midnight(time_ns):
     start = datetime.fromtimestamp(shard_group_bounds(time_ns, 7 * DAY_NS)[0] // 10**9, UTC)
@@ -47,6 +49,7 @@ def test_group_durations():
     assert normal_shard_group_duration(90 * DAY_NS, 0) == 90 * DAY_NS
 
 
+@settings(deadline=None)
 @given(node_lists, st.integers(-3, 20), st.integers(0, 10**6))
 def test_a_group_is_balanced_and_owners_are_distinct(node_ids, replica_n, seed):
     shards = plan_group(node_ids, replica_n, seed)
@@ -59,6 +62,7 @@ def test_a_group_is_balanced_and_owners_are_distinct(node_ids, replica_n, seed):
     assert all(fewer * copies % len(node_ids) for fewer in range(1, len(shards)))
 
 
+@settings(deadline=None)
 @given(node_lists, st.integers(1, 5))
 def test_first_owners_rotate_from_group_to_group(node_ids, replica_n):
     firsts = {plan_group(node_ids, replica_n, seed)[0][0] for seed in range(len(node_ids))}
@@ -72,6 +76,7 @@ def test_examples():
     assert plan_group([], 3, 7) == ()
 
 
+@settings(deadline=None)
 @given(node_lists, st.sets(st.integers(1, 500)), st.integers(1, 5))
 def test_avoided_nodes_are_used_only_when_copies_would_be_missing(node_ids, avoid, replica_n):
     chosen = eligible_nodes(node_ids, avoid, replica_n)

@@ -183,6 +183,7 @@ def test_a_repeated_request_gets_the_first_answer_and_changes_nothing(history, d
     assert machine.state == msgspec.structs.replace(before, index=before.index + 1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(junk):
     state, answer = apply(MetaState(), 7, junk)

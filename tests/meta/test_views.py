@@ -1,7 +1,7 @@
 """Questions to a state, durations and times as text, and the persistent map."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.errors import NotFound
@@ -65,6 +65,7 @@ def test_groups_by_time(state):
     assert [g.end_ns for g in views.expired_groups(policy, 4 * HOUR + 1)] == [HOUR, 2 * HOUR]
 
 
+@settings(deadline=None)
 @given(st.integers(-HOUR, 5 * HOUR), st.integers(-HOUR, 5 * HOUR))
 def test_overlap_is_what_a_walk_finds(low, high):
     machine = Machine()
@@ -135,6 +136,7 @@ def test_times_are_cut_to_the_second():
     assert rows.time_text(-(2**63)) == "1677-09-21T00:12:43Z"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400).map(str), st.none() | st.integers()), max_size=300))
 def test_the_persistent_map_is_a_map_and_old_versions_stay(changes):
     model: dict[str, int] = {}
