@@ -80,7 +80,9 @@ def test_a_live_holder_is_refused_and_named(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", ["1\n", "", "garbage", f"{os.getpid()}\n"])
+@pytest.mark.parametrize(
+    "content", ["1\n", "", "garbage", f"{os.getpid()}\n"], ids=["alive", "empty", "garbage", "own"]
+)
 def test_a_file_nobody_holds_is_taken_over(tmp_path: Path, content: str) -> None:
     path = tmp_path / "dsdb.pid"
     path.write_text(content)
