@@ -1,4 +1,4 @@
-"""A simulated node: the real core, transport, journal and snapshots; only time, links and loss of power are simulated."""
+"""A simulated node: real core, transport, journal and snapshots; simulated time, links and power cuts."""
 
 from __future__ import annotations
 

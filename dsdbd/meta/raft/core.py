@@ -290,7 +290,7 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
             return False
         self._lose_leader()
         self._prevote.transferring = self._prevote.transferring or bool(self._SyncObj__transferInProgress)
-        step = self._prevote.poll(monotonic_s())
+        step = self._prevote.poll(monotonic_s(), self._SyncObj__generateRaftTimeout() / 2)
         if step is Step.ASK:
             last = self.journal.last
             question = {"type": "prevote", "last_log_index": last.log_index, "last_log_term": last.term}
@@ -405,8 +405,9 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
 
     def _answer_prevote(self, node: Node, message: Message) -> None:
         last = self.journal.last
-        as_new = (message["last_log_term"], message["last_log_index"]) >= (last.term, last.log_index)
-        if as_new and not self._leader_alive():
+        theirs, mine = (message["last_log_term"], message["last_log_index"]), (last.term, last.log_index)
+        willing = theirs > mine or (theirs == mine and self._prevote.yields_to(node.id, monotonic_s()))
+        if willing and not self._leader_alive():
             self._network.send(node, {"type": "prevote_ok", "round": message["round"]})
 
     def _admit_append(self, node: Node, message: Message) -> bool:

@@ -25,22 +25,33 @@ class PreVote:
         self._timeout_s = election_timeout_s
         self._granted: set[str] = set()
         self._next_round_s = 0.0
+        self._asked_s = -1e9
         self._won_until_s = 0.0
         self.round = 0
         self.transferring = False
         """The old leader asked this node to campaign at once: voters then ignore that a leader is alive."""
 
-    def poll(self, now_s: float) -> Step:
-        """Decide the next step of a node whose election timer has fired; ASK opens a new round."""
+    def poll(self, now_s: float, pause_s: float) -> Step:
+        """Decide the next step of a node whose election timer has fired.
+
+        ASK opens a new round; the next one comes after ``pause_s`` at the earliest, which should vary.
+        """
         if self.transferring or now_s < self._won_until_s:
             self._won_until_s = 0.0
             return Step.CAMPAIGN
         if now_s < self._next_round_s:
             return Step.WAIT
-        self._next_round_s = now_s + self._timeout_s / 2
+        self._asked_s, self._next_round_s = now_s, now_s + pause_s
         self.round += 1
         self._granted = {self._self}
         return Step.ASK
+
+    def yields_to(self, address: str, now_s: float) -> bool:
+        """Tell whether this node would rather see ``address`` lead than itself, their logs being equal.
+
+        Two nodes that ask at the same moment would split the votes and lose a whole timeout; the smaller address waits.
+        """
+        return address > self._self or now_s - self._asked_s > self._timeout_s / 10
 
     def grant(self, address: str, round_: int, voters: int, now_s: float) -> None:
         """Count the answer of a voter; a majority of ``voters`` wins the right to campaign."""
