@@ -234,7 +234,7 @@ class Cursor:
             if key == "duration":
                 return "DURATIONVAL", value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if key in {"int", "integer"} and int(value) == value:
+            if key in {"int", "integer"} and math.isfinite(value) and int(value) == value:
                 return "INTEGER", str(int(value))
             if key in {"float", "number"} and math.isfinite(value):
                 return "NUMBER", repr(float(value))

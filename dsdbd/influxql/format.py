@@ -94,7 +94,10 @@ def _(node: ast.TimeLiteral) -> str:
 
 @to_text.register
 def _(node: ast.RegexLiteral) -> str:
-    return "/" + node.pattern.replace("/", "\\/") + "/"
+    # A backslash before the closing slash would escape it: at the end, an escaped backslash is written as its code.
+    body = node.pattern.rstrip("\\")
+    ending = "\\x5c" * ((len(node.pattern) - len(body)) // 2)
+    return "/" + body.replace("/", "\\/") + ending + "/"
 
 
 @to_text.register

@@ -43,7 +43,7 @@ def split(text: str, zone: str | None = None) -> tuple[str | None, int | None, i
         ("time >= 1 OR time <= 9", (None, 1, 9)),
         ("time >= 5 AND time >= 7 AND time <= 3", (None, 7, 3)),
         ("host = 'a'", ("host = 'a'", None, None)),
-        ("time >= 1 AND host = 'a' AND (time <= 9 AND b = 2 + 3)", ("host = 'a' AND b = 5", 1, 9)),
+        ("time >= 1 AND host = 'a' AND (time <= 9 AND b = 2 + 3)", ("host = 'a' AND (b = 5)", 1, 9)),
         ("(host = 'a' OR host = 'b') AND time >= 1", ("host = 'a' OR host = 'b'", 1, None)),
         ("a = 1 OR true", (None, None, None)),
         ("false AND a = 1", ("false", None, None)),

@@ -25,7 +25,7 @@ OWN_WORDS = (
     ("SERIES, SERVER, ", "SERIES, "),
 )
 # What the guide asks for and 1.x refuses: our statements, `!= /regex/`, a quoted key, attributes in any order.
-OWN_STATEMENTS = ("SERVER", "!= /b/", "KEY = 'host'", "WITH NAME p DURATION", "$", "PASSWORD")
+OWN_STATEMENTS = ("SERVER", "!= /b/", "KEY = 'host'", "WITH NAME p DURATION", "$", "PASSWORD", "/* x */")
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,10 +105,10 @@ def test_errors_are_the_same(server: str) -> None:
 
 
 def test_what_we_read_the_server_reads_and_so_our_normal_form(server: str) -> None:
-    """Neither the statement nor what we print of it is a parse error; statements that would change much are explained."""
+    """Neither the statement nor what we print of it is a parse error there."""
     refused = []
     for case in GOOD:
-        if any(own in case["query"] for own in OWN_STATEMENTS):
+        if any(own in case["text"] + case["query"] for own in OWN_STATEMENTS):
             continue
         for text in (case["query"], case["text"]):
             answer = ask(server, text)

@@ -88,6 +88,12 @@ def test_regex_escapes_only_the_slash() -> None:
     assert condition("a != /x/") == ast.BinaryExpr("!~", ast.VarRef("a"), ast.RegexLiteral("x"))
 
 
+def test_a_regex_ending_in_a_backslash_keeps_its_meaning() -> None:
+    select = one("SELECT a FROM m WHERE b =~ $r", r={"regex": "a\\\\"})
+    assert to_text(select) == r"SELECT a FROM m WHERE b =~ /a\x5c/"
+    assert to_text(one(to_text(select))) == to_text(select)
+
+
 def test_measurements_and_back_references() -> None:
     select = one("SELECT a INTO d.r.:MEASUREMENT FROM m, d..m, r.m, d.r./x/")
     assert isinstance(select, ast.Select)

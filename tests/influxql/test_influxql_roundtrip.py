@@ -15,7 +15,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=
     ["a", "host", "select", "time", "data", "x_1", 'q"q', "b\\", "n\nl"]
 )
 STRINGS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
-REGEXES = st.sampled_from(["a", "^x/y$", r"\d+", r"a\\", "(a|b)*", "é", "a\\\\/b", "[/]", r"\.", ""])
+REGEXES = st.sampled_from(["a", "^x/y$", r"\d+", "(a|b)*", "é", "a\\\\/b", "[/]", r"\.", ""])
 INTS = st.integers(-(2**63), 2**63 - 1)
 COUNTS = st.integers(0, 2**63 - 1)
 CALL_NAMES = st.sampled_from(["mean", "count", "top", "now", "x9"])
