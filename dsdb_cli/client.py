@@ -60,7 +60,7 @@ class Credentials:
         """The Authorization header, or nothing."""
         if not self.username:
             return {}
-        token = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        token = base64.b64encode(f"{self.username}:{self.password}".encode(errors="surrogateescape")).decode()
         return {"Authorization": f"Basic {token}"}
 
 
@@ -110,8 +110,8 @@ class Client:
         if chunked:
             parameters["chunked"] = "true"
             parameters["chunk_size"] = str(chunk_size) if chunk_size > 0 else ""
-        target = "/query?" + urlencode({name: value for name, value in parameters.items() if value})
-        body = urlencode({"q": text}).encode()
+        target = "/query?" + _form(parameters)
+        body = _form({"q": text}).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self._request("POST", target.rstrip("?"), body, headers, timeout_s)
         response = self._documents(answer)
@@ -128,7 +128,7 @@ class Client:
     def write(self, body: bytes, *, database: str, retention_policy: str, precision: str, consistency: str) -> None:
         """Send lines of line protocol. Raises WriteRefused when the server does not take all of them."""
         parameters = {"db": database, "rp": retention_policy, "precision": precision, "consistency": consistency}
-        target = "/write?" + urlencode({name: value for name, value in parameters.items() if value})
+        target = "/write?" + _form(parameters)
         answer = self._request("POST", target, body, {"Content-Type": "text/plain; charset=utf-8"}, WRITE_TIMEOUT_S)
         text = self._text(answer)
         if answer.status // 100 != 2:
@@ -139,7 +139,7 @@ class Client:
         answer = self._request("GET", path, timeout_s=timeout_s)
         try:
             (document,) = jsontext.decode_documents(self._text(answer))
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         return answer.status, document
 
@@ -150,7 +150,7 @@ class Client:
             if not documents:
                 raise ValueError("the answer is empty")
             return merge_documents(documents)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             shown = " ".join(text[:_SHOWN_CHARS].split()) or "nothing"
             raise BadAnswer(
                 f"{self.endpoint.url} answered {answer.status} {answer.reason} with something that is not a result: "
@@ -233,6 +233,11 @@ class Client:
         if answer.will_close:
             self.close()
         return body
+
+
+def _form(parameters: Mapping[str, str]) -> str:
+    """The parameters that have a value; bytes that were no UTF-8 when they were read are sent as they came."""
+    return urlencode({name: value for name, value in parameters.items() if value}, errors="surrogateescape")
 
 
 def _decoded(answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -63,6 +62,8 @@ def daemon_candidates(program: str, executable: str, on_path: str | None) -> lis
 
 def find_daemon(usable: Callable[[Path], bool] = lambda path: os.access(path, os.X_OK)) -> Path:
     """The daemon's program. Raises ShellError when there is none."""
+    import shutil  # which only this path needs; a shell is to start fast
+
     for candidate in daemon_candidates(sys.argv[0], sys.executable, shutil.which(DAEMON)):
         if usable(candidate):
             return candidate

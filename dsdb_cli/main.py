@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,10 +18,15 @@ from dsdb_cli.statements import group_lines
 from dsdbd.version import VERSION
 
 EXIT_INTERRUPTED = 130
+_SHOW = "backslashreplace"
 
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    # Text the terminal's encoding lacks, and input that is no text, end no command.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, _SHOW), (sys.stderr, _SHOW)):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +102,13 @@ def test_what_is_sent(peer: Any) -> None:
     assert b"\r\nAccept-Encoding: gzip\r\n" in request
 
 
+def test_text_that_is_not_unicode_is_sent_as_it_came(peer: Any) -> None:
+    server, client = peer([EMPTY])
+    client.query(b"SELECT '\xff'".decode(errors="surrogateescape"), database="\udcfe")
+    assert server.requests[0].startswith(b"POST /query?db=%FE ")
+    assert server.requests[0].endswith(b"q=SELECT+%27%FF%27")
+
+
 def test_the_connection_is_kept_and_made_anew_when_the_server_closed_it(peer: Any) -> None:
     server, client = peer([EMPTY, EMPTY], [EMPTY])
     for _ in range(3):
@@ -132,6 +142,7 @@ def test_chunked_transfer_in_many_documents(peer: Any) -> None:
         (answer(b"<html>gateway</html>", "502 Bad Gateway"), "answered 502 Bad Gateway with something that is not"),
         (answer(b""), "not a result: nothing"),
         (answer(b"[1]"), "not a result: [1]"),
+        (answer(b"[" * 100_000), "not a result: [[["),
         (answer(b'{"results":[3]}'), "not a result"),
         (answer(b'{"results":[{"series":[[]]}]}'), "not a result"),
     ],
@@ -167,6 +178,38 @@ def test_a_server_without_tls(peer: Any) -> None:
     _, client = peer([answer(b"", "400 Bad Request")], use_ssl=True)
     with pytest.raises(ConnectionFailed, match="leave out -ssl if the server speaks plain HTTP"):
         client.ping()
+
+
+@pytest.mark.debian
+def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", key, "-out", certificate]
+    subprocess.run([openssl, *words], check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def serve() -> None:
+            for _ in range(2):
+                try:
+                    with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                        connection.recv(65536)
+                        connection.sendall(PONG)
+                except OSError:
+                    continue  # the client that does not trust the certificate
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ConnectionFailed, match=r"certificate is not trusted .*-unsafeSsl accepts it unverified"):
+            Client(Endpoint("127.0.0.1", port, use_ssl=True)).ping()
+        client = Client(Endpoint("127.0.0.1", port, use_ssl=True, unsafe_ssl=True))
+        assert client.ping() == "0.1.0"
+        client.close()
+        thread.join()
 
 
 def test_a_server_that_says_nothing(peer: Any) -> None:

@@ -236,3 +236,13 @@ def test_a_closed_pipe_ends_quietly(influxd: Any, dsdb: Any, database: str, shel
     command = f"{sys.executable} -m dsdb_cli.main {words} | head -1"
     done = subprocess.run(command, shell=True, env=shell_environment, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("name: big\n", "")
+
+
+def test_an_encoding_without_the_characters(influxd: Any, dsdb: Any, database: str) -> None:
+    influxd.write(database, 'm s="é€" 1')
+    done = dsdb("-port", influxd.port, "-database", database, "-format", "csv", "-execute", "SELECT s FROM m")
+    assert done.stdout.splitlines()[1] == "m,1,é€"
+    words = ("-port", influxd.port, "-database", database, "-execute", "SELECT s FROM m")
+    assert dsdb(*words, "-format=csv", environ={"PYTHONIOENCODING": "ascii"}).stdout.splitlines()[1:] == [
+        "m,1,\\xe9\\u20ac"
+    ]

@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -232,3 +233,23 @@ def test_a_dumb_terminal(terminal: Any, shell_environment: dict[str, str]) -> No
     shell.send(CTRL_D)
     assert shell.wait() == 0
     assert history_path(shell_environment).read_text() == "pretty\n"
+
+
+def test_ctrl_c_ends_the_wait_for_an_answer(terminal: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE_S)
+        shell = terminal("-port", str(listener.getsockname()[1]))
+        with listener.accept()[0] as connection:
+            connection.settimeout(DEADLINE_S)
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: 1.6.7\r\n\r\n")
+            shell.expect("> ")
+            shell.send("SHOW DATABASES\r")
+            assert connection.recv(65536).startswith(b"POST /query")
+            shell.send(CTRL_C)
+            shell.expect("Interrupted; the server may still be running the statement.")
+            shell.expect("> ")
+            shell.send("exit\r")
+            assert shell.wait() == 0
+            while connection.recv(65536):
+                pass
