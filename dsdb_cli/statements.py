@@ -30,7 +30,11 @@ _STATEMENT_STARTERS = frozenset(word.lower() for word in STATEMENT_WORDS)
 
 # After these words a statement begins that belongs to the one before.
 _OPEN_END = re.compile(r"\b(?:begin|explain|analyze)\s*$", re.IGNORECASE)
-_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+# What may hold quotes and brackets that count for nothing: strings, names, comments, regular expressions.
+_OPAQUE = re.compile(
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|--[^\n]*|/\*.*?\*/|(?:[=!]~|\bfrom)\s*/(?:\\.|[^/\\\n])+/""",
+    re.DOTALL | re.IGNORECASE,
+)
 
 MAX_STATEMENT_CHARS = 1 << 20
 """A longer statement is run as it stands, so that input without an end cannot fill the memory."""
@@ -47,7 +51,7 @@ def group_lines(lines: Iterable[str]) -> Iterator[str]:
 
     A line continues the statement before it when that one is still open (a bracket, a quote, BEGIN without END), or
     when the line's own first word begins neither a statement nor a command. Commands of the shell are one line each,
-    and so is a line that begins with no known word.
+    and so is a line that begins with no known word. A comment goes with the statement before it, or nowhere.
     """
     pending = ""
     for line in lines:
@@ -59,6 +63,9 @@ def group_lines(lines: Iterable[str]) -> Iterator[str]:
             continue
         if pending:
             yield pending
+        pending = ""
+        if text.startswith("--"):
+            continue
         pending = text
         if first_word(text) not in _STATEMENT_STARTERS:
             yield text
@@ -68,7 +75,7 @@ def group_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _continues(pending: str, line: str) -> bool:
-    bare = _QUOTED.sub("", pending)
-    if "'" in bare or '"' in bare or bare.count("(") > bare.count(")") or _OPEN_END.search(bare):
+    bare = _OPAQUE.sub("", pending).rstrip()
+    if "'" in bare or '"' in bare or "/*" in bare or bare.count("(") > bare.count(")") or _OPEN_END.search(bare):
         return True
     return not bare.endswith(";") and first_word(line) not in _STARTERS

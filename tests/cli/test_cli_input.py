@@ -234,6 +234,10 @@ def test_no_line_is_beyond_the_parser(line: str) -> None:
         ("DELETE WHERE x = 'a\nSHOW b'", ["DELETE WHERE x = 'a\nSHOW b'"]),
         ("SELECT '(' FROM a\nSHOW SERIES", ["SELECT '(' FROM a", "SHOW SERIES"]),
         ("", []),
+        ("-- don't\nSHOW A\n-- (\nSHOW B", ["SHOW A\n-- (", "SHOW B"]),
+        ("SELECT v -- isn't it\nFROM m\nSHOW B", ["SELECT v -- isn't it\nFROM m", "SHOW B"]),
+        ("SELECT v /* SHOW\nSHOW */ FROM m\nSHOW B", ["SELECT v /* SHOW\nSHOW */ FROM m", "SHOW B"]),
+        ("SELECT v FROM /don't(/ WHERE a =~ /'/\nSHOW B", ["SELECT v FROM /don't(/ WHERE a =~ /'/", "SHOW B"]),
     ],
 )
 def test_lines_are_grouped_into_statements(text: str, groups: list[str]) -> None:
