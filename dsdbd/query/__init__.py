@@ -8,6 +8,8 @@ partial results can all be encoded, so that each step can run on another node.
 
 from __future__ import annotations
 
+from dsdbd.query.encode import StatementResult, chunk_results, encode_results_json
+from dsdbd.query.encode_csv import encode_results_csv
 from dsdbd.query.finish import finish
 from dsdbd.query.plan import normalise, plan_select, sources_of
 from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
@@ -21,6 +23,7 @@ from dsdbd.query.schema import (
     merge_schemas,
     shard_schema,
 )
+from dsdbd.query.show import ShowStatement, show_finish, show_partial
 
 __all__ = [
     "MeasurementSchema",
@@ -29,11 +32,16 @@ __all__ = [
     "SelectPlan",
     "SeriesRows",
     "ShardReader",
+    "ShowStatement",
+    "StatementResult",
+    "chunk_results",
     "decode_partial",
     "decode_plan",
     "decode_schema",
     "encode_partial",
     "encode_plan",
+    "encode_results_csv",
+    "encode_results_json",
     "encode_schema",
     "finish",
     "merge",
@@ -42,5 +50,7 @@ __all__ = [
     "plan_select",
     "run_partial",
     "shard_schema",
+    "show_finish",
+    "show_partial",
     "sources_of",
 ]
