@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from dsdbd.errors import DSDBError
-from dsdbd.influxql.ast import Select
+from dsdbd.errors import DSDBError, QueryParseError
+from dsdbd.influxql.ast import Select, Statement
 from dsdbd.influxql.parser import parse
 from dsdbd.model.columns import Column, Points
 from dsdbd.model.predicate import TagPredicate, matches
@@ -17,11 +18,13 @@ from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
     SeriesRows,
+    StatementResult,
     decode_partial,
     decode_plan,
     decode_schema,
     encode_partial,
     encode_plan,
+    encode_results_json,
     encode_schema,
     finish,
     merge,
@@ -30,6 +33,8 @@ from dsdbd.query import (
     plan_select,
     run_partial,
     shard_schema,
+    show_finish,
+    show_partial,
 )
 
 Value = float | int | str | bool
@@ -109,16 +114,29 @@ class MemoryShard:
         return Points(measurement, series, index, np.array([time for _, time in keys], dtype=np.int64), columns)
 
 
-def run_query(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows] | str:
-    """The answer of a SELECT over shards on several nodes, or the error text; everything crosses the wire."""
+def run_query(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows]:
+    """The answer over shards on several nodes; everything crosses the wire."""
+    (statement,) = parse(text)
+    return run_statement(statement, nodes, now_ns)
+
+
+def run_statement(statement: Statement, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows]:
+    if not isinstance(statement, Select):
+        return list(show_finish(statement, [show_partial(statement, node, now_ns, lambda: False) for node in nodes]))
+    select = normalise(statement, "d", lambda _: "autogen")
+    schema = merge_schemas([decode_schema(encode_schema(shard_schema(shards))) for shards in nodes])
+    plan = decode_plan(encode_plan(plan_select(select, {("d", "autogen"): schema}, now_ns)))
+    parts = [run_partial(plan, ("d", "autogen"), shards, lambda: False) for shards in nodes]
+    parts = [decode_partial(plan, encode_partial(part)) for part in parts]
+    return list(finish(plan, merge(plan, parts)))
+
+
+def json_answer(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> str:
+    """The body that a request with this statement gets."""
     try:
-        (statement,) = parse(text)
-        assert isinstance(statement, Select)
-        select = normalise(statement, "d", lambda _: "autogen")
-        schema = merge_schemas([decode_schema(encode_schema(shard_schema(shards))) for shards in nodes])
-        plan = decode_plan(encode_plan(plan_select(select, {("d", "autogen"): schema}, now_ns)))
-        parts = [run_partial(plan, ("d", "autogen"), shards, lambda: False) for shards in nodes]
-        parts = [decode_partial(plan, encode_partial(part)) for part in parts]
-        return list(finish(plan, merge(plan, parts)))
+        result = StatementResult(0, run_query(text, nodes, now_ns))
+    except QueryParseError as error:
+        return json.dumps({"error": error.message}) + "\n"
     except DSDBError as error:
-        return error.message
+        result = StatementResult(0, error=error.message)
+    return b"".join(encode_results_json([result])).decode()

@@ -1,0 +1,83 @@
+"""Answers of the engine beside those of the InfluxDB 1.x that Debian ships, statement by statement, as JSON text."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.query.influx_reference import Reference, influxd, same_json
+from tests.query.query_engine import MemoryShard, Row, json_answer
+from tests.query.sample_data import ROWS, S, random_rows
+
+STATEMENTS = [
+    line
+    for line in (Path(__file__).parent / "statements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+RANDOM_STATEMENTS = [
+    f"select {fields} from sys where time >= 0 and time < 1h {rest}"
+    for fields in (
+        "mean(load), count(jobs), max(load), first(state)",
+        "median(load), stddev(load), percentile(jobs, 75), spread(load)",
+        "sum(load), min(jobs), last(ok), mode(state)",
+    )
+    for rest in (
+        "",
+        "group by host",
+        "group by time(7m), host",
+        "group by time(1m), rack fill(previous)",
+        "group by time(90s, 11s), * fill(linear) order by time desc limit 20",
+        "and (jobs > 3 or rack = 'r1') group by time(5m) fill(none)",
+        "and state !~ /do/ group by host, rack",
+    )
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.debian,
+    pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd is not installed"),
+]
+
+
+def cluster(rows: list[Row]) -> list[list[MemoryShard]]:
+    """The rows on two nodes, by series and by time, as shards of a cluster would hold them."""
+    cut_ns = 12 * S
+    early = [row for row in rows if row.time_ns < cut_ns]
+    late = [row for row in rows if row.time_ns >= cut_ns]
+    one = [row for row in late if row.tags[:1] <= (("host", "b"),)]
+    other = [row for row in late if row not in one]
+    return [
+        [MemoryShard(early, 1, -(2**63), cut_ns), MemoryShard(one, 2, cut_ns, 2**63 - 1)],
+        [MemoryShard(other, 3, cut_ns, 2**63 - 1)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    with influxd(tmp_path_factory.mktemp("influxd")) as server:
+        server.write(ROWS)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def random_reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    with influxd(tmp_path_factory.mktemp("influxd")) as server:
+        server.write(random_rows(1))
+        yield server
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_answers_like_influxd(reference: Reference, statement: str) -> None:
+    ours, theirs = json_answer(statement, cluster(ROWS), time.time_ns()), reference.query(statement)
+    assert same_json(ours, theirs), f"\nours:   {ours}\ntheirs: {theirs}"
+
+
+@pytest.mark.parametrize("statement", RANDOM_STATEMENTS)
+def test_answers_like_influxd_on_random_points(random_reference: Reference, statement: str) -> None:
+    ours = json_answer(statement, cluster(random_rows(1)), time.time_ns())
+    theirs = random_reference.query(statement)
+    assert same_json(ours, theirs), f"\nours:   {ours[:3000]}\ntheirs: {theirs[:3000]}"
