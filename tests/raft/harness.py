@@ -40,7 +40,8 @@ class Listener:
     def __init__(self, address: str, node: RaftNode) -> None:
         host, port = address.rsplit(":", 1)
         self.node = node
-        self.socket = socket.socket()
+        host = host.strip("[]")
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind((host, int(port)))
         self.socket.listen(64)

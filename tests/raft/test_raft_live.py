@@ -1,4 +1,4 @@
-"""Three real processes on loopback: kill -9 under load, restart, removal, wiped re-join, transfer, poison, busy loops."""
+"""Three real processes on loopback: kill -9 under load, removal, wiped re-join, transfer, poison, busy loops."""
 
 from __future__ import annotations
 

@@ -134,6 +134,10 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         """Highest log index that ``node`` is known to hold; None unless this node leads."""
         return self._SyncObj__raftMatchIndex.get(node) if self.is_leader else None
 
+    def progress(self, node: Node) -> tuple[object, ...]:
+        """Return what changes when a message of ``node`` gives the next tick something to do."""
+        return self.journal.last, self._SyncObj__raftCommitIndex, self._SyncObj__raftMatchIndex.get(node), self.fatal
+
     def voters_at(self, index: int) -> tuple[str, ...]:
         """Return the voters after the entry ``index`` took effect; later entries must still be in the log."""
         return tuple(sorted(members_before(self.voters, self.journal.after(index))))

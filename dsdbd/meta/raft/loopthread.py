@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,8 @@ class LoopThread:
         self._name = name
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: deque[Callable[[], object]] = deque()
+        self._woken = False
 
     @property
     def running(self) -> bool:
@@ -62,13 +65,22 @@ class LoopThread:
             loop.close()
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Run ``function`` on the thread, if it still runs."""
-        if self._loop is not None and not self._loop.is_closed():
-            try:
-                self._loop.call_soon_threadsafe(function)
-            except RuntimeError:
-                # Closed between the two lines: the node stops, and there is nothing left to do there.
-                return
+        """Run ``function`` on the thread, if it still runs; calls of one moment share one wake-up."""
+        self._calls.append(function)
+        if self._woken or self._loop is None or self._loop.is_closed():
+            return
+        self._woken = True
+        try:
+            self._loop.call_soon_threadsafe(self._run_calls)
+        except RuntimeError:
+            # Closed between the two lines: the node stops, and there is nothing left to do there.
+            return
+
+    def _run_calls(self) -> None:
+        # Lowered first: a call that is added from now on either is taken below or wakes the loop again.
+        self._woken = False
+        while self._calls:
+            self._calls.popleft()()
 
     async def stop(self) -> None:
         """End the loop and join the thread; idempotent."""

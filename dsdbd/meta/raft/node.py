@@ -22,7 +22,7 @@ from dsdbd.meta.raft.loopthread import DirectoryLock, LoopThread, RefusalLimiter
 from dsdbd.meta.raft.membership import Change, check_address
 from dsdbd.meta.raft.peers import PeerTransport
 from dsdbd.meta.raft.ticker import Ticker
-from dsdbd.meta.raft.waiting import AppliedWaiters
+from dsdbd.meta.raft.waiting import Answers, AppliedWaiters
 
 _T = TypeVar("_T")
 
@@ -87,6 +87,7 @@ class RaftNode:
         self._thread = LoopThread("raft")
         self._transport = PeerTransport(self_address)
         self._waiters = AppliedWaiters()
+        self._answers = Answers()
         self._pending: dict[object, Callable[[Any, int], None]] = {}
         self._published: object = None
         self._running = False
@@ -225,18 +226,15 @@ class RaftNode:
         answer: asyncio.Future[tuple[Any, int]] = here.create_future()
         key = object()
 
-        def settle(result: Any, reason: int) -> None:
-            if not answer.done():
-                answer.set_result((result, reason))
-
         def callback(result: Any, reason: int) -> None:
-            if self._pending.pop(key, None) is not None and not here.is_closed():
-                here.call_soon_threadsafe(settle, result, reason)
+            if self._pending.pop(key, None) is not None:
+                self._answers.put(here, answer, (result, reason))
 
         def go() -> None:
             self._pending[key] = callback
             if not self._running or len(self._pending) > limits.MAX_RAFT_PROPOSALS:
                 callback(None, FAIL_REASON.QUEUE_FULL)
+                self._answers.flush()
                 return
             submit(callback)
             self._ticker.kick()
@@ -262,6 +260,7 @@ class RaftNode:
     def _fail_pending(self) -> None:
         for callback in list(self._pending.values()):
             callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
+        self._answers.flush()
         self._waiters.fail()
 
     # --- commands
@@ -415,6 +414,7 @@ class RaftNode:
 
     def _after_tick(self) -> None:
         core = self._core
+        self._answers.flush()
         self._waiters.applied(core.raftLastApplied)
         if self._on_change is None:
             return

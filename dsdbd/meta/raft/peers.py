@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _DUPLICATE_WINDOW_S: Final = 2.0
 _FROM_LEARNER_NODE: Final = frozenset(("next_node_idx", "apply_command", "apply_command_response"))
 
+_HEARTBEAT: Final = frozenset(("append_entries", "next_node_idx"))
+
 
 class Link(Protocol):
     """An authenticated, ordered stream of messages to one peer."""
@@ -165,6 +167,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # the library is untyped
         if not isinstance(node, TCPNode) and message["type"] not in _FROM_LEARNER_NODE:
             # It votes, or leads, by its own newer configuration.
             node = TCPNode(link.peer)
+        before = self.core.progress(node)
         try:
             if self.core.incoming(node, message):
                 self._onMessageReceived(node, message)
@@ -173,7 +176,9 @@ class PeerTransport(Transport):  # type: ignore[misc]  # the library is untyped
             link.close()
         except RaftStopped:
             link.close()
-        self.on_activity()
+        if message["type"] not in _HEARTBEAT or before != self.core.progress(node):
+            # A heartbeat that changed nothing is not worth a tick: an idle node stays idle.
+            self.on_activity()
 
     # --- what the dialer asks
 

@@ -1,11 +1,11 @@
-"""Callers on other loops that wait until a log index is applied."""
+"""Callers on other loops: answers on their way to them, and those who wait until a log index is applied."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
-from typing import Final
+from typing import Any, Final
 
 from dsdbd import limits
 
@@ -15,6 +15,35 @@ _order: Final = itertools.count()
 def _settle(future: asyncio.Future[bool], value: bool) -> None:
     if not future.done():
         future.set_result(value)
+
+
+class Answers:
+    """Answers on their way to callers on other loops: one wake-up per loop for all of a tick.
+
+    They leave after the tick, when what the node reports about itself (its applied index) agrees with them.
+    """
+
+    def __init__(self) -> None:
+        self._ready: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+
+    def put(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], value: object) -> None:
+        """Have ``future`` of ``loop`` settled at the next ``flush``."""
+        self._ready.setdefault(loop, []).append((future, value))
+
+    def flush(self) -> None:
+        """Send everything."""
+        if not self._ready:
+            return
+        ready, self._ready = self._ready, {}
+        for loop, answers in ready.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle_all, answers)
+
+    @staticmethod
+    def _settle_all(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, value in answers:
+            if not future.done():
+                future.set_result(value)
 
 
 class AppliedWaiters:

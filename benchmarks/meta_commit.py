@@ -1,0 +1,59 @@
+"""Commit rate and latency of the metadata Raft: three processes on loopback, every command synced on a majority.
+
+``python -m benchmarks.meta_commit [--size BYTES] [--count N]`` prints a table. The processes are those of tests/raft.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+from tests.raft.processes import Process, grow, leader_among
+
+IDLE_S = 5.0
+
+
+async def measure(directory: Path, size: int, count: int) -> list[str]:
+    """Return the lines of the report."""
+    processes = [Process(f"127.0.0.{number}", directory / f"node{number}") for number in (1, 2, 3)]
+    try:
+        await grow(processes)
+        leader = await leader_among(processes)
+        follower = next(process for process in processes if process is not leader)
+        await leader.ask("bench", 60, arguments={"count": 200, "clients": 8, "size": size})
+        lines = [f"{'commands of ' + str(size) + ' bytes':<34}{'per second':>12}{'p50 ms':>9}{'p99 ms':>9}"]
+        for name, process, clients, number in (
+            ("1 client at the leader", leader, 1, count // 4),
+            ("1 client via a follower", follower, 1, count // 4),
+            ("64 clients at the leader", leader, 64, count * 2),
+            ("64 clients via a follower", follower, 64, count * 2),
+        ):
+            result = await process.ask("bench", 120, arguments={"count": number, "clients": clients, "size": size})
+            lines.append(f"{name:<34}{result['per_s']:>12.0f}{result['p50_ms']:>9.2f}{result['p99_ms']:>9.2f}")
+        before = [await process.ask("cpu") for process in processes]
+        await asyncio.sleep(IDLE_S)
+        used = [await process.ask("cpu") - start for process, start in zip(processes, before, strict=True)]
+        idle = ", ".join(
+            f"{'leader' if process is leader else 'follower'} {cpu / IDLE_S:.1%}"
+            for process, cpu in zip(processes, used, strict=True)
+        )
+        return [*lines, f"idle CPU: {idle}"]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def main() -> None:
+    """Run the benchmark on a temporary directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--count", type=int, default=2000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="meta-commit-") as directory:
+        print("\n".join(asyncio.run(measure(Path(directory), arguments.size, arguments.count))))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
