@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from dsdb_cli.demo_plan import (
     MAX_NODES,
     NodePlan,
     config_text,
+    daemon_environment,
     missing_servers,
     plan_ports,
     welcome_lines,
@@ -157,7 +159,12 @@ class Cluster:
             words += ["-join", self.plans[0].meta_address]
         with plan.log_path.open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - the daemon's own program, without a shell
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=daemon_environment(os.environ),
+                start_new_session=True,
             )
         self._nodes.append(_Node(plan, process))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,14 @@ alias-bind-address = ""
 [admin]
 enabled = false
 """
+
+
+def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for the daemons: without variables that would override every node's configuration alike."""
+    prefixes = ("DSDB_", "INFLUXDB_")
+    return {
+        name: value for name, value in environ.items() if not name.startswith(prefixes) or name.startswith("DSDB_LOG_")
+    }
 
 
 def missing_servers(response: Response, count: int) -> str | None:

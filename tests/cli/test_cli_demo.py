@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from dsdb_cli.demo_plan import NodePlan, config_text, missing_servers, plan_ports, welcome_lines
+from dsdb_cli.demo_plan import NodePlan, config_text, daemon_environment, missing_servers, plan_ports, welcome_lines
 from dsdb_cli.errors import UsageError
 from dsdb_cli.results import Response, Result, Series
+from dsdbd.config import Flags, load_config
 
 DEADLINE_S = 60.0
 
@@ -49,6 +50,22 @@ def test_configuration_file(tmp_path: Path) -> None:
     places = [config["meta"]["dir"], config["data"]["dir"], config["data"]["wal-dir"], config["hinted-handoff"]["dir"]]
     assert len(set(places)) == 4
     assert {Path(place).parent for place in places} == {plan.directory}
+
+
+def test_the_daemon_reads_the_configuration_file(tmp_path: Path) -> None:
+    plan = NodePlan(2, 8188, 8191, tmp_path)
+    plan.config_path.write_text(config_text(plan))
+    config = load_config(plan.config_path, {}, Flags(join="127.0.0.1:8091", hostname=""))
+    assert config.http.bind_address == config.meta.bind_address == "127.0.0.1:8188"
+    assert config.meta.http_bind_address == "127.0.0.1:8191"
+    assert config.http.alias_bind_address == ""
+    assert not config.admin.enabled
+    assert Path(config.data.wal_dir) == tmp_path / "wal"
+
+
+def test_the_environment_cannot_override_every_node() -> None:
+    environ = {"DSDB_DATA_DIR": "x", "INFLUXDB_DATA_DIR": "x", "DSDB_LOG_LEVEL": "debug", "PATH": "/bin"}
+    assert daemon_environment(environ) == {"DSDB_LOG_LEVEL": "debug", "PATH": "/bin"}
 
 
 def test_when_the_cluster_is_complete() -> None:
