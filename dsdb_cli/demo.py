@@ -56,7 +56,7 @@ def run_demo(words: Sequence[str]) -> int:
     """Run a cluster until it is interrupted; exit status 0, or 1 when it did not start or every node ended."""
     parsed = parse_flags(FLAGS, words)
     if parsed.rest:
-        raise UsageError(f"unknown arguments: {' '.join(parsed.rest)}\nRun 'dsdb demo -help' for usage.")
+        raise UsageError(f"unknown arguments: {' '.join(parsed.rest)}")
     if parsed.switch("h") or parsed.switch("help"):
         print(USAGE, end="")
         return 0

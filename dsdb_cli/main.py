@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dsdb_cli import texts
 from dsdb_cli.client import Client
 from dsdb_cli.dispatch import Program, become_daemon, choose_program
-from dsdb_cli.errors import ShellError
+from dsdb_cli.errors import ShellError, UsageError
 from dsdb_cli.opening import open_client
 from dsdb_cli.options import SHELL_FLAGS, ShellOptions, parse_shell
 from dsdb_cli.session import Session, Settings, check_consistency, check_format, check_precision
@@ -18,6 +18,7 @@ from dsdb_cli.statements import group_lines
 from dsdbd.version import VERSION
 
 EXIT_INTERRUPTED = 130
+_USAGE_HINT = "Run 'dsdb -help' for usage."
 _SHOW = "backslashreplace"
 
 
@@ -39,6 +40,8 @@ def run(words: Sequence[str]) -> int:
     except ShellError as error:
         sys.stdout.flush()
         print(error.message, file=sys.stderr)
+        if isinstance(error, UsageError):
+            print(_USAGE_HINT, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -108,9 +108,7 @@ def parse_status(words: Sequence[str], environ: Mapping[str, str]) -> StatusOpti
 
 def _refuse_rest(parsed: Parsed) -> None:
     if parsed.rest:
-        raise UsageError(
-            f"unknown arguments: {' '.join(parsed.rest)}\nRun 'dsdb -help' for usage; statements go after -execute."
-        )
+        raise UsageError(f"unknown arguments: {' '.join(parsed.rest)}. Statements go after -execute.")
 
 
 def server_options(parsed: Parsed, environ: Mapping[str, str]) -> ServerOptions:

@@ -5,8 +5,8 @@ from __future__ import annotations
 USAGE = """\
 Usage of dsdb:
   dsdb [flags]                the shell: interactive, or -execute, -import, or statements on standard input
-  dsdb status [flags]         state of the cluster on one screen
-  dsdb demo [flags]           a cluster on this machine, to try things out
+  dsdb status [flags]         state of the cluster on one screen (dsdb status -help)
+  dsdb demo [flags]           a cluster on this machine, to try things out (dsdb demo -help)
   dsdb run|config|version     commands of the daemon (dsdbd), as are the flags -config, -join, -hostname, -pidfile
 
 Flags of the shell (-flag value, -flag=value or --flag):

@@ -225,7 +225,10 @@ def test_version_and_help_need_no_server(dsdb: Any) -> None:
         assert done.stdout.startswith("Usage of dsdb:")
         assert done.returncode == 0
     wrong = dsdb("-nope")
-    assert (wrong.stderr, wrong.returncode) == ("flag provided but not defined: -nope\n", 2)
+    assert (wrong.stderr, wrong.returncode) == (
+        "flag provided but not defined: -nope\nRun 'dsdb -help' for usage.\n",
+        2,
+    )
 
 
 def test_a_closed_pipe_ends_quietly(influxd: Any, dsdb: Any, database: str, shell_environment: Any) -> None:
