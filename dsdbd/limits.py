@@ -36,7 +36,7 @@ MIN_RAFT_FREE_BYTES = 16 << 20
 REQUEST_DEDUPE_ENTRIES = 10_000
 """Answers of recent commands kept in the replicated state so that a repeated request is not applied twice."""
 REQUEST_DEDUPE_CHUNK_BYTES = 64 << 10
-"""Bytes of answers at which one of the table's hundred chunks is closed: about 7 MB, unless single answers are larger."""
+"""Bytes of answers at which one of the table's hundred chunks is closed: 7 MB, unless single answers are larger."""
 MAX_TOMBSTONES = 1_000
 """Removed nodes remembered; far more than a cluster replaces while an old disk may still come back."""
 MAX_NAME_BYTES = 255

@@ -85,7 +85,8 @@ def vote_loss(status_voters: tuple[str, ...], connected: frozenset[str], leaving
 
 
 def _registered(state: MetaState, uuid: str) -> bool:
-    return any(node.uuid == uuid for node in (*state.meta_nodes, *state.data_nodes))
+    uuids = [node.uuid for node in state.meta_nodes] + [node.uuid for node in state.data_nodes]
+    return uuid in uuids
 
 
 def removed_reason(state: MetaState, uuid: str) -> str:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Node:
-    """One daemon. ``identity`` is None until the node has founded or chosen a cluster; ``store`` without data role."""
+    """One daemon. ``identity`` is None until the node has founded or chosen a cluster; ``store`` without data role.
+
+    ``fatal`` resolves with the error that ends the daemon, or with None when it is asked to stop.
+    """
 
     config: Config
     clock: Clock
@@ -35,7 +38,7 @@ class Node:
     metadata: Metadata
     progress: Progress
     started_ns: int
-    fatal: asyncio.Future[DSDBError]
+    fatal: asyncio.Future[DSDBError | None]
     identity: Identity | None = None
     raft: RaftNode | None = None
     store: Store | None = None

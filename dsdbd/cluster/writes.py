@@ -18,16 +18,16 @@ from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.routing import route, uncovered_times
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
-from dsdbd.meta.views import resolve_policy
-from dsdbd.model.columns import Batch, Points, encode_batch
+from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
 from dsdbd.storage import ShardKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dsdbd.cluster.node import Node
-    from dsdbd.meta.state import Database, RetentionPolicy, Shard
+    from dsdbd.meta.state import MetaState, RetentionPolicy, Shard
     from dsdbd.model.columns import Bools
     from dsdbd.model.types import FieldType
 
@@ -74,6 +74,8 @@ class WritePath:
         self._node = node
         self._hybrid_clock = _Clock()
         self._background: set[asyncio.Task[None]] = set()
+        self._places_of: MetaState | None = None
+        self._known_places: dict[int, ShardKey] = {}
         self.stats = WriteStats()
 
     async def write(
@@ -97,6 +99,11 @@ class WritePath:
         if dropped:
             self.stats.write_partial += 1
         return dropped
+
+    async def finish(self) -> None:
+        """Wait for owners that were still storing when their request had been answered."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=self._node.config.cluster.write_timeout_s)
 
     async def _write(
         self, database: str, policy_name: str, points: Sequence[Points], consistency: Consistency
@@ -131,21 +138,10 @@ class WritePath:
     # --- what the metadata says
 
     def _policy(self, database: str, policy_name: str) -> RetentionPolicy:
-        found = self._database(database)
-        policy = resolve_policy(found, policy_name or None)
-        if policy is None:
-            raise NotFound(
-                f'retention policy not found: "{policy_name}"'
-                if policy_name
-                else f"default retention policy not set for: {database}"
-            )
-        return policy
-
-    def _database(self, name: str) -> Database:
-        found = self._node.metadata.state.databases.get(name)
-        if found is None:
-            raise NotFound(f'database not found: "{name}"')
-        return found
+        state = self._node.metadata.state
+        if database not in state.databases:
+            raise NotFound(f'database not found: "{database}"')
+        return views.policy(state, database, policy_name)
 
     def _drop_expired(self, policy: RetentionPolicy, points: Sequence[Points]) -> tuple[list[Points], list[Dropped]]:
         if policy.duration_ns == 0:
@@ -187,39 +183,53 @@ class WritePath:
         return kept, [Dropped(first, count)] if count else []
 
     async def _cover(self, database: str, policy: RetentionPolicy, points: Sequence[Points]) -> RetentionPolicy:
-        """The policy with a shard group for every time; groups that are missing are created in one command."""
-        times = await asyncio.to_thread(uncovered_times, points, policy.shard_groups)
-        if not len(times):
-            return policy
-        width_ns = policy.shard_group_duration_ns
-        # One time per group is enough; the state machine finds the bounds.
-        wanted = times[np.unique(times // width_ns, return_index=True)[1]]
-        wanted = np.unique(np.concatenate([wanted, times[-1:], times[:1]]))
-        if len(wanted) > limits.MAX_SHARD_GROUPS_PER_WRITE:
-            raise RequestError(
-                f"the points of this request fall into more than {limits.MAX_SHARD_GROUPS_PER_WRITE} shard groups; "
-                "sort them by time and send them in several requests, or use a policy with longer shard groups"
-            )
-        await self._node.metadata.propose(CreateShardGroups(database, policy.name, tuple(wanted.tolist())))
-        policy = self._policy(database, policy.name)
-        rest = uncovered_times(points, policy.shard_groups)
-        if len(rest):
-            return await self._cover_each(database, policy, points, tuple(rest.tolist()))
-        return policy
+        """The policy with a shard group for every time; groups that are missing are created in one command.
 
-    async def _cover_each(
-        self, database: str, policy: RetentionPolicy, points: Sequence[Points], times: tuple[int, ...]
-    ) -> RetentionPolicy:
-        """Groups do not start at multiples of their width since 1970, so a first round may leave some times out."""
-        await self._node.metadata.propose(
-            CreateShardGroups(database, policy.name, times[: limits.MAX_SHARD_GROUPS_PER_WRITE])
-        )
-        policy = self._policy(database, policy.name)
-        if len(uncovered_times(points, policy.shard_groups)):
-            raise Unavailable("no data node can take the points: shard groups could not be created")
-        return policy
+        Neighbours of another duration may cut an interval in pieces, hence the second round.
+        """
+        for _ in range(3):
+            times = await asyncio.to_thread(uncovered_times, points, policy.shard_groups)
+            if not len(times):
+                return policy
+            wanted = views.missing_groups(policy, times.tolist())
+            if len(wanted) > limits.MAX_SHARD_GROUPS_PER_WRITE:
+                raise RequestError(
+                    f"the points of this request fall into {len(wanted)} new shard groups, more than "
+                    f"{limits.MAX_SHARD_GROUPS_PER_WRITE}; sort them by time and send them in several requests, or use "
+                    "a policy with longer shard groups"
+                )
+            await self._node.metadata.propose(CreateShardGroups(database, policy.name, wanted))
+            policy = self._policy(database, policy.name)
+        raise Unavailable("shard groups for the points could not be created; is a data node registered?")
 
     # --- storing at the owners
+
+    async def receive(self, shard_id: int, encoded: bytes, metadata_index: int) -> None:
+        """Store a batch that another coordinator sent to this owner; durable on return.
+
+        The sender's metadata may be newer than ours: its index says how far to wait. A shard that the metadata does
+        not hold (any more) takes no points.
+        """
+        node = self._node
+        if node.store is None:
+            raise Unavailable("the storage of this node is still opening")
+        await node.metadata.wait_index(metadata_index, node.config.cluster.shard_writer_timeout_s)
+        place = self._places().get(shard_id)
+        if place is None:
+            raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
+        batch = await asyncio.to_thread(decode_batch, encoded)
+        await asyncio.wrap_future(node.store.submit(place, batch, encoded))
+
+    def _places(self) -> dict[int, ShardKey]:
+        """Every live shard's place, made anew when the metadata changed."""
+        state = self._node.metadata.state
+        if self._places_of is not state:
+            self._known_places = {
+                place.shard.id: ShardKey(place.database.name, place.policy.name, place.shard.id)
+                for place in views.all_shards(state)
+            }
+            self._places_of = state
+        return self._known_places
 
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed."""
@@ -271,14 +281,14 @@ class WritePath:
             self.stats.point_req_local += len(batch)
             await asyncio.wrap_future(node.store.submit(key, batch, encoded))
             return
-        peer = next((found for found in node.metadata.state.data_nodes if found.id == owner), None)
+        peer = views.data_node(node.metadata.state, owner)
         if peer is None:
             raise Unavailable(f"data node {owner} is not registered")
         self.stats.point_req_remote += len(batch)
         await node.peers.call(
             peer.tcp_addr,
             "POST",
-            f"/internal/shards/{key.shard_id}",
+            f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
             encoded,
             timeout_s=node.config.cluster.shard_writer_timeout_s,
         )

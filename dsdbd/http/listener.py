@@ -2,8 +2,7 @@
 
 A connection is told apart by its first bytes, without consuming them: the Raft preamble goes to the Raft thread's own
 event loop, everything else to the HTTP server's. So ``[meta] bind-address`` and ``[http] bind-address`` may be the
-same, and a busy HTTP loop never holds up a Raft connection. The accept loop runs on the loop it is started on; give it
-the Raft thread's loop where there is one.
+same. Accepting runs on a thread of its own, so a busy HTTP loop never holds up a Raft connection.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from dsdbd.errors import AddressError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 log = structlog.get_logger("listener")
 _TLS_HANDSHAKE = b"\x16"
@@ -142,7 +142,9 @@ class Listener:
         try:
             async with asyncio.timeout(limits.PREAMBLE_TIMEOUT_S):
                 head = await self._first_bytes(connection)
-            if self.raft is not None and head == self.raft_preamble:
+            if self.raft_preamble and head == self.raft_preamble:
+                if self.raft is None:
+                    raise ConnectionError("Raft does not run yet")
                 connection.recv(len(head))
                 self.counts.raft += 1
                 endpoint = self.raft
@@ -166,6 +168,7 @@ class Listener:
                 raise ConnectionError("closed before its first byte")
             if head == self.raft_preamble or not self.raft_preamble.startswith(head):
                 return head
+            # Only a part of the preamble is there; the socket stays readable, so wait a moment for the rest.
             await asyncio.sleep(0.01)
 
     @staticmethod
@@ -184,6 +187,36 @@ class Listener:
                 connection.close()
 
         asyncio.run_coroutine_threadsafe(adopt(), endpoint.loop)
+
+
+class AcceptThread:
+    """The thread and event loop on which listeners accept."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="dsdb-accept", daemon=True)
+        self._listeners: list[Listener] = []
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        """Begin to accept."""
+        self._thread.start()
+        for listener in listeners:
+            self._listeners.append(listener)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(listener.start(), self._loop))
+
+    async def stop(self) -> None:
+        """Close the listening sockets and end the thread; connections that were handed over live on."""
+        if not self._thread.is_alive():
+            return
+        for listener in self._listeners:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(listener.stop(), self._loop))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, 5.0)
 
 
 async def _readable(connection: socket.socket) -> None:

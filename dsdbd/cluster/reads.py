@@ -1,0 +1,277 @@
+"""The read path of the coordinator: ask one owner of every shard for its part, near the data, and merge the parts.
+
+An owner that does not answer is replaced by the next one at once. When a shard has no owner left the query fails and
+names it: an answer is never silently short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import re2
+import structlog
+
+from dsdbd import query
+from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
+from dsdbd.influxql import parse
+from dsdbd.influxql.condition import split_condition
+from dsdbd.meta import views
+from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.influxql import ast
+    from dsdbd.meta.views import ShardPlace
+    from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesRows
+    from dsdbd.storage import Shard
+
+log = structlog.get_logger("query")
+_Source = tuple[str, str]
+
+
+class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select`` or ``show``.
+
+    ``argument``: for a select the encoded plan, for a show the statement's text, for a schema nothing.
+    ``names`` and ``patterns`` limit a schema to measurements; both empty means all. ``metadata_index`` is the state
+    of the metadata in which the coordinator found the shards.
+    """
+
+    kind: str
+    database: str
+    policy: str
+    shards: list[int]
+    argument: bytes = b""
+    names: list[str] = []
+    patterns: list[str] = []
+    now_ns: int = 0
+    metadata_index: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ReadRequest)
+
+
+class LocalReader:
+    """A shard of this node with the time range its group covers; everything else is the shard's own."""
+
+    def __init__(self, shard: Shard, place: ShardPlace) -> None:
+        self.shard_id = place.shard.id
+        self.start_ns = place.group.start_ns
+        self.end_ns = place.group.end_ns
+        self.measurements = shard.measurements
+        self.tag_keys = shard.tag_keys
+        self.field_types = shard.field_types
+        self.series = shard.series
+        self.scan = shard.scan
+
+
+class Cancellation:
+    """Tells the worker threads of a query to stop; set when the client went away or its time is up."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Stop the query's work on this node."""
+        self._event.set()
+
+    def __call__(self) -> bool:
+        """Whether the query shall stop."""
+        return self._event.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One request for some shards of one (database, policy)."""
+
+    request: ReadRequest
+    places: tuple[ShardPlace, ...]
+
+
+class ReadPath:
+    """Answers SELECT and the SHOW statements about stored points; one per node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def select(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> Iterator[SeriesRows]:
+        """Rows of a SELECT whose sources name database and policy.
+
+        The iterator does work and is meant for a worker thread. Raises RequestError, NotFound or ShardUnavailable.
+        """
+        schemas = await self._schemas(statement, now_ns, cancelled)
+        plan = await asyncio.to_thread(query.plan_select, statement, schemas, now_ns)
+        encoded = query.encode_plan(plan)
+        partials: list[Partial] = []
+        for database, policy in schemas:
+            places = self._places(database, policy, *_bounds(plan))
+            request = ReadRequest("select", database, policy, [], encoded)
+            answers = await self._scatter(_Part(request, places), cancelled)
+            partials += [raw if isinstance(raw, query.Partial) else query.decode_partial(plan, raw) for raw in answers]
+        merged = await asyncio.to_thread(query.merge, plan, partials)
+        return query.finish(plan, merged)
+
+    async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:
+        """The encoded parts of a SHOW statement from every shard of a database. Raises as ``select`` does."""
+        owner = views.database(self._node.metadata.state, database)
+        parts: list[bytes] = []
+        for policy in owner.policies:
+            places = self._places(database, policy, MIN_TIME_NS, MAX_TIME_NS)
+            request = ReadRequest("show", database, policy, [], text.encode(), now_ns=now_ns)
+            parts += [
+                part for part in await self._scatter(_Part(request, places), cancelled) if isinstance(part, bytes)
+            ]
+        return parts
+
+    async def serve(self, body: bytes, cancelled: Cancellation) -> bytes:
+        """Answer another coordinator's request for shards that this node owns."""
+        try:
+            request = _decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise RequestError(
+                f"the read request cannot be decoded: {error}; run equal versions on all nodes"
+            ) from error
+        await self._node.metadata.wait_index(request.metadata_index, self._node.config.cluster.shard_mapper_timeout_s)
+        places = self._places_of(request)
+        if len(places) != len(request.shards):
+            raise ShardUnavailable(
+                "this node's metadata does not hold all of the shards; they may just have been dropped"
+            )
+        answer = await asyncio.to_thread(self._run, request, places, cancelled)
+        return answer if isinstance(answer, bytes) else await asyncio.to_thread(query.encode_partial, answer)
+
+    # --- what is where
+
+    async def _schemas(
+        self, statement: ast.Select, now_ns: int, cancelled: Cancellation
+    ) -> dict[_Source, dict[str, MeasurementSchema]]:
+        """Fields and tags of every measurement the statement may read, as its shards hold them."""
+        wanted: dict[_Source, ReadRequest] = {}
+        for database, policy, name in query.sources_of(statement):
+            assert database is not None
+            assert policy is not None
+            key = (database, views.policy(self._node.metadata.state, database, policy).name)
+            request = wanted.setdefault(key, ReadRequest("schema", *key, []))
+            if isinstance(name, str):
+                request.names.append(name)
+            else:
+                request.patterns.append(name.pattern)
+        _, span = split_condition(statement.condition, now_ns)
+        found: dict[_Source, dict[str, MeasurementSchema]] = {}
+        for key, request in wanted.items():
+            places = self._places(
+                *key,
+                MIN_TIME_NS if span.min_ns is None else span.min_ns,
+                MAX_TIME_NS if span.max_ns is None else span.max_ns,
+            )
+            answers = await self._scatter(_Part(request, places), cancelled)
+            found[key] = query.merge_schemas(query.decode_schema(raw) for raw in answers if isinstance(raw, bytes))
+        return found
+
+    def _places(self, database: str, policy_name: str, min_ns: int, max_ns: int) -> tuple[ShardPlace, ...]:
+        state = self._node.metadata.state
+        owner, policy = views.database(state, database), views.policy(state, database, policy_name)
+        groups = views.groups_overlapping(policy, min_ns, max_ns)
+        return tuple(views.ShardPlace(owner, policy, group, shard) for group in groups for shard in group.shards)
+
+    def _places_of(self, request: ReadRequest) -> tuple[ShardPlace, ...]:
+        wanted = set(request.shards)
+        places = self._places(request.database, request.policy, MIN_TIME_NS, MAX_TIME_NS)
+        return tuple(place for place in places if place.shard.id in wanted)
+
+    # --- asking
+
+    async def _scatter(self, part: _Part, cancelled: Cancellation) -> list[bytes | Partial]:
+        """The answers for all shards of a part: this node's own work and one request to each other owner."""
+        left = list(part.places)
+        tried: dict[int, set[int]] = {}
+        reasons: dict[int, str] = {}
+        answers: list[bytes | Partial] = []
+        while left:
+            chosen = self._choose(left, tried, reasons)
+            owners = list(chosen)
+            results = await asyncio.gather(
+                *(self._ask(owner, part.request, chosen[owner], cancelled) for owner in owners), return_exceptions=True
+            )
+            left = []
+            for owner, result in zip(owners, results, strict=True):
+                if isinstance(result, Unavailable):
+                    for place in chosen[owner]:
+                        tried.setdefault(place.shard.id, set()).add(owner)
+                        reasons[place.shard.id] = result.message
+                        left.append(place)
+                elif isinstance(result, BaseException):
+                    cancelled.cancel()
+                    raise result
+                else:
+                    answers.append(result)
+        return answers
+
+    def _choose(
+        self, places: Iterable[ShardPlace], tried: dict[int, set[int]], reasons: dict[int, str]
+    ) -> dict[int, list[ShardPlace]]:
+        """The owner to ask for each shard: this node where it is one, else the first that has not failed yet."""
+        chosen: dict[int, list[ShardPlace]] = {}
+        for place in places:
+            failed = tried.get(place.shard.id, set())
+            owners = [owner for owner in place.shard.owners if owner not in failed]
+            if not owners:
+                reason = reasons.get(place.shard.id, "it has no owner")
+                raise ShardUnavailable(f"shard {place.shard.id} of {place.database.name} cannot be read: {reason}")
+            best = self._node.data_id if self._node.data_id in owners else owners[0]
+            assert best is not None
+            chosen.setdefault(best, []).append(place)
+        return chosen
+
+    async def _ask(
+        self, owner: int, request: ReadRequest, places: Sequence[ShardPlace], cancelled: Cancellation
+    ) -> bytes | Partial:
+        if owner == self._node.data_id:
+            return await asyncio.to_thread(self._run, request, tuple(places), cancelled)
+        peer = views.data_node(self._node.metadata.state, owner)
+        if peer is None:
+            raise ShardUnavailable(f"data node {owner} is not registered")
+        shards = [place.shard.id for place in places]
+        index = self._node.metadata.state.index
+        body = _encoder.encode(msgspec.structs.replace(request, shards=shards, metadata_index=index))
+        timeout_s = self._node.config.cluster.shard_mapper_timeout_s
+        return await self._node.peers.call(peer.tcp_addr, "POST", "/internal/read", body, timeout_s=timeout_s)
+
+    # --- answering, in a worker thread
+
+    def _run(
+        self, request: ReadRequest, places: tuple[ShardPlace, ...], cancelled: Callable[[], bool]
+    ) -> bytes | Partial:
+        store = self._node.store
+        if store is None:
+            raise ShardUnavailable("the storage of this node is still opening")
+        readers: list[query.ShardReader] = []
+        for place in places:
+            shard = store.shard(place.shard.id)
+            if shard is not None:
+                readers.append(LocalReader(shard, place))
+        if request.kind == "schema":
+            wanted: list[Any] = [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
+            return query.encode_schema(query.shard_schema(readers, wanted))
+        source = (request.database, request.policy)
+        if request.kind == "select":
+            return query.run_partial(query.decode_plan(request.argument), source, readers, cancelled)
+        if request.kind == "show":
+            statement = cast("query.ShowStatement", parse(request.argument.decode())[0])
+            return query.show_partial(statement, readers, request.now_ns, cancelled)
+        raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
+
+
+def _bounds(plan: SelectPlan) -> tuple[int, int]:
+    """The inclusive time range a plan reads, its subquery and the lead of its transformations included."""
+    if plan.inner is not None:
+        return _bounds(plan.inner)
+    ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

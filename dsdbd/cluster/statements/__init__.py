@@ -1,0 +1,6 @@
+"""Statements: each becomes a metadata command, a table from the metadata, or a read of the shards."""
+
+from dsdbd.cluster.statements.context import StatementContext
+from dsdbd.cluster.statements.dispatch import execute
+
+__all__ = ["StatementContext", "execute"]

@@ -1,0 +1,107 @@
+"""From a statement to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dsdbd import query
+from dsdbd.cluster.statements.context import StatementContext, rows_of
+from dsdbd.cluster.statements.ddl import CHANGES, change
+from dsdbd.cluster.statements.server import show_diagnostics, show_stats
+from dsdbd.errors import RequestError
+from dsdbd.influxql import ast, ast_show
+from dsdbd.influxql.format import to_text
+from dsdbd.meta import rows, views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dsdbd.meta.state import MetaState
+    from dsdbd.query import SeriesRows
+
+_SCHEMA_STATEMENTS = (
+    ast_show.ShowMeasurements,
+    ast_show.ShowSeries,
+    ast_show.ShowTagKeys,
+    ast_show.ShowTagValues,
+    ast_show.ShowFieldKeys,
+    ast_show.ShowSeriesCardinality,
+    ast_show.ShowMeasurementCardinality,
+    ast_show.ShowTagKeyCardinality,
+    ast_show.ShowTagValuesCardinality,
+    ast_show.ShowFieldKeyCardinality,
+)
+
+
+async def execute(statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
+    """Carry out a statement and give its rows; the iterator may do work and is meant for a worker thread.
+
+    Raises DSDBError; a statement this version does not carry out raises RequestError that names it.
+    """
+    if isinstance(statement, CHANGES):
+        await change(statement, context)
+        return iter(())
+    if isinstance(statement, ast.Select):
+        return await _select(statement, context)
+    if isinstance(statement, _SCHEMA_STATEMENTS):
+        return await _show_schema(statement, context)
+    return iter(_show_metadata(statement, context))
+
+
+async def _select(statement: ast.Select, context: StatementContext) -> Iterator[SeriesRows]:
+    if statement.target is not None:
+        raise RequestError("SELECT INTO is not supported yet")
+
+    def default_policy(database: str) -> str:
+        asked = context.policy if database == context.database else ""
+        return views.policy(context.node.metadata.state, database, asked).name
+
+    named = query.normalise(statement, context.database or None, default_policy)
+    return await context.reads.select(named, context.now_ns, context.cancelled)
+
+
+async def _show_schema(statement: query.ShowStatement, context: StatementContext) -> Iterator[SeriesRows]:
+    database = context.database_or(statement.database)
+    parts = await context.reads.show(to_text(statement), database, context.now_ns, context.cancelled)
+    return await asyncio.to_thread(query.show_finish, statement, parts)
+
+
+def _show_metadata(statement: ast.Statement, context: StatementContext) -> list[SeriesRows]:
+    state = context.node.metadata.state
+    match statement:
+        case ast_show.ShowStats(module):
+            return show_stats(context, module)
+        case ast_show.ShowDiagnostics(module):
+            return show_diagnostics(context, module)
+        case ast_show.ShowDatabases():
+            return [rows_of(_visible_databases(state, context.user))]
+        case ast_show.ShowRetentionPolicies(database):
+            return [rows_of(rows.show_retention_policies(state, context.database_or(database)))]
+        case ast_show.ShowServers():
+            return [rows_of(table) for table in rows.show_servers(state)]
+        case ast_show.ShowShards():
+            return [rows_of(table) for table in rows.show_shards(state)]
+        case ast_show.ShowShardGroups():
+            return [rows_of(rows.show_shard_groups(state))]
+        case ast_show.ShowUsers():
+            return [rows_of(rows.show_users(state))]
+        case ast_show.ShowGrants(user):
+            return [rows_of(rows.show_grants(state, user))]
+        case _:
+            raise RequestError(f"{_words(statement)} is not supported yet")
+
+
+def _visible_databases(state: MetaState, user: str | None) -> rows.Table:
+    """All databases, or those on which a user who is no administrator has a privilege."""
+    table = rows.show_databases(state)
+    known = None if user is None else state.users.get(user)
+    if known is None or known.admin:
+        return table
+    return table._replace(rows=[row for row in table.rows if known.privileges.get(str(row[0]))])
+
+
+def _words(statement: ast.Statement) -> str:
+    """The words a statement begins with, for an error: ``ShowQueries`` as ``SHOW QUERIES``."""
+    name = type(statement).__name__
+    return "".join(" " + char if char.isupper() and position else char for position, char in enumerate(name)).upper()

@@ -1,0 +1,198 @@
+"""What a member does by itself while it runs: drop the files of dropped shards, and notice its own removal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from dsdbd.cluster.follower import FollowerBackend
+from dsdbd.cluster.formation import hello
+from dsdbd.cluster.membership import removed_reason
+from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RemovedError
+from dsdbd.fsio import remove_tree
+from dsdbd.meta import views
+from dsdbd.meta.identity import save_identity
+from dsdbd.storage import ShardKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import MetaState
+
+log = structlog.get_logger("node")
+_LOOK_S = 1.0
+_SETTLE_S = 0.3
+_BARRIER_TIMEOUT_S = 5.0
+_LEADERLESS_S = 2.0
+
+
+def live_shards(state: MetaState) -> frozenset[ShardKey]:
+    """Every shard the metadata holds."""
+    return frozenset(
+        ShardKey(place.database.name, place.policy.name, place.shard.id) for place in views.all_shards(state)
+    )
+
+
+class _LiveNow:
+    """Whether a shard is in the newest metadata, not in that of some moment ago: shards are created meanwhile."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._of: MetaState | None = None
+        self._live: frozenset[ShardKey] = frozenset()
+
+    def __call__(self, key: ShardKey) -> bool:
+        state = self._node.metadata.state
+        if self._of is not state:
+            self._of, self._live = state, live_shards(state)
+        return key in self._live
+
+
+class ShardReaper:
+    """Removes the files of shards that the metadata does not hold any more.
+
+    A node that just started may hold metadata older than its shards, so nothing is removed before a barrier has shown
+    that this node's metadata is as new as any committed when it began. A crash half-way leaves the rest for later.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._changed = asyncio.Event()
+        node.metadata.on_change(lambda _: self._changed.set())
+
+    async def run(self) -> None:
+        """Look after every change of the metadata; runs until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_SETTLE_S)
+            self._changed.clear()
+            try:
+                await self._reap()
+            except NoLeader:
+                await asyncio.sleep(_LOOK_S)
+                self._changed.set()
+
+    async def _reap(self) -> None:
+        store = self._node.store
+        if store is None:
+            return
+        live = live_shards(self._node.metadata.state)
+        if all(shard.key in live for shard in store.shards()):
+            return
+        await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+
+        removed = await asyncio.to_thread(store.retain, _LiveNow(self._node))
+        if removed:
+            log.info("files of dropped shards removed", shards=removed)
+
+
+class RemovalWatch:
+    """Notices that this node, or one of its roles, was removed; also when that happened while it was away."""
+
+    def __init__(self, node: Node, *, meta_dir: Path, on_vote_lost: Callable[[], None]) -> None:
+        self._node = node
+        self._meta_dir = meta_dir
+        self._on_vote_lost = on_vote_lost
+        self._leaderless_since_s: float | None = None
+
+    async def run(self) -> None:
+        """Look every second; runs until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self._node.is_member:
+                continue
+            if not await self._judge(self._node.metadata.state):
+                return
+            await self._ask_around()
+
+    async def _judge(self, state: MetaState) -> bool:
+        """Act on what a state says of this node; False when the daemon is ending."""
+        node = self._node
+        assert node.identity is not None
+        if state.cluster_id != node.cluster_id:
+            return True
+        reason = removed_reason(state, node.uuid)
+        if reason:
+            node.fail(RemovedError(reason))
+            return False
+        if any(tombstone.id == node.identity.meta_id for tombstone in state.tombstones):
+            await self._lose_vote(tuple(meta.tcp_addr for meta in state.meta_nodes))
+        return True
+
+    async def _ask_around(self) -> None:
+        """A node that was removed while it was away never hears of it through Raft, so it asks the other members."""
+        node = self._node
+        now_s = asyncio.get_running_loop().time()
+        cut_off = not node.metadata.leader() or (node.raft is not None and node.raft.status().removed)
+        if not cut_off:
+            self._leaderless_since_s = None
+            return
+        self._leaderless_since_s = self._leaderless_since_s or now_s
+        if now_s - self._leaderless_since_s < _LEADERLESS_S:
+            return
+        assert node.identity is not None
+        known = [meta.tcp_addr for meta in node.metadata.state.meta_nodes] + list(node.identity.voters)
+        for address in dict.fromkeys(known):
+            if address != node.addresses.tcp and await self._ask(address):
+                return
+
+    async def _ask(self, address: str) -> bool:
+        """Whether one member's answer settled the matter."""
+        node = self._node
+        assert node.identity is not None
+        try:
+            answer = await hello(node.peers, address, cluster_id=node.cluster_id)
+        except NodeRemoved as error:
+            node.fail(RemovedError(error.message))
+            return True
+        except ForeignCluster as error:
+            node.refusals[address] = error.message
+            return False
+        except DSDBError:
+            return False
+        if answer.cluster_id and answer.cluster_id != node.cluster_id:
+            node.refusals[address] = (
+                f"belongs to cluster {answer.cluster_id}, this node to {node.cluster_id}; it was probably wiped and "
+                "started without -join. Stop it, drop it here, empty its directories and start it with -join"
+            )
+            return False
+        node.refusals.pop(address, None)
+        if answer.removed:
+            node.fail(RemovedError(answer.removed))
+            return True
+        newer = answer.ready and answer.applied_index > node.metadata.state.index
+        if newer and node.raft is not None and all(meta.uuid != node.uuid for meta in answer.meta_nodes):
+            await self._lose_vote(tuple(meta.tcp_addr for meta in answer.meta_nodes))
+            return True
+        return False
+
+    async def _lose_vote(self, meta_nodes: tuple[str, ...]) -> None:
+        """Go on as a data node: stop Raft, forget the role, follow the meta nodes.
+
+        The identity is stored before the Raft directory goes, so a crash between leaves a directory nobody reads.
+        """
+        node = self._node
+        assert node.identity is not None
+        if node.raft is None:
+            return
+        log.warning("this node lost its vote and goes on as a data node", meta_id=node.identity.meta_id)
+        raft, node.raft = node.raft, None
+        node.identity = msgspec.structs.replace(node.identity, meta_id=None, voters=meta_nodes)
+        await asyncio.to_thread(save_identity, self._meta_dir, node.identity)
+        self._on_vote_lost()
+        await raft.stop()
+        await asyncio.to_thread(remove_tree, self._meta_dir / "raft")
+        follower = FollowerBackend(
+            metadata=node.metadata,
+            peers=node.peers,
+            meta_dir=self._meta_dir,
+            first_nodes=meta_nodes,
+            on_fatal=node.fail,
+        )
+        node.metadata.backend = follower
+        await follower.start()

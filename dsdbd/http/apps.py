@@ -1,0 +1,71 @@
+"""Which services an address offers, as one aiohttp application per address."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from dsdbd.http.auth import Authenticator
+from dsdbd.http.internal import InternalApi
+from dsdbd.http.middleware import access_log, answer_errors
+from dsdbd.http.public import PublicPages
+from dsdbd.http.query import QueryHandler
+from dsdbd.http.responses import add_common_headers
+from dsdbd.http.write import WriteHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dsdbd.cluster.membership import Membership
+    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.reads import ReadPath
+    from dsdbd.cluster.writes import WritePath
+
+
+class Service(enum.Enum):
+    """A set of routes that can be configured for an address."""
+
+    PUBLIC = "public"
+    META = "meta"
+    NODE = "node"
+
+
+class Applications:
+    """Builds the application of each address from the parts of the node."""
+
+    def __init__(self, node: Node, membership: Membership, writes: WritePath, reads: ReadPath) -> None:
+        self._node = node
+        self._auth = Authenticator(node)
+        self._internal = InternalApi(node, membership, writes, reads)
+        self._public = PublicPages(node, writes, self._auth)
+        self._write = WriteHandler(node, writes, self._auth)
+        self._query = QueryHandler(node, reads, writes, membership, self._auth)
+
+    def build(self, services: Iterable[Service]) -> web.Application:
+        """One application with the routes of ``services``; where two have a path, the public API's counts."""
+        wanted = set(services)
+        limit_bytes = self._node.config.http.max_body_size_bytes
+        log: Any = access_log(enabled=self._node.config.http.log_enabled)
+        app = web.Application(middlewares=[log, answer_errors], client_max_size=limit_bytes)
+        app.on_response_prepare.append(add_common_headers)
+        routes: list[web.RouteDef] = []
+        if Service.PUBLIC in wanted:
+            routes += self._public.routes()
+            routes += [
+                web.post("/write", self._write),
+                web.get("/query", self._query),
+                web.post("/query", self._query),
+            ]
+        if Service.META in wanted:
+            routes += self._internal.meta_routes()
+            routes += [web.get("/ping", self._internal.leader_page), web.get("/", self._internal.metadata_page)]
+        if Service.NODE in wanted:
+            routes += [*self._internal.node_routes(), web.get("/", self._internal.metadata_page)]
+        known: set[tuple[str, str]] = set()
+        for route in routes:
+            if (route.method, route.path) not in known:
+                known.add((route.method, route.path))
+                route.register(app.router)
+        return app

@@ -1,0 +1,78 @@
+"""Prometheus metrics of the daemon; docs/operations.md describes each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.writes import WriteStats
+
+_BEAT_S = 0.25
+_BEATS = 40
+REGISTRY = CollectorRegistry()
+REQUEST_SECONDS = Histogram("dsdb_http_request_seconds", "Duration of HTTP requests", ["route"], registry=REGISTRY)
+LOOP_LAG_SECONDS = Gauge("dsdb_loop_lag_seconds", "Longest recent delay of the HTTP event loop", registry=REGISTRY)
+RAFT_TICK_LAG_SECONDS = Gauge(
+    "dsdb_raft_tick_lag_seconds", "Longest recent delay of the Raft thread", registry=REGISTRY
+)
+RAFT_TERM = Gauge("dsdb_raft_term", "Raft term", registry=REGISTRY)
+RAFT_COMMIT_INDEX = Gauge("dsdb_raft_commit_index", "Raft commit index", registry=REGISTRY)
+RAFT_IS_LEADER = Gauge("dsdb_raft_is_leader", "1 while this node leads the meta nodes", registry=REGISTRY)
+RAFT_JOURNAL_BYTES = Gauge("dsdb_raft_journal_bytes", "Size of the Raft journal", registry=REGISTRY)
+METADATA_INDEX = Gauge("dsdb_metadata_applied_index", "Raft index of the metadata this node holds", registry=REGISTRY)
+META_NODES = Gauge("dsdb_meta_nodes", "Registered meta nodes", registry=REGISTRY)
+DATA_NODES = Gauge("dsdb_data_nodes", "Registered data nodes", registry=REGISTRY)
+WRITES = Gauge(
+    "dsdb_write_requests", "Write requests coordinated by this node, by outcome", ["outcome"], registry=REGISTRY
+)
+POINTS = Gauge(
+    "dsdb_write_points", "Points this node stored for write requests, by place", ["place"], registry=REGISTRY
+)
+STORE = Gauge("dsdb_store", "Figures of the local storage engine, by name", ["name"], registry=REGISTRY)
+
+
+def render(node: Node, writes: WriteStats) -> bytes:
+    """The metrics page, in the Prometheus text format."""
+    state = node.metadata.state
+    METADATA_INDEX.set(state.index)
+    META_NODES.set(len(state.meta_nodes))
+    DATA_NODES.set(len(state.data_nodes))
+    if node.raft is not None:
+        status = node.raft.status()
+        RAFT_TERM.set(status.term)
+        RAFT_COMMIT_INDEX.set(status.commit_index)
+        RAFT_IS_LEADER.set(status.role == "leader")
+        RAFT_JOURNAL_BYTES.set(status.journal_bytes)
+        RAFT_TICK_LAG_SECONDS.set(status.tick_lag_max_s)
+    for outcome, count in (
+        ("ok", writes.write_ok),
+        ("partial", writes.write_partial),
+        ("error", writes.write_error),
+        ("unknown", writes.write_timeout),
+    ):
+        WRITES.labels(outcome).set(count)
+    POINTS.labels("local").set(writes.point_req_local)
+    POINTS.labels("remote").set(writes.point_req_remote)
+    if node.store is not None:
+        for name, value in node.store.stats().items():
+            if isinstance(value, int | float):
+                STORE.labels(name).set(value)
+    return generate_latest(REGISTRY)
+
+
+async def watch_loop_lag() -> None:
+    """Measure how late the event loop wakes up; the gauge holds the longest delay of the last ten seconds or so."""
+    loop = asyncio.get_running_loop()
+    worst_s = 0.0
+    for beat in itertools.count():
+        before_s = loop.time()
+        await asyncio.sleep(_BEAT_S)
+        worst_s = max(worst_s, loop.time() - before_s - _BEAT_S)
+        LOOP_LAG_SECONDS.set(worst_s)
+        if beat % _BEATS == 0:
+            worst_s = 0.0

@@ -1,0 +1,74 @@
+"""What every request passes: errors turned into answers, a duration measured, and one access log line."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from dsdbd.errors import BodyTooLarge, DSDBError
+from dsdbd.http.metrics import REQUEST_SECONDS
+from dsdbd.http.responses import error_response, request_id
+from dsdbd.logs import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger("http")
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into an answer; a defect of ours becomes a plain 500 and a log line with its traceback."""
+    try:
+        return await handler(request)
+    except DSDBError as error:
+        return error_response(error)
+    except web.HTTPRequestEntityTooLarge:
+        return error_response(BodyTooLarge("Request Entity Too Large"))
+    except web.HTTPException as error:
+        if error.status not in (404, 405):
+            raise
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        text = "404 page not found\n" if error.status == 404 else "Method Not Allowed\n"
+        return web.Response(status=error.status, text=text, headers=allow)
+    except ConnectionError:
+        # The client went away; there is nobody to answer.
+        raise
+    except Exception:
+        log.exception("a request failed by a defect of dsdbd", method=request.method, path=redact(request.path_qs))
+        return error_response(DSDBError("internal error; the daemon's log has the details"))
+
+
+def access_log(*, enabled: bool) -> Middleware:
+    """Middleware that measures every request and, when enabled, logs it in the combined log format."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        response = await handler(request)
+        took_s = time.perf_counter() - started_s
+        resource = request.match_info.route.resource
+        REQUEST_SECONDS.labels(resource.canonical if resource is not None else "other").observe(took_s)
+        if enabled:
+            log.info(_line(request, response, took_s))
+        return response
+
+    return middleware
+
+
+def _line(request: web.Request, response: web.StreamResponse, took_s: float) -> str:
+    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    size = response.body_length if response.prepared else (response.content_length or 0)
+    user = request.get("user_name") or "-"
+    referer, agent = request.headers.get("Referer", "-"), request.headers.get("User-Agent", "-")
+    version = f"HTTP/{request.version.major}.{request.version.minor}"
+    return (
+        f"{request.remote or '-'} - {user} [{when}] {request.method} {redact(request.path_qs)} {version} "
+        f"{response.status} {size} {referer} {agent} {request_id(request)} {took_s:.6f}"
+    )

@@ -1,0 +1,208 @@
+"""``/query``: InfluxQL in, JSON or CSV out, in one document or in chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from dsdbd.cluster.reads import Cancellation
+from dsdbd.cluster.statements import StatementContext, execute
+from dsdbd.errors import DSDBError, RequestError
+from dsdbd.influxql import parse
+from dsdbd.logs import redact
+from dsdbd.query import StatementResult, chunk_results, encode_results_csv, encode_results_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+
+    from dsdbd.cluster.membership import Membership
+    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.reads import ReadPath
+    from dsdbd.cluster.writes import WritePath
+    from dsdbd.http.auth import Authenticator
+    from dsdbd.influxql import ast
+
+log = structlog.get_logger("query")
+_DEFAULT_CHUNK_ROWS = 10_000
+_PIECE_BYTES = 1 << 18
+_INLINE_ROWS = 500
+"""Answers up to this size are encoded on the event loop, where that takes less than handing them to a thread."""
+_INLINE_CHARS = 2000
+"""Statements up to this length are parsed on the event loop, in a millisecond or two."""
+_BARRIER_TIMEOUT_S = 5.0
+
+
+class QueryHandler:
+    """Serves ``GET`` and ``POST /query``."""
+
+    def __init__(
+        self, node: Node, reads: ReadPath, writes: WritePath, membership: Membership, auth: Authenticator
+    ) -> None:
+        self._node = node
+        self._reads = reads
+        self._writes = writes
+        self._membership = membership
+        self._auth = auth
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Run the statements in order; the first error stops the rest, as in InfluxDB 1.x."""
+        form = await _parameters(request)
+        user = await self._auth.user_of(request, form)
+        text = form.get("q", "").strip()
+        if not text:
+            raise RequestError('missing required parameter "q"')
+        bound = _bound(form.get("params", ""))
+        if len(text) <= _INLINE_CHARS:
+            statements = parse(text, bound)
+        else:
+            statements = await asyncio.to_thread(parse, text, bound)
+        if self._node.config.data.query_log_enabled:
+            log.info("statement", text=redact(text), database=form.get("db", ""))
+        for statement in statements:
+            self._auth.authorize(user, statement, form.get("db", ""))
+        if form.get("consistency") == "linearizable":
+            await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+        cancelled = Cancellation()
+        context = StatementContext(
+            self._node,
+            self._reads,
+            self._writes,
+            self._membership,
+            form.get("db", ""),
+            form.get("rp", ""),
+            self._node.clock.now_ns(),
+            cancelled,
+            user,
+        )
+        try:
+            if _is_chunked(form):
+                return await self._stream(request, form, statements, context)
+            return await self._answer(request, form, [result async for result in _run(statements, context)])
+        except asyncio.CancelledError:
+            cancelled.cancel()
+            raise
+
+    async def _answer(
+        self, request: web.Request, form: Mapping[str, str], results: list[StatementResult]
+    ) -> web.StreamResponse:
+        content_type, pieces = _encode(request, form, results)
+        rows = sum(len(series) for result in results for series in result.series)
+        if rows <= _INLINE_ROWS:
+            return web.Response(body=b"".join(pieces), content_type=content_type)
+        response = _streamed(content_type)
+        await response.prepare(request)
+        await _send(response, pieces)
+        await response.write_eof()
+        return response
+
+    async def _stream(
+        self,
+        request: web.Request,
+        form: Mapping[str, str],
+        statements: tuple[ast.Statement, ...],
+        context: StatementContext,
+    ) -> web.StreamResponse:
+        size = form.get("chunk_size", "")
+        rows = int(size) if size.isdigit() and int(size) > 0 else _DEFAULT_CHUNK_ROWS
+        response: web.StreamResponse | None = None
+        async for result in _run(statements, context):
+            for chunk in chunk_results([result], rows):
+                content_type, pieces = _encode(request, form, [chunk])
+                if response is None:
+                    response = _streamed(content_type)
+                    await response.prepare(request)
+                await _send(response, pieces)
+        assert response is not None
+        await response.write_eof()
+        return response
+
+
+async def _run(statements: tuple[ast.Statement, ...], context: StatementContext) -> AsyncIterator[StatementResult]:
+    failed = False
+    for number, statement in enumerate(statements):
+        if failed:
+            yield StatementResult(number, error="not executed")
+            continue
+        try:
+            series = await execute(statement, context)
+            yield StatementResult(number, series=await _collected(series))
+        except DSDBError as error:
+            if len(statements) == 1 and error.http_status >= 500:
+                # Nothing else was asked: a load balancer or client sees the failure in the status, too.
+                raise
+            failed = True
+            yield StatementResult(number, error=error.message)
+
+
+async def _collected(series: Iterator[Any]) -> list[Any]:
+    """All rows, as columns: an error while they are made must come before the first byte of the answer."""
+    return await asyncio.to_thread(list, series) if not hasattr(series, "__length_hint__") else list(series)
+
+
+def _encode(
+    request: web.Request, form: Mapping[str, str], results: Iterable[StatementResult]
+) -> tuple[str, Iterator[bytes]]:
+    epoch = form.get("epoch") or None
+    accept = request.headers.get("Accept", "")
+    if "application/csv" in accept or "text/csv" in accept:
+        return "text/csv", encode_results_csv(results, epoch=epoch)
+    return "application/json", encode_results_json(results, pretty=form.get("pretty") == "true", epoch=epoch)
+
+
+def _streamed(content_type: str) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = content_type
+    response.enable_chunked_encoding()
+    return response
+
+
+async def _send(response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
+    """Encode in a worker thread and send, a few hundred kilobytes at a time."""
+    while block := await asyncio.to_thread(_take, pieces):
+        await response.write(block)
+
+
+def _take(pieces: Iterator[bytes]) -> bytes:
+    block = bytearray()
+    for piece in pieces:
+        block += piece
+        if len(block) >= _PIECE_BYTES:
+            break
+    return bytes(block)
+
+
+async def _parameters(request: web.Request) -> dict[str, str]:
+    """Parameters of URL and form together; the form wins, as in Go's ``FormValue``."""
+    found = dict(request.query)
+    if request.method == "POST":
+        content_type = request.content_type
+        if content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            try:
+                posted = await request.post()
+            except ValueError as error:
+                raise RequestError(f"the form cannot be read: {error}") from error
+            for key, value in posted.items():
+                if isinstance(value, web.FileField):
+                    found[key] = value.file.read().decode(errors="replace")
+                else:
+                    found[key] = value if isinstance(value, str) else bytes(value).decode(errors="replace")
+    return found
+
+
+def _bound(text: str) -> dict[str, object]:
+    if not text:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise RequestError(f"error parsing query parameters: {error}") from error
+
+
+def _is_chunked(form: Mapping[str, str]) -> bool:
+    """``chunked=true``, or a positive ``chunk_size`` alone, as the DSDB guide has it."""
+    size = form.get("chunk_size", "")
+    return form.get("chunked") == "true" or (size.isdigit() and int(size) > 0)

@@ -1,0 +1,64 @@
+"""Answers as InfluxDB 1.x shapes them: JSON error bodies, version headers, request ids."""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+from aiohttp import web
+
+from dsdbd.cluster.peers import ErrorBody
+from dsdbd.errors import DSDBError, Unauthenticated, Unavailable
+from dsdbd.version import VERSION
+
+JSON = "application/json"
+_CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
+_CORS_HEADERS = (
+    "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
+)
+_MAX_HEADER_CHARS = 1024
+
+
+def error_response(error: DSDBError) -> web.Response:
+    """The error as status, JSON body and header; a 503 says when to try again, a 401 asks for credentials."""
+    body = msgspec.json.encode(ErrorBody(error.message, error.code)) + b"\n"
+    response = web.Response(status=error.http_status, body=body, content_type=JSON)
+    response.headers["X-Influxdb-Error"] = _header_text(error.message)
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = 'Basic realm="DSDB"'
+    return response
+
+
+def json_response(value: object, *, status: int = 200) -> web.Response:
+    """A JSON document with a newline at its end."""
+    return web.Response(status=status, body=msgspec.json.encode(value) + b"\n", content_type=JSON)
+
+
+async def add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Version, request id and CORS headers of every answer, added just before it is sent."""
+    headers = response.headers
+    headers["Request-Id"] = headers["X-Request-Id"] = _header_text(request_id(request))
+    headers["X-Influxdb-Build"] = "DSDB"
+    headers["X-Influxdb-Version"] = headers["X-DSDB-Version"] = VERSION
+    origin = request.headers.get("Origin")
+    if origin:
+        headers["Access-Control-Allow-Origin"] = _header_text(origin)
+        headers["Access-Control-Allow-Methods"] = _CORS_METHODS
+        headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
+        headers["Access-Control-Expose-Headers"] = "Date, X-InfluxDB-Version, X-InfluxDB-Build"
+
+
+def request_id(request: web.Request) -> str:
+    """The caller's id of the request, or one made for it."""
+    known: str | None = request.get("request_id")
+    if known is None:
+        known = request.headers.get("X-Request-Id") or request.headers.get("Request-Id") or str(uuid.uuid1())
+        request["request_id"] = known
+    return known
+
+
+def _header_text(text: str) -> str:
+    """Text that may stand in a header: one line, printable ASCII, bounded."""
+    return "".join(char if " " <= char < "\x7f" else " " for char in text)[:_MAX_HEADER_CHARS]
