@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdb_cli.jsontext import Number, decode_documents, encode
@@ -19,6 +19,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from([None, "    "]))
 def test_what_is_decoded_is_encoded_with_the_same_meaning_and_the_same_numbers(value: Any, indent: str | None) -> None:
     (document,) = decode_documents(json.dumps(value))
@@ -27,6 +28,7 @@ def test_what_is_decoded_is_encoded_with_the_same_meaning_and_the_same_numbers(v
     assert decode_documents(text) == [document]
 
 
+@settings(deadline=None)
 @given(st.lists(JSON.filter(lambda value: isinstance(value, dict)), max_size=4))
 def test_documents_in_a_row_are_all_read(values: list[Any]) -> None:
     for separator in ("\n", "", " \r\n"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdb_cli.completion import MAX_NAMES, Names, complete
@@ -41,6 +41,7 @@ def test_candidates(text: str, candidates: tuple[str, ...], replaces: int) -> No
     assert (found.candidates, found.replaces) == (candidates, replaces)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_every_text_has_an_answer_that_fits_it(text: str) -> None:
     found = complete(text, NAMES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdb_cli import importing
@@ -59,6 +59,7 @@ def test_a_point_without_a_database_names_the_line_and_the_way_out() -> None:
         read(b"# DDL\n# DML\nm v=1\n")
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 12_345), st.integers(1, 6000))
 def test_batches_are_full_and_lose_nothing(lines: int, batch_lines: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

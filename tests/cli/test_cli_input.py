@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdb_cli.client import Credentials, split_address
@@ -208,11 +208,13 @@ def test_commands(line: str, command: object) -> None:
     assert parse_command(line) == command
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, alphabet=st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
 def test_a_quoted_identifier_reads_back(name: str) -> None:
     assert parse_identifier(quote_identifier(name) + ".x") == (name, ".x")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_line_is_beyond_the_parser(line: str) -> None:
     assert isinstance(parse_command(line), Simple | Assign | Auth | Use | Insert | Query)
@@ -244,6 +246,7 @@ def test_lines_are_grouped_into_statements(text: str, groups: list[str]) -> None
     assert list(group_lines(text.splitlines())) == groups
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="ab '\"(;", max_size=8)))
 def test_no_line_is_lost(lines: list[str]) -> None:
     kept = [line.strip() for line in lines if line.strip()]

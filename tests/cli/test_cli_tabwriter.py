@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdb_cli.tabwriter import align
@@ -43,11 +43,13 @@ def by_the_rule(lines: list[list[str]]) -> list[str]:
     return out
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_equals_the_recursive_rule(lines: list[list[str]]) -> None:
     assert align(lines) == by_the_rule(lines)
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(FULL_CELL, min_size=n, max_size=n), min_size=1, max_size=9))
 )
