@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,14 +105,33 @@ def write_segment(path: Path, measurement: str, series: Sequence[Series], rows: 
     schema.append(_column_schema(_VERSION, arrays[-1].type, "version", ""))
     bounds = row_group_bounds(starts, len(rows))
     ranges = [(int(rows.time_ns[a:b].min()), int(rows.time_ns[a:b].max())) for a, b in itertools.pairwise(bounds)]
-    about = {"format": _FORMAT, "measurement": measurement, "row_group_times": ranges}
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(schema, metadata={_METADATA_KEY: json.dumps(about).encode()}))
+    columns = [
+        [column.name, *(column.metadata[key].decode() for key in (b"dsdb.role", b"dsdb.key"))] for column in schema
+    ]
+    about = _encode_about(measurement, columns, ranges)
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(schema, metadata={_METADATA_KEY: about}))
     texts = [field_columns[key] for key, column in rows.fields.items() if column.type is FieldType.STRING]
     encodings = {_TIME: "DELTA_BINARY_PACKED", _VERSION: "DELTA_BINARY_PACKED"}
     for key, column in rows.fields.items():
         if column.type is not FieldType.STRING:
             encodings[field_columns[key]] = _ENCODINGS[column.type]
     fsio.write_atomic(path, _encode(table, bounds, [*tag_columns.values(), *texts], encodings))
+
+
+def _encode_about(measurement: str, columns: list[list[str]], row_group_times: list[tuple[int, int]]) -> bytes:
+    """What the reader relies on, with a checksum: Parquet checks its pages, but not its footer."""
+    content = {"format": _FORMAT, "measurement": measurement, "columns": columns, "row_group_times": row_group_times}
+    return json.dumps({"about": content, "crc32": zlib.crc32(json.dumps(content).encode())}).encode()
+
+
+def _decode_about(path: Path, encoded: bytes) -> dict[str, Any]:
+    wrapped = json.loads(encoded)
+    content: dict[str, Any] = wrapped["about"]
+    if zlib.crc32(json.dumps(content).encode()) != wrapped["crc32"]:
+        raise CorruptData(f"segment {path} cannot be read: its footer fails its check")
+    if content["format"] != _FORMAT:
+        raise CorruptData(f"segment {path} has format {content['format']}; this version reads {_FORMAT}")
+    return content
 
 
 def _column_schema(name: str, arrow_type: Any, role: str, key: str) -> Any:
@@ -152,7 +172,7 @@ def _reading(path: Path, work: Callable[[], _T]) -> _T:
     """Run a read; whatever Arrow says about malformed bytes becomes CorruptData, real I/O errors stay OSError."""
     try:
         return work()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, KeyError, ValueError) as error:
+    except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise CorruptData(f"segment {path} cannot be read: {error}") from error
     except OSError as error:
         if error.errno is not None:
@@ -183,9 +203,7 @@ class Segment:
             self._metadata = file.metadata
             schema = file.schema_arrow
         self.size_bytes = self.path.stat().st_size
-        about = json.loads(schema.metadata[_METADATA_KEY])
-        if about["format"] != _FORMAT:
-            raise CorruptData(f"segment {self.path} has format {about['format']}; this version reads {_FORMAT}")
+        about = _decode_about(self.path, schema.metadata[_METADATA_KEY])
         self.measurement = str(about["measurement"])
         self._group_times = np.array(about["row_group_times"], dtype=np.int64).reshape(-1, 2)
         sizes = [self._metadata.row_group(at).num_rows for at in range(self._metadata.num_row_groups)]
@@ -196,13 +214,12 @@ class Segment:
         self.tags: dict[str, str] = {}
         self._field_columns: dict[str, str] = {}
         self.fields: dict[str, FieldType] = {}
-        for column in schema:
-            role, key = column.metadata[b"dsdb.role"], column.metadata[b"dsdb.key"].decode()
-            if role == b"tag":
-                self.tags[key] = column.name
-            elif role == b"field":
-                self._field_columns[key] = column.name
-                self.fields[key] = Column.from_arrow(pa.array([], column.type)).type
+        for name, role, key in about["columns"]:
+            if role == "tag":
+                self.tags[key] = name
+            elif role == "field":
+                self._field_columns[key] = name
+                self.fields[key] = Column.from_arrow(pa.array([], schema.field(name).type)).type
 
     @property
     def memory_bytes(self) -> int:

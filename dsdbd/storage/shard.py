@@ -214,13 +214,13 @@ class Shard:
         not hold is left out of the result. ``series`` of the result are in key order and each has a row. None when
         no row matches. A scan sees every write that was acknowledged before it began.
         """
-        while True:
+        while not self.dropped:
             self._number_series(measurement)
             with self._lock:
                 known = self._measurements.get(measurement)
-                if known is None or any(segment.run_series is None for segment in known.segments):
-                    if known is None or self.dropped:
-                        return None
+                if known is None:
+                    return None
+                if any(segment.run_series is None for segment in known.segments):
                     continue
                 order = known.index.in_key_order(known.index.select(predicate))
                 types = {name: known.types[name] for name in fields if name in known.types}
@@ -245,6 +245,7 @@ class Shard:
             finally:
                 self._unpin(segments)
             return _as_points(measurement, rows, [all_series[number] for number in order.tolist()], bool(fields))
+        return None
 
     def _collect(
         self,

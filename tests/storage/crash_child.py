@@ -1,0 +1,72 @@
+"""A process that writes through a Store until it is killed; it prints the number of every acknowledged batch.
+
+Arguments: directory, first number, crash point or ``none``. A crash point is ``call:when:count``: the process kills
+itself with SIGKILL before or after the count-th call of a file operation, as a power cut of the process would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dsdbd import fsio
+from tests.storage.storage_model import open_store, put
+
+ROWS = 20
+
+
+def rows_of(number: int) -> list:
+    return [(f"h{number % 5}", number * ROWS + row, {"i": number, "s": f"row {row}"}) for row in range(ROWS)]
+
+
+def die_at(owner: Any, name: str, when: str, count: int) -> None:
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        if calls == count and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+OWNERS: dict[str, Any] = {
+    "pwrite": os,
+    "fdatasync": os,
+    "fsync": os,
+    "rename": Path,
+    "unlink": Path,
+    "mkdir": Path,
+    "fsync_dir": fsio,
+}
+
+
+def main() -> None:
+    home, first, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    if point != "none":
+        name, when, count = point.split(":")
+        die_at(OWNERS[name], name, when, int(count))
+    store = open_store(home, wal_segment_bytes=8_000, merge_files=2, head_max_bytes=1 << 20)
+    for number in range(first, first + 400):
+        put(store, number, rows_of(number))
+        os.write(1, b"%d\n" % number)
+        if number % 7 == 6:
+            store.flush()
+            shard = store.shard(1)
+            assert shard is not None
+            shard.merge()
+    store.close()
+
+
+if __name__ == "__main__":
+    main()
