@@ -185,16 +185,15 @@ def _percentile(table: Table, percent: float) -> Table:
 
 
 def _stddev(table: Table, _: float) -> Table:
-    """Standard deviation of a sample (n - 1); null for a single point. Two passes, so that it is stable."""
+    """Standard deviation of a sample (n - 1), in two passes; not a number, and so null, for a single point."""
     starts = table.starts()
     lengths = run_lengths(starts, len(table))
     values = table.columns["value"].values.astype(np.float64)
     mean = np.add.reduceat(values, starts) / lengths
     squares = np.add.reduceat((values - np.repeat(mean, lengths)) ** 2, starts)
-    several = lengths > 1
-    result = np.sqrt(squares / np.maximum(lengths - 1, 1))
-    column = Column(FieldType.FLOAT, result, None if bool(several.all()) else several)
-    return table.take(starts).with_columns({"value": column})
+    with np.errstate(invalid="ignore"):
+        result = np.sqrt(squares / (lengths - 1))
+    return table.take(starts).with_columns({"value": Column(FieldType.FLOAT, result)})
 
 
 def _distinct_rows(table: Table) -> Table:

@@ -46,6 +46,13 @@ def fill_buckets(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     return Table(table.groups, table.members, group, bucket, bucket, member, columns)
 
 
+def carry_forward(column: Column, group: Int32s) -> Column:
+    """The column with each missing value replaced by the last one before it in its group, if there is one."""
+    if column.valid is None:
+        return column
+    return take_or_missing(column, _last_known(np.where(column.valid, np.arange(len(column)), -1), group))
+
+
 def _filled(plan: SelectPlan, call: CallPlan, value: Column, source: Int64s, group: Int32s, bucket: Int64s) -> Column:
     column = take_or_missing(value, source)
     if plan.fill == "null":

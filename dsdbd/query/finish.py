@@ -12,7 +12,7 @@ from dsdbd.model.types import FieldType
 from dsdbd.query import aggregates
 from dsdbd.query.columns import fill_missing, take_or_missing
 from dsdbd.query.evaluate import evaluate, to_column
-from dsdbd.query.fill import fill_buckets
+from dsdbd.query.fill import carry_forward, fill_buckets
 from dsdbd.query.plan_types import CallPlan, FieldLeaf, SelectPlan, Slot, TagLeaf
 from dsdbd.query.rows import SeriesRows
 from dsdbd.query.run import Partial
@@ -128,6 +128,8 @@ def _emit(plan: SelectPlan, rows: Table, calls: dict[int, Column]) -> Iterator[S
             return None
         if column is not None and plan.fill == "number" and plan.fill_value is not None:
             return fill_missing(column, plan.fill_value)
+        if column is not None and plan.fill == "previous":
+            return carry_forward(column, rows.group)
         return column
 
     data = [without_nan(to_column(evaluate(column.expr, lookup), len(rows))) for column in plan.columns]

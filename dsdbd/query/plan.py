@@ -325,6 +325,7 @@ def _checked(call: CallPlan) -> CallPlan:
     else:
         allowed = INPUT_TYPES[name]
     if kind not in allowed:
+        name = name.removeprefix("non_negative_").replace("cumulative_", "cumulative ").replace("moving_", "moving ")
         raise RequestError(f"unsupported {name} iterator type: *query.{kind.value}InterruptIterator")
     return call
 

@@ -120,7 +120,7 @@ def _check_expr(expr: ast.Expr, found: _Found) -> None:
         case ast.ParenExpr(inner):
             _check_expr(inner, found)
         case ast.BinaryExpr(_, lhs, rhs):
-            refuse_wildcards(expr, expr)
+            refuse_wildcards(expr)
             _check_expr(lhs, found)
             _check_expr(rhs, found)
         case ast.Distinct():

@@ -9,7 +9,7 @@ import re2
 
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
-from dsdbd.influxql.format import column_name, to_text
+from dsdbd.influxql.format import column_name
 from dsdbd.model.types import FieldType
 from dsdbd.query.schema import MeasurementSchema
 
@@ -119,18 +119,15 @@ def column_names(fields: Iterable[ast.Field]) -> list[str]:
     return names
 
 
-def refuse_wildcards(expr: ast.Expr, whole: ast.Expr) -> None:
+def refuse_wildcards(expr: ast.Expr) -> None:
     """Raise RequestError for a wildcard or pattern inside arithmetic."""
     match expr:
         case ast.Wildcard():
-            raise RequestError(f"unsupported expression with wildcard: {to_text(whole)}")
+            raise RequestError("unable to use wildcard in a binary expression")
         case ast.RegexLiteral():
-            raise RequestError(f"unsupported expression with regex field: {to_text(whole)}")
+            raise RequestError("unable to use regex in a binary expression")
         case ast.ParenExpr(inner):
-            refuse_wildcards(inner, whole)
+            refuse_wildcards(inner)
         case ast.BinaryExpr(_, lhs, rhs):
-            refuse_wildcards(lhs, whole)
-            refuse_wildcards(rhs, whole)
-        case ast.Call(_, args):
-            for arg in args:
-                refuse_wildcards(arg, whole)
+            refuse_wildcards(lhs)
+            refuse_wildcards(rhs)

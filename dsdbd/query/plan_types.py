@@ -107,8 +107,7 @@ class CallPlan(msgspec.Struct, array_like=True, frozen=True):
         """Buckets before the time range that transformations of an aggregate need for their first value."""
         if self.function == "raw":
             return 0
-        lead = {"cumulative_sum": 0}
-        return sum(t.arg - 1 if t.name == "moving_average" else lead.get(t.name, 1) for t in self.transforms)
+        return sum(transform.name != "cumulative_sum" for transform in self.transforms)
 
 
 class MeasurementPlan(msgspec.Struct, array_like=True, frozen=True):

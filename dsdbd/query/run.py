@@ -133,7 +133,7 @@ def _fold(plan: SelectPlan, position: int, tables: list[Table]) -> Table | None:
 
 def _first_rows(plan: SelectPlan, table: Table) -> Table:
     """Of every group the rows that LIMIT and OFFSET can let through, so that the rest need not travel."""
-    if not plan.limit or plan.fill == "previous":
+    if not plan.limit:
         return table
     keep = plan.limit + plan.offset
     starts = run_starts(table.group)

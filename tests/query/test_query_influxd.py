@@ -23,7 +23,7 @@ RANDOM_STATEMENTS = [
     for fields in (
         "mean(load), count(jobs), max(load), first(state)",
         "median(load), stddev(load), percentile(jobs, 75), spread(load)",
-        "sum(load), min(jobs), last(ok), mode(state)",
+        "sum(load), min(jobs), last(ok), mean(jobs)",
     )
     for rest in (
         "",
