@@ -17,10 +17,11 @@ import pysyncobj.transport
 import pytest
 
 import dsdbd.meta.raft.core as core_module
+import dsdbd.meta.raft.view as view_module
 from dsdbd.meta.raft import RaftTimings, codec, library
 from dsdbd.meta.raft.core import RaftCore
 from dsdbd.meta.raft.journal import Journal
-from dsdbd.meta.raft.messages import check_message
+from dsdbd.meta.raft.messages import check_message, drop_known_entries
 from dsdbd.meta.raft.snapshot import SnapshotStore
 
 DIGESTS = {
@@ -47,7 +48,8 @@ def test_every_overridden_method_exists():
 
 
 def test_every_private_name_used_exists():
-    used = set(re.findall(r"_SyncObj(__\w+)", Path(core_module.__file__).read_text()))
+    texts = [Path(module.__file__).read_text() for module in (core_module, view_module)]
+    used = set(re.findall(r"_SyncObj(__\w+)", "".join(texts)))
     source = Path(pysyncobj.syncobj.__file__).read_text()
     assert len(used) > 15
     assert [name for name in used if not re.search(rf"self\.{name}\b|def {name}\b", source)] == []
@@ -117,3 +119,27 @@ def test_timings_that_allow_two_leaders_are_refused(timings):
         timings.validate()
     RaftTimings().validate()
     library.make_configuration(RaftTimings(), compact_entries=10, chunk_bytes=1).validate()
+
+
+def append(previous: int, previous_term: int, *terms: int) -> dict:
+    entries = [[b"\x00x", previous + offset, term] for offset, term in enumerate(terms, 1)]
+    return {"prevLogIdx": previous, "prevLogTerm": previous_term, "entries": entries}
+
+
+@pytest.mark.parametrize(
+    ("message", "left", "goes_on"),
+    [
+        (append(3, 1, 2, 2), (3, 1, [4, 5]), False),  # all new
+        (append(1, 1, 1, 1, 2), (3, 1, [4]), False),  # overlap, then new
+        (append(1, 1, 1, 1), (3, 1, []), False),  # a repetition up to the end
+        (append(1, 1, 1), (2, 1, []), True),  # a repetition; what is behind stays
+        (append(1, 1), (1, 1, []), True),  # an old heartbeat
+        (append(1, 1, 1, 2), (2, 1, [3]), False),  # a conflict: what is behind must go
+        (append(2, 7, 2), (2, 7, [3]), False),  # another previous entry: the library refuses it
+        (append(9, 1, 1), (9, 1, [10]), False),  # beyond the log: the library refuses it
+    ],
+)
+def test_only_conflicting_entries_are_replaced(message, left, goes_on):
+    log = {1: 1, 2: 1, 3: 1}
+    assert drop_known_entries(message, log.get) is goes_on
+    assert (message["prevLogIdx"], message["prevLogTerm"], [entry[1] for entry in message["entries"]]) == left

@@ -7,7 +7,7 @@ from typing import Any
 
 from dsdbd.meta.raft import codec
 from dsdbd.meta.raft.peers import PeerTransport
-from tests.sim.simulator import Simulator
+from tests.sim.simulator import Crashed, Simulator
 
 DEAD_AFTER_S = 5.0
 
@@ -59,6 +59,7 @@ class Network:
         self.links: set[SimLink] = set()
         self.cut: dict[tuple[str, str], list[Callable[[], None]]] = {}
         self.spike_s = 0.0
+        self.after_delivery: Callable[[str], None] = lambda _address: None
 
     def alive(self, transport: PeerTransport) -> bool:
         return self.find(transport.self_address) is transport
@@ -95,6 +96,9 @@ class Network:
             link.transport.received(link, codec.decode(data))
         except ValueError:
             link.close()
+        except Crashed:
+            pass
+        self.after_delivery(link.transport.self_address)
 
     def tell_other_end(self, link: SimLink) -> None:
         other = link.other

@@ -14,6 +14,7 @@ from dsdbd.meta.raft.faults import RaftStopped
 from dsdbd.meta.raft.journal import Journal
 from dsdbd.meta.raft.library import LEADER
 from dsdbd.meta.raft.peers import PeerTransport
+from tests.sim.simulator import Crashed
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -22,7 +23,22 @@ TICK_S = 0.05
 DIAL_S = 0.5
 
 
-class UnsyncedJournal(Journal):
+class MortalJournal(Journal):
+    """A journal whose process can be killed between any two records."""
+
+    appends_to_live: int | None = None
+    dead = False
+
+    def _append(self, kind, payload) -> None:
+        if self.appends_to_live is not None:
+            self.appends_to_live -= 1
+            if self.appends_to_live < 0:
+                self.dead = True
+                raise Crashed
+        super()._append(kind, payload)
+
+
+class UnsyncedJournal(MortalJournal):
     """The negative control: it promises what is not durable."""
 
     def __init__(self, *args, **options) -> None:
@@ -60,7 +76,7 @@ class SimNode:
         self.directory.mkdir(exist_ok=True)
         self.machine = CountingMachine(world, address)
         self.transport = PeerTransport(address)
-        kind = Journal if world.barrier else UnsyncedJournal
+        kind = MortalJournal if world.barrier else UnsyncedJournal
         self.journal = kind(self.directory / "raft.journal", first_members=bootstrap, sync_file=lambda _fd: None)
         self.core = RaftCore(
             address,
@@ -110,10 +126,20 @@ class SimNode:
         try:
             self.core.doTick(0)
         except RaftStopped:
+            if self.journal.dead:
+                self.world.died(self)
+                return
             self.world.report(f"FATAL {self.core.fatal}")
             return
+        except Crashed:
+            pass
         except Exception as error:
-            self.world.exception(error)
+            if not self.journal.dead:
+                self.world.exception(error)
+        if self.journal.dead:
+            # The library catches everything while it loads a snapshot; dead is dead.
+            self.world.died(self)
+            return
         if before != (self.core.raftLastApplied, self.core.raftCommitIndex, self.journal.last):
             self.kick()
 

@@ -9,6 +9,10 @@ from collections.abc import Callable
 import pysyncobj.syncobj as _syncobj
 
 
+class Crashed(BaseException):
+    """The process died between two writes of one event."""
+
+
 class Simulator:
     """Events in order of virtual time; equal times in order of scheduling."""
 

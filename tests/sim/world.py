@@ -14,7 +14,7 @@ from tests.sim.network import Network
 from tests.sim.node import SimNode
 from tests.sim.simulator import Simulator
 
-FAULTS = ("partition", "crash", "power", "all", "spike", "member", "transfer", "compact")
+FAULTS = ("partition", "crash", "inside", "power", "all", "spike", "member", "transfer", "compact")
 CALM_S = 13.0
 """No fault is left at the end: recovery is judged as well as safety."""
 
@@ -52,6 +52,7 @@ class World:
         self.outcome = Outcome(seed)
         self.nodes: dict[str, SimNode] = {}
         self.network = Network(self.sim, self._transport_of)
+        self.network.after_delivery = self._bury
         self.addresses = [f"10.0.0.{number}:1" for number in range(1, node_count + 1)]
         self.outside: set[str] = set()
         self.acked: set[str] = set()
@@ -62,7 +63,7 @@ class World:
 
     def _transport_of(self, address: str) -> PeerTransport | None:
         node = self.nodes.get(address)
-        return node.transport if node is not None and node.core.fatal is None else None
+        return node.transport if node is not None and node.core.fatal is None and not node.journal.dead else None
 
     # --- what nodes report
 
@@ -82,6 +83,16 @@ class World:
         self.outcome.elections += 1
         if self.leader_of_term.setdefault(term, address) != address:
             self.report(f"TWO LEADERS in term {term}")
+
+    def _bury(self, address: str) -> None:
+        node = self.nodes.get(address)
+        if node is not None and node.journal.dead:
+            self.died(node)
+
+    def died(self, node: SimNode) -> None:
+        """A process ended in the middle of an event."""
+        if node.alive:
+            self._crash(node.address, power_cut=self.sim.random.random() < 0.3)
 
     # --- one run
 
@@ -154,6 +165,10 @@ class World:
                 self._partition()
             case "crash":
                 self._crash_one(power_cut=False)
+            case "inside":
+                node = self._any_node()
+                if node is not None:
+                    node.journal.appends_to_live = rnd.randint(0, 6)
             case "power":
                 self._crash_one(power_cut=True)
             case "all":

@@ -13,36 +13,31 @@ from typing import Any, Final, NoReturn
 
 from dsdbd.errors import CorruptData, DSDBError
 from dsdbd.meta.raft import library
-from dsdbd.meta.raft.api import RaftTimings, Role, StateMachine
+from dsdbd.meta.raft.api import RaftTimings, StateMachine
 from dsdbd.meta.raft.faults import DISK_FULL, ApplyFailed, RaftStopped, is_disk_full, storage_error
 from dsdbd.meta.raft.journal import Journal
 from dsdbd.meta.raft.library import ENTRY_COMMAND, ENTRY_MEMBERSHIP, FAIL_REASON, LEADER, Node, TCPNode, monotonic_s
-from dsdbd.meta.raft.membership import Change, encode_change, members_before, parse_change, recover
-from dsdbd.meta.raft.messages import Message
+from dsdbd.meta.raft.membership import Change, encode_change, parse_change, recover
+from dsdbd.meta.raft.messages import Message, drop_known_entries
 from dsdbd.meta.raft.prevote import PreVote, Step
 from dsdbd.meta.raft.records import count_payload
 from dsdbd.meta.raft.snapshot import SnapshotHeader, SnapshotStore
+from dsdbd.meta.raft.view import LONG_AGO_S, CoreView
 
 log = logging.getLogger(__name__)
 
 COMPACT_ENTRIES: Final = 5000
 CHUNK_BYTES: Final = 1 << 20
 ROOM_CHECK_PERIOD_S: Final = 1.0
-_LONG_AGO: Final = -1e9
 
 Callback = Callable[[Any, int], None]
 
 
-class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
+class RaftCore(CoreView):
     """One node. ``transport`` is a peers.PeerTransport, or the simulation's; ``has_room`` tells whether the disk has.
 
     Raises CorruptData or OSError when journal and snapshot cannot be brought together.
     """
-
-    _SyncObj__raftLeader: Any
-    _SyncObj__raftElectionDeadline: float
-    _SyncObj__raftCommitIndex: int
-    _SyncObj__newAppendEntriesTime: float
 
     def __init__(
         self,
@@ -64,10 +59,10 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         self.fatal: DSDBError | None = None
         self.on_role: Callable[[int, int], None] | None = None
         self._network: Any = transport
-        self._has_room, self._room, self._room_checked_s = has_room, True, _LONG_AGO
+        self._has_room, self._room, self._room_checked_s = has_room, True, LONG_AGO_S
         self._ack_snapshot: int | None = None
         self._sent_mark: tuple[int, int] | None = None
-        self._leader_contact_s = _LONG_AGO
+        self._leader_contact_s = LONG_AGO_S
         self._prevote = PreVote(self_address, timings.election_timeout_s)
         self._told_removed = False
         self._load_complete = False
@@ -95,56 +90,6 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         if recovery.members == {self_address}:
             # Nobody to wait for: a single node leads at once.
             self._SyncObj__raftElectionDeadline = 0
-
-    # --- what the rest of the room reads
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this node believes that it leads."""
-        return bool(self._SyncObj__raftState == LEADER)
-
-    @property
-    def role(self) -> Role:
-        """The node's role."""
-        if not self.is_voter:
-            return "learner"
-        return ("follower", "candidate", "leader")[self._SyncObj__raftState]
-
-    @property
-    def leader(self) -> str | None:
-        """Address of the leader, as far as this node knows."""
-        node = self._SyncObj__raftLeader
-        return None if node is None else str(node.id)
-
-    @property
-    def removed(self) -> bool:
-        """The cluster's committed configuration lacks this node although it once had it."""
-        if self.is_voter:
-            return self._told_removed
-        return self._told_removed or (self._removal_index is not None and self._removal_index <= self.raftCommitIndex)
-
-    @property
-    def has_quorum(self) -> bool:
-        """Whether this node leads and a majority answers, or follows a leader that speaks."""
-        if self.is_leader:
-            return self._majority_answers(self.timings.election_timeout_s)
-        return self._SyncObj__raftLeader is not None and self._leader_alive()
-
-    def match_index(self, node: Node) -> int | None:
-        """Highest log index that ``node`` is known to hold; None unless this node leads."""
-        return self._SyncObj__raftMatchIndex.get(node) if self.is_leader else None
-
-    def progress(self, node: Node) -> tuple[object, ...]:
-        """Return what changes when a message of ``node`` gives the next tick something to do."""
-        return self.journal.last, self._SyncObj__raftCommitIndex, self._SyncObj__raftMatchIndex.get(node), self.fatal
-
-    def voters_at(self, index: int) -> tuple[str, ...]:
-        """Return the voters after the entry ``index`` took effect; later entries must still be in the log."""
-        return tuple(sorted(members_before(self.voters, self.journal.after(index))))
-
-    def _publish_voters(self) -> None:
-        addresses = [node.id for node in self._SyncObj__otherNodes]
-        self.voters = tuple(sorted([*addresses, self.self_address] if self.is_voter else addresses))
 
     # --- commands
 
@@ -316,22 +261,10 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         if self.is_leader or self._SyncObj__raftLeader != node:
             return
         self._lose_leader()
-        self._leader_contact_s = _LONG_AGO
+        self._leader_contact_s = LONG_AGO_S
         spread_s = self._SyncObj__generateRaftTimeout() - self.timings.election_timeout_s
         soon_s = monotonic_s() + 0.05 * self.timings.election_timeout_s + 0.45 * spread_s
         self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, soon_s)
-
-    def _majority_answers(self, window_s: float) -> bool:
-        now_s, last_s = monotonic_s(), self._SyncObj__lastResponseTime
-        others = [voter for voter in self.voters if voter != self.self_address]
-        answering = sum(1 for voter in others if last_s.get(TCPNode(voter), _LONG_AGO) > now_s - window_s)
-        return 2 * (1 + answering) > 1 + len(others)
-
-    def _leader_alive(self) -> bool:
-        window_s = self.timings.election_timeout_s
-        if self.is_leader:
-            return self._majority_answers(window_s)
-        return monotonic_s() - self._leader_contact_s < window_s
 
     def _step_down(self, term: int) -> None:
         log.info("%s saw the newer term %d and steps down", self.self_address, term)
@@ -399,7 +332,9 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
                 if message["rt"] > self.raftCurrentTerm:
                     self._step_down(message["rt"])
                     return False
-                return message["rt"] == self.raftCurrentTerm and node in self._SyncObj__raftMatchIndex
+                if message["rt"] == self.raftCurrentTerm and node in self._SyncObj__raftMatchIndex:
+                    self._take_acknowledgement(node, message)
+                return False
             case "apply_command":
                 if self.is_leader and not self._disk_has_room():
                     answer = {"type": "apply_command_response", "request_id": message["request_id"]}
@@ -424,10 +359,38 @@ class RaftCore(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         if "prevLogIdx" not in message:
             # A piece of a snapshot says nothing about this log, yet the library would commit the log's unverified tail.
             message["commit_index"] = min(message["commit_index"], self.raftCommitIndex)
-        elif message["entries"] and not self._disk_has_room():
+            return True
+        if message["entries"] and not self._disk_has_room():
             # Without room the message is a heartbeat: the leader is followed, nothing is promised.
             message["entries"] = []
+        if drop_known_entries(message, self._term_at):
+            self._acknowledge_known(node, message)
+            return False
         return True
+
+    def _term_at(self, index: int) -> int | None:
+        entry = self.journal.at(index)
+        return None if entry is None else entry.term
+
+    def _acknowledge_known(self, node: Node, message: Message) -> None:
+        """Follow the leader of an append that brings nothing new, and keep what the log holds behind it.
+
+        The library sees it as a message about no entry at all; the commit index goes as far as the log is verified.
+        """
+        verified = message["prevLogIdx"]
+        kept = {key: message[key] for key in ("type", "term", "rt")}
+        commit_index = min(message["commit_index"], verified)
+        self._SyncObj__onMessageReceived(node, {**kept, "commit_index": commit_index, "serialized": None})
+        answer = {"type": "next_node_idx", "next_node_idx": verified + 1, "reset": False, "success": True}
+        self._network.send(node, answer)
+
+    def _take_acknowledgement(self, node: Node, message: Message) -> None:
+        """Let the leader's library see an acknowledgement without sending again what is already on its way."""
+        next_index = self._SyncObj__raftNextIndex
+        sent = next_index.get(node, 0)
+        self._SyncObj__onMessageReceived(node, message)
+        if message["success"] and not message["reset"] and node in next_index:
+            next_index[node] = max(next_index[node], sent)
 
     # --- the tick
 

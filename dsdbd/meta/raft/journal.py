@@ -11,12 +11,14 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from dsdbd import fsio
 from dsdbd.errors import CorruptData
 from dsdbd.meta.raft import records
 from dsdbd.meta.raft.records import LogEntry, RecordType, Replay
+
+_BEFORE_THE_FIRST: Final = LogEntry(b"", 0, 0)
 
 
 class Journal:
@@ -100,8 +102,8 @@ class Journal:
 
     @property
     def last(self) -> LogEntry:
-        """The newest entry; the log is never empty once the library runs."""
-        return self._entries[-1]
+        """The newest entry; one before the first when the log is empty, as a failed snapshot may leave it."""
+        return self._entries[-1] if self._entries else _BEFORE_THE_FIRST
 
     @property
     def first_index(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from dsdbd import limits
@@ -49,6 +50,26 @@ def check_message(value: object) -> Message:
         if any(type(value.get(name)) is not int for name in needed):
             raise ValueError("apply_command_response: neither an error nor a log position")
     return value
+
+
+def drop_known_entries(message: Message, term_at: Callable[[int], int | None]) -> bool:
+    """Take the entries out of an append that the log already holds; return whether the log goes on behind the rest.
+
+    ``term_at`` gives the term of the log's entry at an index, None where it holds none. Raft deletes entries only where
+    they conflict; the library deletes everything behind the previous entry and appends it again, so that a crash in
+    between would take entries back that this node has acknowledged.
+    """
+    previous = message["prevLogIdx"]
+    if previous is None or term_at(previous) != message["prevLogTerm"]:
+        return False
+    entries = message["entries"]
+    known = 0
+    while known < len(entries) and term_at(entries[known][1]) == entries[known][2]:
+        known += 1
+    if known:
+        message["prevLogIdx"], message["prevLogTerm"] = entries[known - 1][1:]
+        message["entries"] = entries[known:]
+    return not message["entries"] and term_at(message["prevLogIdx"] + 1) is not None
 
 
 def _check_append(message: Message) -> None:

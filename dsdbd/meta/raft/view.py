@@ -1,0 +1,92 @@
+"""What a core says about itself: role, voters, quorum. Read from any thread, changed on the Raft thread only."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dsdbd.errors import DSDBError
+from dsdbd.meta.raft import library
+from dsdbd.meta.raft.api import RaftTimings, Role
+from dsdbd.meta.raft.journal import Journal
+from dsdbd.meta.raft.library import LEADER, Node, TCPNode, monotonic_s
+from dsdbd.meta.raft.membership import members_before
+
+LONG_AGO_S: Final = -1e9
+
+
+class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
+    """The readable half of RaftCore."""
+
+    _SyncObj__raftLeader: Any
+    _SyncObj__raftElectionDeadline: float
+    _SyncObj__raftCommitIndex: int
+    _SyncObj__newAppendEntriesTime: float
+    self_address: str
+    timings: RaftTimings
+    journal: Journal
+    fatal: DSDBError | None
+    is_voter: bool
+    voters: tuple[str, ...]
+    _told_removed: bool
+    _removal_index: int | None
+    _leader_contact_s: float
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node believes that it leads."""
+        return bool(self._SyncObj__raftState == LEADER)
+
+    @property
+    def role(self) -> Role:
+        """The node's role."""
+        if not self.is_voter:
+            return "learner"
+        return ("follower", "candidate", "leader")[self._SyncObj__raftState]
+
+    @property
+    def leader(self) -> str | None:
+        """Address of the leader, as far as this node knows."""
+        node = self._SyncObj__raftLeader
+        return None if node is None else str(node.id)
+
+    @property
+    def removed(self) -> bool:
+        """The cluster's committed configuration lacks this node although it once had it."""
+        if self.is_voter:
+            return self._told_removed
+        return self._told_removed or (self._removal_index is not None and self._removal_index <= self.raftCommitIndex)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether this node leads and a majority answers, or follows a leader that speaks."""
+        if self.is_leader:
+            return self._majority_answers(self.timings.election_timeout_s)
+        return self._SyncObj__raftLeader is not None and self._leader_alive()
+
+    def match_index(self, node: Node) -> int | None:
+        """Highest log index that ``node`` is known to hold; None unless this node leads."""
+        return self._SyncObj__raftMatchIndex.get(node) if self.is_leader else None
+
+    def progress(self, node: Node) -> tuple[object, ...]:
+        """Return what changes when a message of ``node`` gives the next tick something to do."""
+        return self.journal.last, self._SyncObj__raftCommitIndex, self._SyncObj__raftMatchIndex.get(node), self.fatal
+
+    def voters_at(self, index: int) -> tuple[str, ...]:
+        """Return the voters after the entry ``index`` took effect; later entries must still be in the log."""
+        return tuple(sorted(members_before(self.voters, self.journal.after(index))))
+
+    def _publish_voters(self) -> None:
+        addresses = [node.id for node in self._SyncObj__otherNodes]
+        self.voters = tuple(sorted([*addresses, self.self_address] if self.is_voter else addresses))
+
+    def _majority_answers(self, window_s: float) -> bool:
+        now_s, last_s = monotonic_s(), self._SyncObj__lastResponseTime
+        others = [voter for voter in self.voters if voter != self.self_address]
+        answering = sum(1 for voter in others if last_s.get(TCPNode(voter), LONG_AGO_S) > now_s - window_s)
+        return 2 * (1 + answering) > 1 + len(others)
+
+    def _leader_alive(self) -> bool:
+        window_s = self.timings.election_timeout_s
+        if self.is_leader:
+            return self._majority_answers(window_s)
+        return monotonic_s() - self._leader_contact_s < window_s
