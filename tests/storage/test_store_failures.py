@@ -74,6 +74,6 @@ def test_no_space_for_segments_keeps_rows_in_memory_and_log(tmp_path: Path, monk
 def test_a_data_directory_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     store = Store(data_dir=tmp_path / "data" / "x", wal_dir=tmp_path / "wal")
-    with pytest.raises(StorageCorrupt, match="storage cannot start: .*data"):
+    with pytest.raises(StorageCorrupt, match=r"storage cannot start: .*data"):
         store.open(lambda text: None)
     store.close()
