@@ -31,7 +31,7 @@ EPOCH_UNITS_NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-"""What ``epoch=`` may say, and the length of its unit; any other value means RFC3339."""
+"""What ``epoch=`` may say, and the length of its unit; any other word means nanoseconds, as in InfluxDB 1.x."""
 
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _ESCAPED |= {code: f"\\u{code:04x}" for code in range(32)}
@@ -59,9 +59,9 @@ def encode_results_json(
 ) -> Iterator[bytes]:
     """Pieces of ``{"results":[…]}`` and a newline; each piece is the work of at most a few milliseconds.
 
-    ``epoch`` is a key of EPOCH_UNITS_NS for times as numbers; otherwise times are RFC3339 in UTC.
+    With ``epoch`` times are numbers in its unit (EPOCH_UNITS_NS), without it RFC3339 in UTC.
     """
-    pieces = _results(results, EPOCH_UNITS_NS.get(epoch or ""))
+    pieces = _results(results, EPOCH_UNITS_NS.get(epoch, 1) if epoch else None)
     if not pretty:
         yield from pieces
         return

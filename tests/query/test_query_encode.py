@@ -1,0 +1,145 @@
+"""Answers as text: JSON, pretty JSON, chunks and CSV."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdbd.errors import CorruptData
+from dsdbd.model.columns import Column
+from dsdbd.model.times import format_rfc3339nano
+from dsdbd.model.types import FieldType
+from dsdbd.query import (
+    SeriesRows,
+    StatementResult,
+    chunk_results,
+    decode_plan,
+    decode_schema,
+    encode_results_csv,
+    encode_results_json,
+    show_finish,
+)
+from dsdbd.query.encode import float_texts, quote, rfc3339_texts
+from dsdbd.query.table import decode_tables
+from tests.query.influx_reference import influxd
+from tests.query.query_engine import MemoryShard, Row, column_of, parse_one, run_query
+from tests.query.sample_data import ROWS
+
+T = 1_500_000_000_000_000_000
+ODD = [
+    Row("odd", (("ta,g", "x y"),), T + 123456789, (("f", 1e21), ("g", 1e-7), ("h", 'a<b>&"\\ü\t\\u0001'))),
+    Row("odd", (), T + 120000000, (("f", 5.0), ("g", 123456789.125), ("k", 1e20))),
+    Row("odd", (), T + 1_000_000_000, (("f", 0.000001), ("g", 1.5e15), ("k", -1e-9))),
+    Row("odd", (), T + 2_000_000_000, (("s", "ctl\x01\x08\x0c\x7f\u2028line"), ("f", 1e10), ("k", 123456789012345.6))),
+    Row("odd", (), -1_500_000_001, (("s", " leading"), ("b", False), ("i", -(2**63)))),
+    Row("odd", (), -1, (("s", ""), ("b", True), ("i", 2**63 - 1))),
+]
+QUERIES = (
+    "select * from odd",
+    "select * from odd group by *",
+    "select v, i from cpu group by host",
+    "select v from no",
+)
+
+
+def body(rows: list[SeriesRows], *, pretty: bool = False, epoch: str | None = None) -> str:
+    return b"".join(encode_results_json([StatementResult(0, rows)], pretty=pretty, epoch=epoch)).decode()
+
+
+@pytest.mark.slow
+@pytest.mark.debian
+@pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd is not installed")
+def test_texts_are_those_of_influxd(tmp_path: Path) -> None:
+    shards = [[MemoryShard(ODD + ROWS)]]
+    with influxd(tmp_path) as reference:
+        reference.write(ODD + ROWS)
+        for query in QUERIES:
+            rows = run_query(query, shards, 0)
+            for epoch in ("ns", "n", "u", "ms", "s", "m", "h", "nothing"):
+                assert body(rows, epoch=epoch) == reference.query(query, epoch=epoch)
+            assert body(rows) == reference.query(query)
+            assert body(rows, pretty=True) == reference.query(query, pretty="true")
+            for size in (1, 2, 3, 100):
+                chunks = chunk_results([StatementResult(0, rows)], size)
+                ours = "".join(b"".join(encode_results_json([chunk])).decode() for chunk in chunks)
+                assert ours == reference.query(query, chunked="true", chunk_size=str(size))
+            ours = b"".join(encode_results_csv([StatementResult(0, rows)])).decode()
+            assert ours == reference.query(query, accept="application/csv")
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_floats_read_back_and_use_exponents_only_far_out(values: list[float]) -> None:
+    for value, text in zip(values, float_texts(np.array(values)).to_pylist(), strict=True):
+        assert float(text) == value
+        assert math.copysign(1, float(text)) == math.copysign(1, value)
+        assert ("e" in text) == (value != 0 and not 1e-6 <= abs(value) < 1e21)
+        assert not text.endswith(".0")
+    for value, text in zip(values, float_texts(np.array(values), exponents=False).to_pylist(), strict=True):
+        assert float(text) == value
+        assert "e" not in text
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
+def test_times_are_those_of_the_time_module(times: list[int]) -> None:
+    assert rfc3339_texts(np.array(times, dtype=np.int64)).to_pylist() == [format_rfc3339nano(t) for t in times]
+
+
+@given(st.lists(st.none() | st.text(), min_size=1, max_size=20), st.booleans())
+def test_json_reads_back(texts: list[str | None], pretty: bool) -> None:
+    texts = [None if text is None else text.encode("utf-8", "ignore").decode() for text in texts]
+    column = column_of(list(texts), FieldType.STRING)
+    rows = SeriesRows("m", {"t": "v"}, ("a",), (column,), None)
+    answer = json.loads(body([rows], pretty=pretty))
+    assert answer["results"][0]["series"][0]["values"] == [[text] for text in texts]
+    assert all(json.loads(quote(text)) == text for text in texts if text is not None)
+
+
+def test_results_carry_errors_messages_and_partial() -> None:
+    results = [
+        StatementResult(0, messages=(("warning", "deprecated"),)),
+        StatementResult(1, error="it <failed>"),
+        StatementResult(2, partial=True),
+    ]
+    assert b"".join(encode_results_json(results)).decode() == (
+        '{"results":[{"statement_id":0,"messages":[{"level":"warning","text":"deprecated"}]},'
+        '{"statement_id":1,"error":"it \\u003cfailed\\u003e"},{"statement_id":2,"partial":true}]}\n'
+    )
+
+
+@given(st.lists(st.integers(0, 7), max_size=5), st.integers(1, 4))
+def test_chunks_hold_every_row_once_and_say_what_follows(lengths: list[int], size: int) -> None:
+    series = [
+        SeriesRows(f"m{index}", None, ("n",), (Column(FieldType.INTEGER, np.arange(length)),), None)
+        for index, length in enumerate(lengths)
+        if length
+    ]
+    chunks = list(chunk_results([StatementResult(0, series)], size))
+    assert [chunk.partial for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
+    seen: dict[str, list[int]] = {}
+    for chunk in chunks:
+        for rows in chunk.series:
+            assert 0 < len(rows) <= size
+            seen.setdefault(rows.name, []).extend(rows.data[0].values.tolist())
+            assert rows.partial == (len(seen[rows.name]) < lengths[int(rows.name[1:])])
+    assert seen == {rows.name: list(range(len(rows))) for rows in series}
+
+
+@given(st.binary(max_size=60))
+def test_foreign_bytes_are_refused(data: bytes) -> None:
+    for decode in (decode_plan, decode_tables, decode_schema):
+        try:
+            decode(data)
+        except CorruptData as error:
+            assert str(len(data)) in error.message or "partial" in error.message
+    statement = parse_one("show series")
+    try:
+        list(show_finish(statement, [data]))
+    except CorruptData as error:
+        assert "cannot be decoded" in error.message
