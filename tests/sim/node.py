@@ -19,7 +19,6 @@ from tests.sim.simulator import Crashed
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-TICK_S = 0.05
 DIAL_S = 0.5
 
 
@@ -111,7 +110,7 @@ class SimNode:
     def _periodic(self) -> None:
         if self.alive:
             self._tick()
-            self.world.sim.after(TICK_S, self._periodic)
+            self.world.sim.after(self.core.tick_delay_s(), self._periodic)
 
     def kick(self) -> None:
         if not self._kicked:

@@ -411,6 +411,13 @@ class RaftCore(CoreView):
         if self._SyncObj__raftState != library.CANDIDATE and not self._SyncObj__transferInProgress:
             self._prevote.transferring = False
 
+    def tick_delay_s(self) -> float:
+        """Time until the next tick is due when nothing happens: the next heartbeat, or a look at the election timer."""
+        period_s = self.timings.append_period_s
+        if not self.is_leader:
+            return period_s
+        return min(period_s, max(0.005, self._SyncObj__newAppendEntriesTime - monotonic_s() + 0.001))
+
     def _bound_journal(self) -> None:
         """Compact by size too: five thousand large commands would be more than a gigabyte."""
         if self.journal.compactions != self._compactions:

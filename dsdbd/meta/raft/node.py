@@ -148,7 +148,7 @@ class RaftNode:
         identity = Identity(self.self_address, cluster_id, derive_key(secret, cluster_id))
         self._connections = Connections(identity, self._transport, self._report_refusal)
         self._dialing = DialLoop(self._connections, self.timings.dead_after_s)
-        self._ticker = Ticker(self._core, self.timings.append_period_s / 2, self._after_tick, self._fail)
+        self._ticker = Ticker(self._core, self._after_tick, self._fail)
         self._transport.on_activity = self._ticker.kick
         self._transport.on_wanted = self._dialing.start
         self._transport.on_not_a_member = self._report_not_a_member

@@ -1,4 +1,4 @@
-"""Drives a core: a tick when something happened, one every period, and a watch on how late the timer is."""
+"""Drives a core: a tick when something happened, one when something is due, and a watch on how late the timer is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ LAG_WINDOW_S: Final = 10.0
 class Ticker:
     """Runs on the Raft thread's loop; ``after_tick`` follows every tick, ``on_fatal`` the last one."""
 
-    def __init__(
-        self, core: Any, period_s: float, after_tick: Callable[[], None], on_fatal: Callable[[], None]
-    ) -> None:
+    def __init__(self, core: Any, after_tick: Callable[[], None], on_fatal: Callable[[], None]) -> None:
         self._core = core
-        self._period_s = period_s
         self._after_tick = after_tick
         self._on_fatal = on_fatal
         self._kicked = False
@@ -63,8 +60,9 @@ class Ticker:
         self._lag_s = max(self._lag_s, now_s - self._due_s)
         self._tick()
         if not self._stopped:
-            self._due_s = monotonic_s() + self._period_s
-            self._timer = asyncio.get_running_loop().call_later(self._period_s, self._periodic)
+            delay_s = self._core.tick_delay_s()
+            self._due_s = monotonic_s() + delay_s
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._periodic)
 
     def _tick(self) -> None:
         self._kicked = False
