@@ -127,7 +127,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the name does not resolve"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
+        return os.strerror(error.errno).lower() if error.errno else str(error.os_error)
     if isinstance(error, TimeoutError):
         return "timed out"
     return str(error) or type(error).__name__

@@ -46,8 +46,9 @@ class Applications:
     def build(self, services: Iterable[Service]) -> web.Application:
         """One application with the routes of ``services``; where two have a path, the public API's counts."""
         wanted = set(services)
-        limit_bytes = self._node.config.http.max_body_size_bytes
-        log: Any = access_log(enabled=self._node.config.http.log_enabled)
+        config = self._node.config
+        limit_bytes = config.http.max_body_size_bytes
+        log: Any = access_log(enabled=config.http.log_enabled, tracing=config.meta.cluster_tracing)
         app = web.Application(middlewares=[log, answer_errors], client_max_size=limit_bytes)
         app.on_response_prepare.append(add_common_headers)
         routes: list[web.RouteDef] = []

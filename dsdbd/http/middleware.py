@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from dsdbd.cluster import signing
 from dsdbd.errors import BodyTooLarge, DSDBError
 from dsdbd.http.metrics import REQUEST_SECONDS
 from dsdbd.http.responses import error_response, request_id
@@ -45,8 +46,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(DSDBError("internal error; the daemon's log has the details"))
 
 
-def access_log(*, enabled: bool) -> Middleware:
-    """Middleware that measures every request and, when enabled, logs it in the combined log format."""
+def access_log(*, enabled: bool, tracing: bool) -> Middleware:
+    """Middleware that measures every request and logs it in the combined log format.
+
+    ``enabled`` logs the requests of clients, ``tracing`` those between nodes.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -55,7 +59,7 @@ def access_log(*, enabled: bool) -> Middleware:
         took_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
         REQUEST_SECONDS.labels(resource.canonical if resource is not None else "other").observe(took_s)
-        if enabled:
+        if tracing if signing.SIGNATURE_HEADER in request.headers else enabled:
             log.info(_line(request, response, took_s))
         return response
 

@@ -40,7 +40,7 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
     """Version, request id and CORS headers of every answer, added just before it is sent."""
     headers = response.headers
     headers["Request-Id"] = headers["X-Request-Id"] = _header_text(request_id(request))
-    headers["X-Influxdb-Build"] = "DSDB"
+    headers["X-Influxdb-Build"] = "OSS"
     headers["X-Influxdb-Version"] = headers["X-DSDB-Version"] = VERSION
     origin = request.headers.get("Origin")
     if origin:
