@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.times import format_rfc3339nano
 from dsdbd.model.types import FieldType
 from dsdbd.query.rows import SeriesRows
 
@@ -33,6 +34,7 @@ EPOCH_UNITS_NS = {
 }
 """What ``epoch=`` may say, and the length of its unit; any other word means nanoseconds, as in InfluxDB 1.x."""
 
+_FEW_ROWS = 64
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _ESCAPED |= {code: f"\\u{code:04x}" for code in range(32)}
 _ESCAPED |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
@@ -123,6 +125,8 @@ def _series(rows: SeriesRows, unit_ns: int | None) -> Iterator[bytes]:
 
 def _values(rows: SeriesRows, unit_ns: int | None) -> bytes:
     """``[…],[…]`` for the rows of one piece."""
+    if len(rows) <= _FEW_ROWS:
+        return _few_values(rows, unit_ns)
     texts = []
     for position, column in enumerate(rows.data):
         if position == rows.time_column:
@@ -133,6 +137,42 @@ def _values(rows: SeriesRows, unit_ns: int | None) -> bytes:
     whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
     joined: bytes = pc.binary_join(whole, "],[")[0].as_buffer().to_pybytes()
     return b"[" + joined + b"]"
+
+
+def _few_values(rows: SeriesRows, unit_ns: int | None) -> bytes:
+    """The same text row by row: for a handful of rows quicker than setting up whole-array work."""
+    columns = []
+    for position, column in enumerate(rows.data):
+        if position == rows.time_column:
+            times = column.values.tolist()
+            if unit_ns is None:
+                columns.append([f'"{format_rfc3339nano(time_ns)}"' for time_ns in times])
+            else:
+                columns.append([str(time_ns) for time_ns in scaled_times(column.values, unit_ns).tolist()])
+        else:
+            columns.append([_text(value) for value in column.to_arrow().to_pylist()])
+    return ",".join(f"[{','.join(row)}]" for row in zip(*columns, strict=True)).encode()
+
+
+def _text(value: bool | int | float | str | None) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return float_text(value) if isinstance(value, float) else str(value)
+
+
+def float_text(value: float) -> str:
+    """One float as ``float_texts`` writes it."""
+    text = repr(value)
+    if "e" not in text:
+        return text.removesuffix(".0")
+    if 1e-6 <= abs(value) < 1e21:
+        return _without_exponent(value)
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
 
 
 def _texts(column: Column) -> Any:

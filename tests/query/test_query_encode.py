@@ -26,7 +26,7 @@ from dsdbd.query import (
     encode_results_json,
     show_finish,
 )
-from dsdbd.query.encode import float_texts, quote, rfc3339_texts
+from dsdbd.query.encode import float_text, float_texts, quote, rfc3339_texts
 from dsdbd.query.table import decode_tables
 from tests.query.influx_reference import influxd
 from tests.query.query_engine import MemoryShard, Row, column_of, parse_one, run_query
@@ -81,6 +81,7 @@ def test_floats_read_back_and_use_exponents_only_far_out(values: list[float]) ->
         assert math.copysign(1, float(text)) == math.copysign(1, value)
         assert ("e" in text) == (value != 0 and not 1e-6 <= abs(value) < 1e21)
         assert not text.endswith(".0")
+        assert text == float_text(value)
     for value, text in zip(values, float_texts(np.array(values), exponents=False).to_pylist(), strict=True):
         assert float(text) == value
         assert "e" not in text
@@ -99,6 +100,23 @@ def test_json_reads_back(texts: list[str | None], pretty: bool) -> None:
     answer = json.loads(body([rows], pretty=pretty))
     assert answer["results"][0]["series"][0]["values"] == [[text] for text in texts]
     assert all(json.loads(quote(text)) == text for text in texts if text is not None)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.none() | st.floats(allow_nan=False, allow_infinity=False))),
+    st.sampled_from((None, "s", "u")),
+)
+def test_few_rows_and_many_rows_read_the_same(points: list[tuple[int, float | None]], epoch: str | None) -> None:
+    points = points or [(0, None)]
+    times = Column(FieldType.INTEGER, np.array([time_ns for time_ns, _ in points], dtype=np.int64))
+    data = (times, column_of([value for _, value in points], FieldType.FLOAT))
+    few = SeriesRows("m", None, ("time", "v"), data)
+    again = -(-100 // len(points))
+    many = SeriesRows(
+        "m", None, few.columns, tuple(column.take(np.tile(np.arange(len(few)), again)) for column in data)
+    )
+    one = json.loads(body([few], epoch=epoch))["results"][0]["series"][0]["values"]
+    assert json.loads(body([many], epoch=epoch))["results"][0]["series"][0]["values"] == one * again
 
 
 def test_results_carry_errors_messages_and_partial() -> None:
