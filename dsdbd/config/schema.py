@@ -53,7 +53,12 @@ class MetaConfig:
     https_certificate: Annotated[Path | None, file("https-certificate", "", _PEM)]
     cluster_secret_file: Annotated[
         Path | None,
-        file("cluster-secret-file", "", "File with the secret all nodes share; empty: nodes do not prove membership."),
+        file(
+            "cluster-secret-file",
+            "",
+            "File with the secret all nodes share; empty: cluster.secret in dir, which the first node makes itself "
+            "unless all its addresses are loopback.",
+        ),
     ]
     retention_autocreate: Annotated[
         bool, boolean("retention-autocreate", True, "A new database gets the retention policy autogen.")
