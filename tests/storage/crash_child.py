@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dsdbd import fsio
-from tests.storage.storage_model import open_store, put
+from dsdbd.storage import ShardKey
+from tests.storage.storage_model import KEY, open_store, put
 
 ROWS = 20
+KEYS = (KEY, ShardKey("db", "autogen", 2))
 
 
 def rows_of(number: int) -> list:
@@ -58,13 +60,13 @@ def main() -> None:
         die_at(OWNERS[name], name, when, int(count))
     store = open_store(home, wal_segment_bytes=8_000, merge_files=2, head_max_bytes=1 << 20)
     for number in range(first, first + 400):
-        put(store, number, rows_of(number))
+        put(store, number, rows_of(number), KEYS[number % 2])
         os.write(1, b"%d\n" % number)
+        # The second shard stays in memory for longer: most log files hold rows that are on disk and rows that are not.
         if number % 7 == 6:
-            store.flush()
-            shard = store.shard(1)
-            assert shard is not None
-            shard.merge()
+            store.flush(None if number % 70 == 69 else 1)
+            for shard in store.shards():
+                shard.merge()
     store.close()
 
 

@@ -58,6 +58,23 @@ def test_no_space_rolls_the_log_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store.close()
 
 
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite"])
+def test_no_space_in_a_file_that_holds_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    store = open_store(tmp_path)
+    put(store, 1, [("a", 1, {"i": 1})])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.ENOSPC))
+        with pytest.raises(DiskFull):
+            put(store, 2, [("a", 2, {"i": 2})])
+    put(store, 3, [("a", 3, {"i": 3})])
+    # The file whose sync failed is never synced again: what follows is in another one.
+    assert store.stats()["wal_files"] == 2
+    store.close()
+    store = open_store(tmp_path)
+    assert [row[1] for row in scan(store.shard(1))] == [1, 3] and store.problems() == []
+    store.close()
+
+
 def test_no_space_for_segments_keeps_rows_in_memory_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path, flush_age_s=0.5)
     with monkeypatch.context() as patch:
