@@ -25,7 +25,7 @@ def simulate(*arguments: str) -> dict:
 
 @pytest.mark.parametrize("start", range(0, 100, 20))
 def test_no_seed_breaks_a_promise(start):
-    report = simulate("--seeds", "20", "--start", str(start), "--seconds", "50")
+    report = simulate("--seeds", "20", "--start", str(start), "--seconds", "40")
     assert report["bad"] == {}
     assert report["exceptions"] == {}
     assert report["acked"] > 2000
