@@ -18,6 +18,7 @@ import structlog
 from dsdbd.cluster.messages import PROTOCOL, HelloAnswer, JoinAnswer, JoinRequest, PrepareAnswer, encode
 from dsdbd.errors import (
     DSDBError,
+    ForeignCluster,
     IdentityError,
     MembershipRefused,
     NodeRemoved,
@@ -27,7 +28,7 @@ from dsdbd.errors import (
     Unavailable,
 )
 from dsdbd.meta.identity import Identity, Phase, save_identity
-from dsdbd.meta.join import Answer, Found, Hello, Join, Myself, Silence, Wait, decide, heard_by
+from dsdbd.meta.join import Answer, Conflict, Found, Hello, Join, Myself, Silence, Wait, decide, heard_by, to_ask
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _JOIN_TIMEOUT_S = 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _SAY_AGAIN_S = 30.0
+_MAX_REMEMBERED = 64
+"""Sentences remembered so as not to log them again at once; a node waits for fewer things than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,25 @@ class Progress:
     waiting: str = "starting"
     heard: frozenset[str] = frozenset()
     on_change: Callable[[str], None] | None = None
-    _said_s: float = field(default=-1e9)
+    _said_s: dict[str, float] = field(default_factory=dict)
 
     def say(self, sentence: str) -> None:
-        """Log a change of what the node waits for at once, and an unchanged one now and then."""
+        """Note what the node waits for; the log gets each sentence at once and then every 30 s at most.
+
+        Also when several alternate: a node that asks three others hears three reasons in every round.
+        """
         now_s = asyncio.get_running_loop().time()
-        if sentence == self.waiting and now_s - self._said_s < _SAY_AGAIN_S:
+        if sentence != self.waiting:
+            self.waiting = sentence
+            if self.on_change is not None:
+                self.on_change(sentence)
+        if now_s - self._said_s.get(sentence, -_SAY_AGAIN_S) < _SAY_AGAIN_S:
             return
-        self.waiting, self._said_s = sentence, now_s
+        self._said_s.pop(sentence, None)
+        if len(self._said_s) >= _MAX_REMEMBERED:
+            del self._said_s[next(iter(self._said_s))]
+        self._said_s[sentence] = now_s
         log.info("waiting", reason=sentence)
-        if self.on_change is not None:
-            self.on_change(sentence)
 
 
 async def hello(peers: PeerClient, address: str, *, cluster_id: str | None = None) -> HelloAnswer:
@@ -118,14 +129,17 @@ class Formation:
             decision = decide(self._me, self._answers)
             match decision:
                 case Found():
-                    return self._found()
-                case Join(address, _):
-                    identity = await self._prepare(address)
-                    if identity is not None:
-                        return identity
-                case Wait(reason, more):
+                    return await self._found()
+                case Join(addresses, _):
+                    for address in addresses:
+                        identity = await self._prepare(address)
+                        if identity is not None:
+                            return identity
+                case Conflict(reason):
+                    raise IdentityError(reason)
+                case Wait(reason):
                     self._progress.say(reason)
-                    ask = (*self._me.join, *(known for known in (*self._answers, *more) if known not in self._me.join))
+                    ask = to_ask(self._me, self._answers)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
@@ -133,12 +147,20 @@ class Formation:
         """Register with the cluster until it has answered with the ids; stores and returns the final identity."""
         body = encode(self._request())
         pause_s = _FIRST_PAUSE_S
+        addresses = tuple(dict.fromkeys((*identity.voters, *self._me.join)))
         while True:
-            for address in dict.fromkeys((*identity.voters, *self._me.join)):
+            foreign: list[str] = []
+            for address in addresses:
                 try:
                     raw = await self._peers.call(
                         address, "POST", "/join", body, timeout_s=_JOIN_TIMEOUT_S, cluster_id=identity.cluster_id
                     )
+                except ForeignCluster as error:
+                    # Often a node of the same list that has no cluster yet: others may still admit this one.
+                    if await self._is_elsewhere(address, identity):
+                        foreign.append(error.message)
+                    self._progress.say(f"waiting to be admitted: {error.message}")
+                    continue
                 except DSDBError as error:
                     self._give_up_on(error, address)
                     self._progress.say(f"waiting to be admitted: {error.message}")
@@ -147,13 +169,29 @@ class Formation:
                 final = msgspec.structs.replace(
                     identity, phase=Phase.MEMBER, meta_id=answer.meta_id, data_id=answer.data_id
                 )
-                save_identity(self._meta_dir, final)
+                await self._save(final)
                 log.info(
                     "joined", cluster_id=final.cluster_id, meta_id=final.meta_id, data_id=final.data_id, via=address
                 )
                 return final
+            if len(foreign) == len(addresses):
+                raise IdentityError(
+                    f"this node began to join cluster {identity.cluster_id}, but every address it knows belongs to "
+                    f"another one: {'; '.join(foreign)}. Empty its metadata directory and start it again to join that."
+                )
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+
+    async def _is_elsewhere(self, address: str, identity: Identity) -> bool:
+        try:
+            answer = await hello(self._peers, address, cluster_id="")
+        except DSDBError:
+            return False
+        return answer.cluster_id not in ("", identity.cluster_id)
+
+    async def _save(self, identity: Identity) -> None:
+        """Store the identity without holding up the event loop; it is stored whole even when this is cancelled."""
+        await asyncio.to_thread(save_identity, self._meta_dir, identity)
 
     async def _ask(self, addresses: tuple[str, ...]) -> None:
         answers = await asyncio.gather(*(self._ask_one(address) for address in addresses))
@@ -170,7 +208,7 @@ class Formation:
             answer.uuid, answer.meta_addr, answer.cluster_id, answer.join, frozenset(answer.heard), answer.can_found
         )
 
-    def _found(self) -> Identity:
+    async def _found(self) -> Identity:
         identity = Identity(
             uuid=self._me.uuid,
             cluster_id=secrets.token_hex(16),
@@ -179,7 +217,7 @@ class Formation:
             voters=(self._addresses.tcp,),
         )
         # From here on this node answers as the member of a cluster; a crash after it continues founding the same one.
-        save_identity(self._meta_dir, identity)
+        await self._save(identity)
         log.info("founding a cluster", cluster_id=identity.cluster_id, address=identity.tcp_addr)
         return identity
 
@@ -201,7 +239,7 @@ class Formation:
             voters=answer.voters,
         )
         # Stored before Raft starts, so that a crash leaves a learner of this cluster and never a founder of another.
-        save_identity(self._meta_dir, identity)
+        await self._save(identity)
         log.info("joining", cluster_id=answer.cluster_id, via=address)
         return identity
 

@@ -2,7 +2,8 @@
 
 The rule (every node evaluates it by itself, again and again, until it is a member):
 
-1. An address that answers as a member of a cluster: join there.
+1. Addresses that answer as members of one cluster: join there, through whichever admits it. Members of two clusters
+   are a mistake in the list, and the node refuses to choose.
 2. Otherwise the node waits, unless *all* nodes that the lists lead to have answered "no cluster yet", each has heard
    the same set of nodes, and this node is the first of them by address (of those with the meta role): then it founds
    the cluster.
@@ -52,21 +53,27 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Join the cluster that ``address`` answered for."""
+    """Join the cluster that ``addresses`` answered for, through the first of them that can admit this node."""
 
-    address: str
+    addresses: tuple[str, ...]
     cluster_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Ask again; ``reason`` is a sentence for the log, ``ask`` are further addresses to ask."""
+class Conflict:
+    """Waiting is useless: the addresses lead to different clusters; ``reason`` names them."""
 
     reason: str
-    ask: tuple[str, ...] = ()
 
 
-Decision: TypeAlias = Found | Join | Wait
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again, those whom ``to_ask`` names; ``reason`` is a sentence for the log."""
+
+    reason: str
+
+
+Decision: TypeAlias = Found | Join | Conflict | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +88,21 @@ class Myself:
 
 def decide(me: Myself, answers: Mapping[str, Answer]) -> Decision:
     """Decide from the latest answer of every address asked; ``answers`` is keyed by the address as it was asked."""
-    for address, answer in answers.items():
-        if isinstance(answer, Hello) and answer.cluster_id and answer.uuid != me.uuid:
-            return Join(address, answer.cluster_id)
+    members = {
+        address: answer.cluster_id
+        for address, answer in answers.items()
+        if isinstance(answer, Hello) and answer.cluster_id and answer.uuid != me.uuid
+    }
+    if len(set(members.values())) > 1:
+        listed = ", ".join(f"{address} belongs to cluster {cluster_id}" for address, cluster_id in members.items())
+        return Conflict(f"the join list leads to different clusters: {listed}. Name members of one cluster in -join.")
+    if members:
+        return Join(tuple(members), next(iter(members.values())))
     unasked = _unasked(me, answers)
     silent = [f"{address} ({answer.reason})" for address, answer in answers.items() if isinstance(answer, Silence)]
     if silent or unasked:
         waiting = silent + [f"{address} (not asked yet)" for address in unasked]
-        return Wait("waiting for " + ", ".join(waiting), unasked)
+        return Wait("waiting for " + ", ".join(waiting))
     others = {
         answer.uuid: answer for answer in answers.values() if isinstance(answer, Hello) and answer.uuid != me.uuid
     }
@@ -111,6 +125,18 @@ def heard_by(me: Myself, answers: Mapping[str, Answer]) -> frozenset[str]:
     if _unasked(me, answers) or any(isinstance(answer, Silence) for answer in answers.values()):
         return frozenset()
     return frozenset(answer.uuid for answer in answers.values() if isinstance(answer, Hello)) | {me.uuid}
+
+
+def to_ask(me: Myself, answers: Mapping[str, Answer]) -> tuple[str, ...]:
+    """The addresses of the next round: this node's list, then those in the lists of the nodes that answered.
+
+    An address that no list names any more is dropped, so a mistake mended on another node is not waited for.
+    """
+    addresses = dict.fromkeys(me.join)
+    for answer in answers.values():
+        if isinstance(answer, Hello):
+            addresses.update((address, None) for address in answer.join if address != me.address)
+    return tuple(addresses)
 
 
 def _unasked(me: Myself, answers: Mapping[str, Answer]) -> tuple[str, ...]:
