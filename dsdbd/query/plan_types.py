@@ -139,8 +139,7 @@ class SelectPlan(msgspec.Struct, frozen=True):
 
     ``min_ns``/``max_ns``: inclusive bounds of the points read. ``interval_ns`` is 0 without GROUP BY time.
     ``calls`` is empty for a query of raw points. ``selector``: the only call is a selector and keeps the time of its
-    point. ``fill_value`` is what stands for a missing value, None for null. ``inner`` is the plan of a subquery,
-    whose answer is then what this plan reads; its sources are in ``inner`` and ``sources`` is empty.
+    point. ``fill_value`` is what stands for a missing value, None for null.
     """
 
     min_ns: int
@@ -161,7 +160,6 @@ class SelectPlan(msgspec.Struct, frozen=True):
     offset: int = 0
     slimit: int = 0
     soffset: int = 0
-    inner: SelectPlan | None = None
 
     @property
     def bounded_below(self) -> bool:

@@ -29,8 +29,6 @@ from dsdbd.query.table import (
     sort_table,
 )
 
-_NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
-
 
 class QueryCancelled(DSDBError):
     """The query was killed or its client is gone."""
@@ -159,8 +157,8 @@ class _Scan:
     def read(
         plan: SelectPlan, measurement: MeasurementPlan, reader: ShardReader, lower: int, upper: int
     ) -> _Scan | None:
-        wanted = {ref.name for ref in plan.refs if not ref.is_tag} | {call.ref.name for call in plan.calls}
-        wanted |= set(measurement.filter_fields)
+        refs = [*plan.refs, *(call.ref for call in plan.calls)]
+        wanted = {ref.name for ref in refs if ref.type not in ("tag", "unknown")} | set(measurement.filter_fields)
         points = reader.scan(
             measurement.name,
             predicate=predicate_from_wire(measurement.predicate),
