@@ -76,7 +76,8 @@ class Store:
         self._shards: dict[int, Shard] = {}
         self._problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
         self._wal_full = ""
-        self._flush_failure = ""
+        self._trim_failure = ""
+        self._flush_failures: dict[int, str] = {}
         self._fatal: BaseException | None = None
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
@@ -210,7 +211,7 @@ class Store:
             waits = self._queue_bytes + size > self._settings.queue_max_bytes and self._queue
             if waiting.batch is not None and (waits or self._head_bytes() > self._settings.head_hard_bytes):
                 self._counts["overloaded"] += 1
-                reason = self._flush_failure or "the disk does not keep up with the writes"
+                reason = next(iter(self._failures()), "the disk does not keep up with the writes")
                 raise Overloaded(f"storage holds as many unwritten points as it may: {reason}; retry later")
             self._queue.append(waiting)
             self._queue_bytes += size
@@ -281,6 +282,7 @@ class Store:
         if waiting.batch is None:
             with self._lock:
                 self._shards.pop(waiting.record.key.shard_id, None)
+            self._flush_failures.pop(waiting.record.key.shard_id, None)
             return
         self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic())
         self._counts["writes"] += 1
@@ -366,8 +368,9 @@ class Store:
             if good:
                 try:
                     self._trim_log()
+                    self._trim_failure = ""
                 except OSError as error:
-                    self._flush_failure = f"old log files in {self._wal_dir} cannot be deleted: {error}"
+                    self._trim_failure = f"old log files in {self._wal_dir} cannot be deleted: {error}"
 
     def _due(self, now_s: float) -> list[Shard]:
         """Shards whose head is too big or too old; when all heads together are too big, the biggest as well."""
@@ -388,11 +391,11 @@ class Store:
             self._counts["merges"] += shard.merge()
         except (OSError, CorruptData) as error:
             full = isinstance(error, OSError) and is_disk_full(error)
-            self._flush_failure = (
+            self._flush_failures[shard.shard_id] = (
                 f"{self._data_dir} is full" if full else f"shard {shard.shard_id} cannot be written out: {error}"
             )
             return False
-        self._flush_failure = ""
+        self._flush_failures.pop(shard.shard_id, None)
         return True
 
     def _trim_log(self) -> None:
@@ -413,7 +416,12 @@ class Store:
 
     def problems(self) -> list[str]:
         """What an operator should know: files set aside, a full disk, a failed log."""
-        return [*self._problems, *(state for state in (self._wal_full, self._flush_failure) if state)]
+        return [*self._problems, *([self._wal_full] if self._wal_full else []), *self._failures()]
+
+    def _failures(self) -> list[str]:
+        """Why rows or log files stay longer than they should; shards that fail alike say it once."""
+        failures = [*dict.fromkeys(list(self._flush_failures.values()))]
+        return [*failures[:_MAX_PROBLEMS], *([self._trim_failure] if self._trim_failure else [])]
 
     def stats(self) -> dict[str, Any]:
         """Counters since open, sizes now, and the counts of each shard by id."""
