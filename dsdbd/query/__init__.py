@@ -16,8 +16,10 @@ from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
 from dsdbd.query.rows import SeriesRows
 from dsdbd.query.run import Partial, QueryCancelled, decode_partial, encode_partial, merge, run_partial
 from dsdbd.query.schema import (
+    BoundedShard,
     MeasurementSchema,
     ShardReader,
+    StoredShard,
     decode_schema,
     encode_schema,
     merge_schemas,
@@ -26,6 +28,7 @@ from dsdbd.query.schema import (
 from dsdbd.query.show import ShowStatement, show_finish, show_partial
 
 __all__ = [
+    "BoundedShard",
     "MeasurementSchema",
     "Partial",
     "QueryCancelled",
@@ -34,6 +37,7 @@ __all__ = [
     "ShardReader",
     "ShowStatement",
     "StatementResult",
+    "StoredShard",
     "chunk_results",
     "decode_partial",
     "decode_plan",

@@ -18,20 +18,12 @@ from dsdbd.model.types import FieldType
 _PRECEDENCE = (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN)
 
 
-class ShardReader(Protocol):
-    """One shard, as the query engine reads it; ``start_ns`` to ``end_ns`` is half open."""
+class StoredShard(Protocol):
+    """A shard as the store knows it: what it holds, without the time range that metadata gives it."""
 
     @property
     def shard_id(self) -> int:
         """Number of the shard."""
-
-    @property
-    def start_ns(self) -> int:
-        """First time the shard can hold."""
-
-    @property
-    def end_ns(self) -> int:
-        """First time it cannot."""
 
     def measurements(self) -> list[str]:
         """Names of the measurements that have points."""
@@ -49,6 +41,54 @@ class ShardReader(Protocol):
         self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
     ) -> Points | None:
         """Points between two times, both included, sorted by series key and time, each series and time once."""
+
+
+class ShardReader(StoredShard, Protocol):
+    """One shard, as the query engine reads it; ``start_ns`` to ``end_ns`` is half open."""
+
+    @property
+    def start_ns(self) -> int:
+        """First time the shard can hold."""
+
+    @property
+    def end_ns(self) -> int:
+        """First time it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedShard:
+    """A stored shard with the time range that metadata gives it: a ShardReader."""
+
+    shard: StoredShard
+    start_ns: int
+    end_ns: int
+
+    @property
+    def shard_id(self) -> int:
+        """Number of the shard."""
+        return self.shard.shard_id
+
+    def measurements(self) -> list[str]:
+        """Names of the measurements that have points."""
+        return self.shard.measurements()
+
+    def tag_keys(self, measurement: str) -> frozenset[str]:
+        """Tag keys of a measurement's series; empty for an unknown one."""
+        return self.shard.tag_keys(measurement)
+
+    def field_types(self, measurement: str) -> dict[str, FieldType]:
+        """Fields the shard really holds; empty for an unknown measurement."""
+        return self.shard.field_types(measurement)
+
+    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
+        """Series of a measurement for which the predicate holds."""
+        return self.shard.series(measurement, predicate)
+
+    def scan(
+        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
+    ) -> Points | None:
+        """Points between two times, both included, sorted by series key and time, each series and time once."""
+        return self.shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields)
 
 
 @dataclass(frozen=True, slots=True)

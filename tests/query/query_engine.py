@@ -18,6 +18,7 @@ from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
     SeriesRows,
+    ShardReader,
     StatementResult,
     decode_partial,
     decode_plan,
@@ -119,12 +120,12 @@ def parse_one(text: str) -> Statement:
     return statement
 
 
-def run_query(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows]:
+def run_query(text: str, nodes: Sequence[Sequence[ShardReader]], now_ns: int) -> list[SeriesRows]:
     """The answer over shards on several nodes; everything crosses the wire."""
     return run_statement(parse_one(text), nodes, now_ns)
 
 
-def run_statement(statement: Statement, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> list[SeriesRows]:
+def run_statement(statement: Statement, nodes: Sequence[Sequence[ShardReader]], now_ns: int) -> list[SeriesRows]:
     if not isinstance(statement, Select):
         return list(show_finish(statement, [show_partial(statement, node, now_ns, lambda: False) for node in nodes]))
     select = normalise(statement, "d", lambda _: "autogen")
@@ -135,7 +136,7 @@ def run_statement(statement: Statement, nodes: Sequence[Sequence[MemoryShard]], 
     return list(finish(plan, merge(plan, parts)))
 
 
-def json_answer(text: str, nodes: Sequence[Sequence[MemoryShard]], now_ns: int) -> str:
+def json_answer(text: str, nodes: Sequence[Sequence[ShardReader]], now_ns: int) -> str:
     """The body that a request with this statement gets."""
     try:
         result = StatementResult(0, run_query(text, nodes, now_ns))
