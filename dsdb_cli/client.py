@@ -170,11 +170,16 @@ class Client:
             all_headers |= self.credentials.header()
         all_headers |= headers or {}
         try:
-            connection = self._open()
-            if connection.sock is not None:
-                connection.sock.settimeout(timeout_s)
-            connection.request(method, target, body, all_headers)
-            return connection.getresponse()
+            reused = self._connection is not None
+            try:
+                return self._send(method, target, body, all_headers, timeout_s)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                # The server may close an idle connection just as the request leaves. Points are not sent twice on
+                # such a guess: without timestamps they would be stored twice.
+                if not reused or target.startswith("/write"):
+                    raise
+                self.close()
+                return self._send(method, target, body, all_headers, timeout_s)
         except (OSError, UnicodeError, http.client.HTTPException) as error:
             self.close()
             raise connection_failed(self.endpoint, error) from error
@@ -182,6 +187,15 @@ class Client:
             # The answer would arrive on this connection before the next request's.
             self.close()
             raise
+
+    def _send(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        connection = self._open()
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        connection.request(method, target, body, dict(headers))
+        return connection.getresponse()
 
     def _open(self) -> http.client.HTTPConnection:
         connection = self._connection
