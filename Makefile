@@ -4,16 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: help setup run test check fast lint types layers format deb clean
+.PHONY: help setup run test check fast lint types layers bench format deb clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# The new environment gets its packages from the pip that is there, so that nothing but Python, pip and make is needed.
 setup: $(STAMP)  ## make .venv with dsdbd and dsdb in it
 
 run: setup       ## one node, data under ./var, on http://localhost:8088
@@ -40,6 +41,10 @@ check: lint types layers fast  ## lint, types, floors and fast tests: under a mi
 
 test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+bench: setup     ## measure the metadata commit rate and the times of a cluster; nothing else should run meanwhile
+	$(BIN)/python -m benchmarks.meta_commit
+	$(BIN)/python -m benchmarks.cluster_times
 
 format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only --quiet .
