@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from dsdbd import limits
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
 from dsdbd.cluster.secret import is_loopback
@@ -118,7 +119,15 @@ class Network:
         loop = asyncio.get_running_loop()
         try:
             for address, sock, services in self._sockets:
-                runner = web.AppRunner(applications.build(services), access_log=None, handle_signals=False)
+                runner = web.AppRunner(
+                    applications.build(services),
+                    access_log=None,
+                    handle_signals=False,
+                    # Bodies are unpacked by http/body.py, which bounds them and notices when one is cut short.
+                    auto_decompress=False,
+                    # Clients put long statements into the URL.
+                    max_line_size=limits.MAX_QUERY_CHARS,
+                )
                 await runner.setup()
                 self._runners.append(runner)
                 assert runner.server is not None

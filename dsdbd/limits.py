@@ -5,6 +5,11 @@ from __future__ import annotations
 # --- line protocol and points
 MAX_WRITE_BODY_BYTES = 25_000_000
 """A larger body is refused with 413 before it is read: the default of InfluxDB 1.x."""
+MAX_WRITE_BYTES_HELD = 256 << 20
+"""Bodies of write requests that one node holds at once, ten of the largest; a further one is refused with 503."""
+MAX_REPLICATION_BYTES_HELD = 256 << 20
+"""Encoded batches on their way to other owners, those of answered requests included: an owner that hangs holds each
+for ``shard-writer-timeout``. Beyond it the owner counts as not reached."""
 MAX_LINE_BYTES = 1 << 20
 """A longer line of line protocol is refused by name; it is a mistake, and it would sit in every buffer of the path."""
 MAX_KEY_BYTES = 65_535
@@ -47,6 +52,9 @@ MAX_SHARD_GROUPS_PER_WRITE = 1_000
 # --- node to node
 MAX_INTERNAL_BODY_BYTES = 256 << 20
 """Largest body of a node-to-node request or answer."""
+MAX_INTERNAL_BYTES_HELD = 512 << 20
+"""Bodies of node-to-node requests that one node holds at once, two of the largest: a body is read before its signature
+can be checked, so strangers must not fill the memory."""
 PEER_CONNECT_TIMEOUT_S = 1.0
 """A peer that does not accept within a second is treated as away and the next owner is asked."""
 PREAMBLE_TIMEOUT_S = 60.0

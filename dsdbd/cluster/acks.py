@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from dsdbd.errors import RequestError
+from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, ShardUnavailable
 
 
 class Consistency(enum.Enum):
@@ -58,18 +58,18 @@ class AckCount:
     confirmed: int = 0
     refused: int = 0
     unknown: int = 0
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[DSDBError] = field(default_factory=list)
 
     def confirm(self) -> None:
         """One owner has the points on stable storage."""
         self.confirmed += 1
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: DSDBError) -> None:
         """One owner certainly stored nothing."""
         self.refused += 1
         self.reasons.append(reason)
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: DSDBError) -> None:
         """One owner's answer is missing; it may have stored the points."""
         self.unknown += 1
         self.reasons.append(reason)
@@ -81,3 +81,20 @@ class AckCount:
         if self.confirmed + self.refused + self.unknown < self.owners:
             return Verdict.PENDING
         return Verdict.REFUSED if self.refused == self.owners else Verdict.UNKNOWN
+
+    def failure(self, shard_id: int) -> DSDBError:
+        """What the client is told when the verdict is REFUSED or UNKNOWN.
+
+        Owners that refuse for the same reason pass on its class: DiskFull stays DiskFull.
+        """
+        why = "; ".join(dict.fromkeys(reason.message for reason in self.reasons))
+        if self.verdict() is not Verdict.REFUSED:
+            return OutcomeUnknown(
+                f"partial write: {self.confirmed} of {self.required} owners of shard {shard_id} confirmed: {why}"
+            )
+        first = type(self.reasons[0])
+        same = all(type(reason) is first for reason in self.reasons)
+        if same and issubclass(first, RequestError):
+            return first(f"write failed: {why}")
+        kind = first if same and first.http_status == ShardUnavailable.http_status else ShardUnavailable
+        return kind(f"write failed: no owner of shard {shard_id} stored the points: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -43,6 +44,14 @@ def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
     return found(decoded.error)
 
 
+KEPT_ALIVE = "application/x-dsdb-kept-alive"
+"""Content type of an answer that took long: zero bytes while it was made, then a tag byte and the body."""
+TAG_ALIVE, TAG_ANSWER, TAG_ERROR = b"\0", b"\1", b"\2"
+_AWAY_S = 2.0
+"""How long a peer counts as away after a connection to it failed."""
+_MAX_AWAY = 1000
+
+
 class PeerUnreachable(ShardUnavailable):
     """A peer did not accept the connection or broke it; ``sent`` tells whether it may have acted on the request."""
 
@@ -59,6 +68,12 @@ class PeerClient:
         self._secret = secret
         self._sender = sender
         self._session: aiohttp.ClientSession | None = None
+        self._away_since_s: dict[str, float] = {}
+
+    def lately_away(self, address: str) -> bool:
+        """Whether the last connection to ``address`` failed a moment ago, so that another owner is better asked."""
+        since_s = self._away_since_s.get(address)
+        return since_s is not None and time.monotonic() - since_s < _AWAY_S
 
     async def start(self) -> None:
         """Open the connection pool on the running loop."""
@@ -101,10 +116,16 @@ class PeerClient:
                 method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
             ) as response:
                 answer = await self._read(response, address)
+                self._away_since_s.pop(address, None)
                 if response.status >= 300:
                     raise error_from_body(response.status, answer, address)
+                if response.content_type == KEPT_ALIVE:
+                    return _late_answer(answer, address)
                 return answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if len(self._away_since_s) >= _MAX_AWAY:
+                self._away_since_s.clear()
+            self._away_since_s[address] = time.monotonic()
             raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
@@ -122,6 +143,13 @@ class PeerClient:
                     "ask for a shorter time range or fewer series"
                 )
         return b"".join(parts)
+
+
+def _late_answer(answer: bytes, address: str) -> bytes:
+    tagged = answer.lstrip(TAG_ALIVE)
+    if tagged[:1] == TAG_ANSWER:
+        return tagged[1:]
+    raise error_from_body(500, tagged[1:], address)
 
 
 def _reason(error: BaseException) -> str:

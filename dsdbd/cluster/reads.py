@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import re2
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from dsdbd.influxql import ast
     from dsdbd.meta.views import ShardPlace
     from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesRows
-    from dsdbd.storage import Shard
 
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
+_Result = TypeVar("_Result")
 
 
 class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -58,29 +58,33 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ReadRequest)
 
 
-class LocalReader:
-    """A shard of this node with the time range its group covers; everything else is the shard's own."""
-
-    def __init__(self, shard: Shard, place: ShardPlace) -> None:
-        self.shard_id = place.shard.id
-        self.start_ns = place.group.start_ns
-        self.end_ns = place.group.end_ns
-        self.measurements = shard.measurements
-        self.tag_keys = shard.tag_keys
-        self.field_types = shard.field_types
-        self.series = shard.series
-        self.scan = shard.scan
-
-
 class Cancellation:
     """Tells the worker threads of a query to stop; set when the client went away or its time is up."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._waiting: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
-        """Stop the query's work on this node."""
+        """Stop the query's work on this node and its requests to others; call it on the event loop."""
         self._event.set()
+        for future in tuple(self._waiting):
+            future.cancel()
+
+    async def guard(self, future: asyncio.Future[_Result]) -> _Result:
+        """The result of a future, which ``cancel`` ends. Raises QueryCancelled then."""
+        if self._event.is_set():
+            future.cancel()
+        self._waiting.add(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._event.is_set() and (task is None or not task.cancelling()):
+                raise query.QueryCancelled("query interrupted") from None
+            raise
+        finally:
+            self._waiting.discard(future)
 
     def __call__(self) -> bool:
         """Whether the query shall stop."""
@@ -197,9 +201,8 @@ class ReadPath:
         while left:
             chosen = self._choose(left, tried, reasons)
             owners = list(chosen)
-            results = await asyncio.gather(
-                *(self._ask(owner, part.request, chosen[owner], cancelled) for owner in owners), return_exceptions=True
-            )
+            questions = (self._ask(owner, part.request, chosen[owner], cancelled) for owner in owners)
+            results = await cancelled.guard(asyncio.gather(*questions, return_exceptions=True))
             left = []
             for owner, result in zip(owners, results, strict=True):
                 if isinstance(result, Unavailable):
@@ -217,7 +220,10 @@ class ReadPath:
     def _choose(
         self, places: Iterable[ShardPlace], tried: dict[int, set[int]], reasons: dict[int, str]
     ) -> dict[int, list[ShardPlace]]:
-        """The owner to ask for each shard: this node where it is one, else the first that has not failed yet."""
+        """The owner to ask for each shard: this node where it is one, else one that has not failed yet.
+
+        Owners that were out of reach a moment ago come last; among the others shards are spread by their number.
+        """
         chosen: dict[int, list[ShardPlace]] = {}
         for place in places:
             failed = tried.get(place.shard.id, set())
@@ -225,10 +231,18 @@ class ReadPath:
             if not owners:
                 reason = reasons.get(place.shard.id, "it has no owner")
                 raise ShardUnavailable(f"shard {place.shard.id} of {place.database.name} cannot be read: {reason}")
-            best = self._node.data_id if self._node.data_id in owners else owners[0]
+            if self._node.data_id in owners and self._node.store is not None:
+                best = self._node.data_id
+            else:
+                likely = [owner for owner in owners if not self._lately_away(owner)] or owners
+                best = likely[place.shard.id % len(likely)]
             assert best is not None
             chosen.setdefault(best, []).append(place)
         return chosen
+
+    def _lately_away(self, owner: int) -> bool:
+        peer = views.data_node(self._node.metadata.state, owner)
+        return peer is None or self._node.peers.lately_away(peer.tcp_addr)
 
     async def _ask(
         self, owner: int, request: ReadRequest, places: Sequence[ShardPlace], cancelled: Cancellation
@@ -256,7 +270,7 @@ class ReadPath:
         for place in places:
             shard = store.shard(place.shard.id)
             if shard is not None:
-                readers.append(LocalReader(shard, place))
+                readers.append(query.BoundedShard(shard, place.group.start_ns, place.group.end_ns))
         if request.kind == "schema":
             wanted: list[Any] = [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
             return query.encode_schema(query.shard_schema(readers, wanted))
@@ -270,8 +284,6 @@ class ReadPath:
 
 
 def _bounds(plan: SelectPlan) -> tuple[int, int]:
-    """The inclusive time range a plan reads, its subquery and the lead of its transformations included."""
-    if plan.inner is not None:
-        return _bounds(plan.inner)
+    """The inclusive time range a plan reads, the lead of its transformations included."""
     ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)

@@ -15,6 +15,7 @@ import structlog
 
 from dsdbd import limits
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
+from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.routing import route, uncovered_times
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
@@ -24,7 +25,7 @@ from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
 from dsdbd.storage import ShardKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import MetaState, RetentionPolicy, Shard
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from dsdbd.model.types import FieldType
 
 log = structlog.get_logger("write")
+_FIELD_BYTES = 32
+"""What a field costs in a metadata command beside its name."""
 
 
 @dataclass
@@ -74,6 +77,8 @@ class WritePath:
         self._node = node
         self._hybrid_clock = _Clock()
         self._background: set[asyncio.Task[None]] = set()
+        self._replication = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
+        self._opened: set[int] = set()
         self._places_of: MetaState | None = None
         self._known_places: dict[int, ShardKey] = {}
         self.stats = WriteStats()
@@ -160,11 +165,12 @@ class WritePath:
             for key, column in part.fields.items():
                 if key not in known:
                     missing.setdefault(part.measurement, {})[key] = column.type
-        held: Mapping[str, Mapping[str, FieldType]] = {}
-        if missing:
-            result = await self._node.metadata.propose(CreateFields(database, policy.name, missing))
+        held: dict[str, dict[str, FieldType]] = {}
+        for fields in _pieces(missing):
+            result = await self._node.metadata.propose(CreateFields(database, policy.name, fields))
             assert isinstance(result.value, FieldTypesAre)
-            held = result.value.fields
+            for measurement, types in result.value.fields.items():
+                held.setdefault(measurement, {}).update(types)
         masks: list[Bools] = []
         first = ""
         for part in points:
@@ -218,7 +224,7 @@ class WritePath:
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
         batch = await asyncio.to_thread(decode_batch, encoded)
-        await asyncio.wrap_future(node.store.submit(place, batch, encoded))
+        await self._submit(place, batch, encoded)
 
     def _places(self) -> dict[int, ShardKey]:
         """Every live shard's place, made anew when the metadata changed."""
@@ -229,6 +235,7 @@ class WritePath:
                 for place in views.all_shards(state)
             }
             self._places_of = state
+            self._opened &= self._known_places.keys()
         return self._known_places
 
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
@@ -244,11 +251,17 @@ class WritePath:
                 await self._store_at(owner, key, batch, encoded)
                 count.confirm()
             except PeerUnreachable as error:
-                (count.lose if error.sent else count.refuse)(error.message)
+                if error.sent:
+                    count.lose(OutcomeUnknown(error.message))
+                else:
+                    count.refuse(ShardUnavailable(error.message))
             except OutcomeUnknown as error:
-                count.lose(error.message)
+                count.lose(error)
             except DSDBError as error:
-                count.refuse(error.message)
+                count.refuse(error)
+            except Exception as error:
+                log.exception("storing at an owner failed by a defect of dsdbd", owner=owner, shard=key.shard_id)
+                count.lose(OutcomeUnknown(f"owner {owner} failed: {type(error).__name__}; its log has the details"))
             if count.verdict() is not Verdict.PENDING and not decided.done():
                 decided.set_result(None)
 
@@ -266,12 +279,7 @@ class WritePath:
             ) from None
         if count.verdict() is Verdict.STORED:
             return
-        reason = "; ".join(dict.fromkeys(count.reasons))
-        if count.verdict() is Verdict.REFUSED:
-            raise ShardUnavailable(f"write failed: no owner of shard {key.shard_id} stored the points: {reason}")
-        raise OutcomeUnknown(
-            f"partial write: {count.confirmed} of {count.required} owners of shard {key.shard_id} confirmed: {reason}"
-        )
+        raise count.failure(key.shard_id)
 
     async def _store_at(self, owner: int, key: ShardKey, batch: Batch, encoded: bytes) -> None:
         node = self._node
@@ -279,19 +287,50 @@ class WritePath:
             if node.store is None:
                 raise Unavailable("this node's storage is still opening")
             self.stats.point_req_local += len(batch)
-            await asyncio.wrap_future(node.store.submit(key, batch, encoded))
+            await self._submit(key, batch, encoded)
             return
         peer = views.data_node(node.metadata.state, owner)
         if peer is None:
             raise Unavailable(f"data node {owner} is not registered")
         self.stats.point_req_remote += len(batch)
-        await node.peers.call(
-            peer.tcp_addr,
-            "POST",
-            f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
-            encoded,
-            timeout_s=node.config.cluster.shard_writer_timeout_s,
-        )
+        with self._replication.held() as hold:
+            hold.grow(len(encoded))
+            await node.peers.call(
+                peer.tcp_addr,
+                "POST",
+                f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
+                encoded,
+                timeout_s=node.config.cluster.shard_writer_timeout_s,
+            )
+
+    async def _submit(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
+        """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread."""
+        store = self._node.store
+        assert store is not None
+        if key.shard_id in self._opened:
+            stored = store.submit(key, batch, encoded)
+        else:
+            stored = await asyncio.to_thread(store.submit, key, batch, encoded)
+            self._opened.add(key.shard_id)
+        await asyncio.wrap_future(stored)
+
+
+def _pieces(
+    fields: Mapping[str, Mapping[str, FieldType]],
+) -> Iterator[dict[str, dict[str, FieldType]]]:
+    """New fields divided so that each piece fits into a metadata command whatever characters the names have."""
+    piece: dict[str, dict[str, FieldType]] = {}
+    size_bytes = 0
+    for measurement, types in fields.items():
+        for key, kind in types.items():
+            cost_bytes = _FIELD_BYTES + len(key.encode()) + (0 if measurement in piece else len(measurement.encode()))
+            if piece and size_bytes + cost_bytes > limits.MAX_COMMAND_BYTES // 2:
+                yield piece
+                piece, size_bytes = {}, 0
+            piece.setdefault(measurement, {})[key] = kind
+            size_bytes += cost_bytes
+    if piece:
+        yield piece
 
 
 def _keep(points: Sequence[Points], masks: Sequence[Bools]) -> tuple[list[Points], int]:
@@ -318,8 +357,12 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
 def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:
     """One error for several shards: unknown as soon as a shard was stored or may have been."""
     first = failures[0]
-    if len(failures) == shards and all(isinstance(failure, Unavailable) for failure in failures):
+    if len(failures) == shards and all(_stored_nothing(failure) for failure in failures):
         return first
     if isinstance(first, DSDBError):
         return OutcomeUnknown(f"partial write: {len(failures)} of {shards} shards failed: {first.message}")
     return first
+
+
+def _stored_nothing(failure: BaseException) -> bool:
+    return isinstance(failure, Unavailable | RequestError)

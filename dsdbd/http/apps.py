@@ -56,7 +56,7 @@ class Applications:
             routes += self._public.routes()
             routes += [
                 web.post("/write", self._write),
-                web.get("/query", self._query),
+                web.get("/query", self._query, allow_head=False),
                 web.post("/query", self._query),
             ]
         if Service.META in wanted:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from dsdbd import limits
 from dsdbd.cluster import signing
+from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.health import own_state
 from dsdbd.cluster.membership import removed_reason
 from dsdbd.cluster.messages import encode
+from dsdbd.cluster.peers import KEPT_ALIVE, TAG_ALIVE, TAG_ANSWER, TAG_ERROR
 from dsdbd.cluster.reads import Cancellation
-from dsdbd.errors import ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
-from dsdbd.http.responses import JSON, json_response
-from dsdbd.http.write import read_body
+from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
+from dsdbd.http.body import read_body
+from dsdbd.http.disconnect import cancel_when_gone
+from dsdbd.http.responses import JSON, error_body, json_response
 from dsdbd.meta.state import encode_state
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     Signed = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 
 _EXECUTE_TIMEOUT_S = 5.0
+_ALIVE_S = 1.0
+"""Pause between signs of life of a slow answer; far below any sensible shard-mapper-timeout."""
 
 
 class InternalApi:
@@ -39,6 +45,7 @@ class InternalApi:
         self._membership = membership
         self._writes = writes
         self._reads = reads
+        self._bodies = ByteBudget(limits.MAX_INTERNAL_BYTES_HELD, "requests of other nodes")
         self._state_bytes: tuple[object, bytes] = (None, b"")
 
     def node_routes(self) -> list[web.RouteDef]:
@@ -73,9 +80,10 @@ class InternalApi:
         self, handler: Signed, *, any_cluster: bool = False
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def checked(request: web.Request) -> web.StreamResponse:
-            body = await read_body(request, limits.MAX_INTERNAL_BODY_BYTES)
-            self._check(request, body, any_cluster=any_cluster)
-            return await handler(request, body)
+            with self._bodies.held() as hold:
+                body = await read_body(request, limits.MAX_INTERNAL_BODY_BYTES, hold)
+                self._check(request, body, any_cluster=any_cluster)
+                return await handler(request, body)
 
         return checked
 
@@ -188,10 +196,33 @@ class InternalApi:
         await self._writes.receive(int(request.match_info["shard_id"]), body, int(index) if index.isdigit() else 0)
         return web.Response(status=204)
 
-    async def _read(self, _: web.Request, body: bytes) -> web.StreamResponse:
+    async def _read(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """Read for another coordinator. An answer that takes long shows signs of life meanwhile."""
         cancelled = Cancellation()
+        with cancel_when_gone(request, cancelled):
+            work = asyncio.create_task(self._reads.serve(body, cancelled))
+            try:
+                await asyncio.wait({work}, timeout=_ALIVE_S)
+                if work.done():
+                    return web.Response(body=work.result())
+                return await self._keep_alive(request, work)
+            finally:
+                work.cancel()
+
+    @staticmethod
+    async def _keep_alive(request: web.Request, work: asyncio.Task[bytes]) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_type = KEPT_ALIVE
+        await response.prepare(request)
+        while not work.done():
+            await response.write(TAG_ALIVE)
+            await asyncio.wait({work}, timeout=_ALIVE_S)
         try:
-            return web.Response(body=await self._reads.serve(body, cancelled))
-        finally:
-            # Also when the coordinator went away: the worker thread stops at its next look.
-            cancelled.cancel()
+            answer = work.result()
+        except DSDBError as error:
+            await response.write(TAG_ERROR + error_body(error))
+        else:
+            await response.write(TAG_ANSWER)
+            await response.write(answer)
+        await response.write_eof()
+        return response

@@ -29,9 +29,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except DSDBError as error:
-        return error_response(error)
+        return error_response(error, request)
     except web.HTTPRequestEntityTooLarge:
-        return error_response(BodyTooLarge("Request Entity Too Large"))
+        return error_response(BodyTooLarge("Request Entity Too Large"), request)
     except web.HTTPException as error:
         if error.status not in (404, 405):
             raise
@@ -43,7 +43,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         raise
     except Exception:
         log.exception("a request failed by a defect of dsdbd", method=request.method, path=redact(request.path_qs))
-        return error_response(DSDBError("internal error; the daemon's log has the details"))
+        return error_response(DSDBError("internal error; the daemon's log has the details"), request)
 
 
 def access_log(*, enabled: bool, tracing: bool) -> Middleware:

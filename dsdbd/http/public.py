@@ -11,7 +11,7 @@ from aiohttp import web
 from dsdbd.cluster.health import FAIL, PASS, WARN, cluster_status, own_problems
 from dsdbd.errors import RequestError
 from dsdbd.http.metrics import render
-from dsdbd.http.responses import json_response
+from dsdbd.http.responses import json_response, no_content
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,17 +37,21 @@ class PublicPages:
         """Their routes."""
         return [
             web.get("/ping", self._ping),
-            web.get("/status", self._no_content),
+            web.get("/status", self._status),
             web.get("/health", self._health),
             web.get("/ready", self._ready),
             web.get("/metrics", self._metrics),
             web.get("/cluster/status", self._cluster),
-            web.options("/query", self._no_content),
-            web.options("/write", self._no_content),
+            web.options("/query", self._preflight),
+            web.options("/write", self._preflight),
         ]
 
-    async def _no_content(self, _: web.Request) -> web.StreamResponse:
+    async def _preflight(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
+
+    async def _status(self, _: web.Request) -> web.StreamResponse:
+        """What old clients ask instead of /ping."""
+        return no_content()
 
     async def _ping(self, request: web.Request) -> web.StreamResponse:
         """204 while the process lives; with ``wait_for_leader`` when a leader is known, 503 after the time given."""
@@ -56,7 +60,7 @@ class PublicPages:
             return web.Response(status=503)
         if request.query.get("verbose") == "true":
             return json_response({"version": VERSION})
-        return web.Response(status=204)
+        return no_content()
 
     async def _leader_within(self, wait_s: float) -> bool:
         deadline_s = asyncio.get_running_loop().time() + wait_s

@@ -10,9 +10,12 @@ import structlog
 from aiohttp import web
 
 from dsdbd.cluster.reads import Cancellation
-from dsdbd.cluster.statements import StatementContext, execute
+from dsdbd.cluster.statements import CHANGES, StatementContext, execute
 from dsdbd.errors import DSDBError, RequestError
+from dsdbd.http.disconnect import cancel_when_gone
+from dsdbd.http.responses import CSV, JSON, wants_csv
 from dsdbd.influxql import parse
+from dsdbd.influxql.format import to_text
 from dsdbd.logs import redact
 from dsdbd.query import StatementResult, chunk_results, encode_results_csv, encode_results_json
 
@@ -78,13 +81,12 @@ class QueryHandler:
             cancelled,
             user,
         )
-        try:
+        reading = request.method == "GET"
+        with cancel_when_gone(request, cancelled):
             if _is_chunked(form):
-                return await self._stream(request, form, statements, context)
-            return await self._answer(request, form, [result async for result in _run(statements, context)])
-        except asyncio.CancelledError:
-            cancelled.cancel()
-            raise
+                return await self._stream(request, form, _run(statements, context, reading=reading))
+            results = [result async for result in _run(statements, context, reading=reading)]
+            return await self._answer(request, form, results)
 
     async def _answer(
         self, request: web.Request, form: Mapping[str, str], results: list[StatementResult]
@@ -92,28 +94,26 @@ class QueryHandler:
         content_type, pieces = _encode(request, form, results)
         rows = sum(len(series) for result in results for series in result.series)
         if rows <= _INLINE_ROWS:
-            return web.Response(body=b"".join(pieces), content_type=content_type)
-        response = _streamed(content_type)
+            small = web.Response(body=b"".join(pieces), content_type=content_type)
+            _compress(request, small)
+            return small
+        response = _streamed(request, content_type)
         await response.prepare(request)
         await _send(response, pieces)
         await response.write_eof()
         return response
 
     async def _stream(
-        self,
-        request: web.Request,
-        form: Mapping[str, str],
-        statements: tuple[ast.Statement, ...],
-        context: StatementContext,
+        self, request: web.Request, form: Mapping[str, str], results: AsyncIterator[StatementResult]
     ) -> web.StreamResponse:
         size = form.get("chunk_size", "")
         rows = int(size) if size.isdigit() and int(size) > 0 else _DEFAULT_CHUNK_ROWS
         response: web.StreamResponse | None = None
-        async for result in _run(statements, context):
+        async for result in results:
             for chunk in chunk_results([result], rows):
                 content_type, pieces = _encode(request, form, [chunk])
                 if response is None:
-                    response = _streamed(content_type)
+                    response = _streamed(request, content_type)
                     await response.prepare(request)
                 await _send(response, pieces)
         assert response is not None
@@ -121,7 +121,10 @@ class QueryHandler:
         return response
 
 
-async def _run(statements: tuple[ast.Statement, ...], context: StatementContext) -> AsyncIterator[StatementResult]:
+async def _run(
+    statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
+) -> AsyncIterator[StatementResult]:
+    """Each statement's result in turn; ``reading`` warns of changes, which belong into a POST."""
     failed = False
     for number, statement in enumerate(statements):
         if failed:
@@ -129,13 +132,19 @@ async def _run(statements: tuple[ast.Statement, ...], context: StatementContext)
             continue
         try:
             series = await execute(statement, context)
-            yield StatementResult(number, series=await _collected(series))
+            rows = await _collected(series)
+            messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
+            yield StatementResult(number, series=rows, messages=messages)
         except DSDBError as error:
             if len(statements) == 1 and error.http_status >= 500:
                 # Nothing else was asked: a load balancer or client sees the failure in the status, too.
                 raise
             failed = True
             yield StatementResult(number, error=error.message)
+
+
+def _deprecation(statement: ast.Statement) -> str:
+    return f"deprecated use of '{to_text(statement)}' in a read only context, please use a POST request instead"
 
 
 async def _collected(series: Iterator[Any]) -> list[Any]:
@@ -147,17 +156,22 @@ def _encode(
     request: web.Request, form: Mapping[str, str], results: Iterable[StatementResult]
 ) -> tuple[str, Iterator[bytes]]:
     epoch = form.get("epoch") or None
-    accept = request.headers.get("Accept", "")
-    if "application/csv" in accept or "text/csv" in accept:
-        return "text/csv", encode_results_csv(results, epoch=epoch)
-    return "application/json", encode_results_json(results, pretty=form.get("pretty") == "true", epoch=epoch)
+    if wants_csv(request):
+        return CSV, encode_results_csv(results, epoch=epoch)
+    return JSON, encode_results_json(results, pretty=form.get("pretty") == "true", epoch=epoch)
 
 
-def _streamed(content_type: str) -> web.StreamResponse:
+def _streamed(request: web.Request, content_type: str) -> web.StreamResponse:
     response = web.StreamResponse()
     response.content_type = content_type
     response.enable_chunked_encoding()
+    _compress(request, response)
     return response
+
+
+def _compress(request: web.Request, response: web.StreamResponse) -> None:
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
 
 
 async def _send(response: web.StreamResponse, pieces: Iterator[bytes]) -> None:

@@ -12,6 +12,7 @@ from dsdbd.errors import DSDBError, Unauthenticated, Unavailable
 from dsdbd.version import VERSION
 
 JSON = "application/json"
+CSV = "text/csv"
 _CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
 _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
@@ -19,16 +20,43 @@ _CORS_HEADERS = (
 _MAX_HEADER_CHARS = 1024
 
 
-def error_response(error: DSDBError) -> web.Response:
-    """The error as status, JSON body and header; a 503 says when to try again, a 401 asks for credentials."""
-    body = msgspec.json.encode(ErrorBody(error.message, error.code)) + b"\n"
-    response = web.Response(status=error.http_status, body=body, content_type=JSON)
-    response.headers["X-Influxdb-Error"] = _header_text(error.message)
+def error_response(error: DSDBError, request: web.Request | None = None) -> web.Response:
+    """The error as status, body and header; a 503 says when to try again, a 401 asks for credentials.
+
+    The body is JSON; for a request to /query it is as that asks for: indented, or CSV.
+    """
+    body = error_body(error)
+    content_type = JSON
+    if request is not None and request.path == "/query":
+        if wants_csv(request):
+            text = error.message.replace('"', '""')
+            body, content_type = f'error\n"{text}"\n'.encode(), CSV
+        elif request.query.get("pretty") == "true":
+            body = msgspec.json.format(body, indent=4) + b"\n"
+    response = web.Response(status=error.http_status, body=body, content_type=content_type)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = 'Basic realm="InfluxDB"'
+    else:
+        response.headers["X-Influxdb-Error"] = _header_text(error.message)
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = 'Basic realm="DSDB"'
     return response
+
+
+def error_body(error: DSDBError) -> bytes:
+    """The error as a JSON document with a newline at its end."""
+    return msgspec.json.encode(ErrorBody(error.message, error.code)) + b"\n"
+
+
+def no_content() -> web.Response:
+    """204, with the Content-Type that InfluxDB 1.x sends even so."""
+    return web.Response(status=204, content_type=JSON)
+
+
+def wants_csv(request: web.Request) -> bool:
+    """Whether the caller asks for CSV instead of JSON."""
+    accept = request.headers.get("Accept", "")
+    return "application/csv" in accept or "text/csv" in accept
 
 
 def json_response(value: object, *, status: int = 200) -> web.Response:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import aiohttp
 from aiohttp import web
 
 from dsdbd.cluster.acks import parse_consistency
-from dsdbd.errors import BodyTooLarge, NotFound, PartialWrite, RequestError, UnparsablePoints
-from dsdbd.limits import MAX_REPORTED_LINES
+from dsdbd.cluster.budget import ByteBudget
+from dsdbd.errors import NotFound, PartialWrite, RequestError, UnparsablePoints
+from dsdbd.http.body import read_body
+from dsdbd.http.responses import no_content
+from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
 from dsdbd.model.line_protocol import PRECISIONS_NS, parse_lines
 
 if TYPE_CHECKING:
+    from dsdbd.cluster.acks import Consistency
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
@@ -31,6 +34,7 @@ class WriteHandler:
         self._node = node
         self._writes = writes
         self._auth = auth
+        self._bodies = ByteBudget(MAX_WRITE_BYTES_HELD, "points that are being written")
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Store the body's points; 204, or the errors of InfluxDB 1.x."""
@@ -46,10 +50,14 @@ class WriteHandler:
         if precision not in PRECISIONS_NS:
             raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, ms, s, m or h)')
         consistency = parse_consistency(params.get("consistency", ""))
-        body = await read_body(request, self._node.config.http.max_body_size_bytes)
-        if not body:
-            return web.Response(status=200)
-        if body.lstrip()[:1] == b"{":
+        with self._bodies.held() as hold:
+            body = await read_body(request, self._node.config.http.max_body_size_bytes, hold)
+            await self._store(body, database, precision, consistency, params.get("rp", ""))
+        return no_content()
+
+    async def _store(self, body: bytes, database: str, precision: str, consistency: Consistency, policy: str) -> None:
+        """Parse and store; raises what the answer shall say."""
+        if body[:64].lstrip()[:1] == b"{":
             raise RequestError("JSON write protocol has been deprecated")
         now_ns = self._node.clock.now_ns()
         if len(body) <= _INLINE_BYTES:
@@ -58,9 +66,9 @@ class WriteHandler:
             parsed = await asyncio.to_thread(parse_lines, body, precision=precision, default_time_ns=now_ns)
         if not parsed.rows:
             _raise_unparsable(parsed)
-            return web.Response(status=204)
+            return
         dropped = await self._writes.write(
-            database=database, policy=params.get("rp", ""), points=parsed.points, consistency=consistency
+            database=database, policy=policy, points=parsed.points, consistency=consistency
         )
         reasons = [error.message for error in parsed.errors] + _more(parsed.error_count, parsed.errors)
         count = parsed.conflict_count + sum(drop.count for drop in dropped)
@@ -69,7 +77,6 @@ class WriteHandler:
             reasons.append((conflicts + [drop.reason for drop in dropped])[0])
         if reasons:
             raise PartialWrite(f"partial write: {chr(10).join(reasons)} dropped={count}")
-        return web.Response(status=204)
 
 
 def _raise_unparsable(parsed: Parsed) -> None:
@@ -84,20 +91,3 @@ def _raise_unparsable(parsed: Parsed) -> None:
 def _more(count: int, shown: tuple[LineError, ...]) -> list[str]:
     left = count - len(shown)
     return [f"{left} more lines like these (the first {MAX_REPORTED_LINES} are named)"] if left > 0 else []
-
-
-async def read_body(request: web.Request, limit_bytes: int) -> bytes:
-    """The body, unpacked when it came gzipped; raises BodyTooLarge before more than the limit is held."""
-    if request.content_length is not None and request.content_length > limit_bytes:
-        raise BodyTooLarge("Request Entity Too Large")
-    parts: list[bytes] = []
-    size_bytes = 0
-    try:
-        async for part in request.content.iter_any():
-            parts.append(part)
-            size_bytes += len(part)
-            if size_bytes > limit_bytes:
-                raise BodyTooLarge("Request Entity Too Large")
-    except (aiohttp.ClientPayloadError, aiohttp.http_exceptions.PayloadEncodingError, web.RequestPayloadError) as error:
-        raise RequestError(f"the request body cannot be unpacked: {error}") from error
-    return b"".join(parts)

@@ -63,6 +63,9 @@ async def _select(statement: ast.Select, context: StatementContext) -> Iterator[
 
 async def _show_schema(statement: query.ShowStatement, context: StatementContext) -> Iterator[SeriesRows]:
     database = context.database_or(statement.database)
+    if isinstance(statement, ast_show.ShowMeasurements) and database not in context.node.metadata.state.databases:
+        # InfluxDB 1.x answers this one without a database as if it had no measurements.
+        return iter(())
     parts = await context.reads.show(to_text(statement), database, context.now_ns, context.cancelled)
     return await asyncio.to_thread(query.show_finish, statement, parts)
 
@@ -88,6 +91,10 @@ def _show_metadata(statement: ast.Statement, context: StatementContext) -> list[
             return [rows_of(rows.show_users(state))]
         case ast_show.ShowGrants(user):
             return [rows_of(rows.show_grants(state, user))]
+        case ast_show.ShowContinuousQueries():
+            return [rows_of(table) for table in rows.show_continuous_queries(state)]
+        case ast_show.ShowSubscriptions():
+            return [rows_of(table) for table in rows.show_subscriptions(state)]
         case _:
             raise RequestError(f"{_words(statement)} is not supported yet")
 
