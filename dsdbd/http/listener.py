@@ -151,8 +151,8 @@ class Listener:
             else:
                 self.counts.http += 1
                 endpoint = self.http
-            handed_over = True
             self._hand_over(endpoint, connection, head)
+            handed_over = True
         except (OSError, TimeoutError):
             self.counts.rejected += 1
         finally:
@@ -186,7 +186,13 @@ class Listener:
             except OSError:
                 connection.close()
 
-        asyncio.run_coroutine_threadsafe(adopt(), endpoint.loop)
+        adoption = adopt()
+        try:
+            asyncio.run_coroutine_threadsafe(adoption, endpoint.loop)
+        except RuntimeError as error:
+            # The loop was closed since the endpoint was looked up: the node stops, or gave up its vote.
+            adoption.close()
+            raise ConnectionError("the service has ended") from error
 
 
 class AcceptThread:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger("http")
+STREAMING = "streaming"
+"""Key of a request whose answer is being sent piece by piece."""
+_CLIENT_GONE = 499
 
 
 @web.middleware
@@ -39,11 +42,19 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         text = "404 page not found\n" if error.status == 404 else "Method Not Allowed\n"
         return web.Response(status=error.status, text=text, headers=allow)
     except ConnectionError:
-        # The client went away; there is nobody to answer.
-        raise
+        return _nobody()
     except Exception:
         log.exception("a request failed by a defect of dsdbd", method=request.method, path=redact(request.path_qs))
+        if request.get(STREAMING) and request.transport is not None:
+            # A part of the answer is out: only a broken connection tells the client that the rest does not come.
+            request.transport.abort()
+            return _nobody()
         return error_response(DSDBError("internal error; the daemon's log has the details"), request)
+
+
+def _nobody() -> web.Response:
+    """The answer for a client that went away; nobody reads it but the access log, which writes the status."""
+    return web.Response(status=_CLIENT_GONE)
 
 
 def access_log(*, enabled: bool, tracing: bool) -> Middleware:

@@ -13,6 +13,7 @@ from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements import CHANGES, StatementContext, execute
 from dsdbd.errors import DSDBError, RequestError
 from dsdbd.http.disconnect import cancel_when_gone
+from dsdbd.http.middleware import STREAMING
 from dsdbd.http.responses import CSV, JSON, wants_csv
 from dsdbd.influxql import parse
 from dsdbd.influxql.format import to_text
@@ -165,6 +166,7 @@ def _streamed(request: web.Request, content_type: str) -> web.StreamResponse:
     response = web.StreamResponse()
     response.content_type = content_type
     response.enable_chunked_encoding()
+    request[STREAMING] = True
     _compress(request, response)
     return response
 

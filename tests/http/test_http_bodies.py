@@ -128,14 +128,13 @@ def test_client_that_stops_sending_holds_nothing(daemon: Daemon) -> None:
 def test_new_fields_that_fit_into_no_single_metadata_command(daemon: Daemon) -> None:
     fields = ",".join(f"field_with_a_rather_long_name_{n:06}={n}" for n in range(12_000))
     assert write(daemon, f"wide {fields} 1".encode())[0] == 204
-    columns = daemon.query("SELECT * FROM wide", db="bodies")["results"][0]["series"][0]["columns"]
-    assert len(columns) == 12_001
+    assert len(daemon.rows("SHOW FIELD KEYS FROM wide", db="bodies")) == 12_000
 
 
-def test_hundred_thousand_new_series_in_a_request(daemon: Daemon) -> None:
-    body = b"".join(b"many,id=%d value=1 1\n" % n for n in range(100_000))
+def test_many_new_series_in_a_request(daemon: Daemon) -> None:
+    body = b"".join(b"many,id=%d value=1 1\n" % n for n in range(30_000))
     assert write(daemon, body)[0] == 204
-    assert daemon.rows("SELECT count(value) FROM many", db="bodies", epoch="ns") == [[0, 100_000]]
+    assert daemon.rows("SELECT count(value) FROM many", db="bodies", epoch="ns") == [[0, 30_000]]
 
 
 def test_new_shard_groups_of_a_request_have_a_bound(daemon: Daemon) -> None:

@@ -5,13 +5,17 @@ Where a step says ``differs`` the recorded answer is ours, and influxd must real
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.cluster.daemons import Daemon
 from tests.http.dialogue import DIRECTORY, ask, read_dialogue
+from tests.http.servers import dsdbd_settings, influxd_server
 
-OPEN = sorted(path.stem for path in DIRECTORY.glob("*.txt") if path.stem != "auth")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("http")]
+NAMES = sorted(path.stem for path in DIRECTORY.glob("*.txt"))
+pytestmark = pytest.mark.slow
 
 
 def check_ours(name: str, daemon: Daemon) -> None:
@@ -35,24 +39,21 @@ def check_influxd(name: str, address: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("name", OPEN)
-def test_daemon_answers_as_recorded(name: str, open_daemon: Daemon) -> None:
-    check_ours(name, open_daemon)
-
-
-def test_daemon_with_users_answers_as_recorded(auth_daemon: Daemon) -> None:
-    check_ours("auth", auth_daemon)
-
-
-@pytest.mark.debian
-@pytest.mark.parametrize("name", OPEN)
-def test_influxd_answers_as_recorded(name: str, open_influxd: str) -> None:
-    check_influxd(name, open_influxd)
+@pytest.mark.parametrize("name", NAMES)
+def test_daemon_answers_as_recorded(name: str, tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "dsdb", settings=dsdbd_settings(auth=name == "auth")).start()
+    try:
+        check_ours(name, daemon)
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.debian
-def test_influxd_with_users_answers_as_recorded(auth_influxd: str) -> None:
-    check_influxd("auth", auth_influxd)
+@pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd of Debian's influxdb is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_influxd_answers_as_recorded(name: str, tmp_path: Path) -> None:
+    with influxd_server(tmp_path, auth=name == "auth") as address:
+        check_influxd(name, address)
 
 
 def test_dialogues_cover_both_sides() -> None:
