@@ -195,3 +195,19 @@ def test_the_version_is_in_the_changelog() -> None:
     from dsdbd.version import VERSION
 
     assert VERSION in page("CHANGELOG.md")
+
+
+def program_texts() -> str:
+    """The daemon's source with texts that were cut into lines put together, and values inside them as dots."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "dsdbd").rglob("*.py")))
+    joined = re.sub(r'"\s*\n\s*f?"', "", source)
+    return re.sub(r"\{[^{}\n]*\}", "…", joined)
+
+
+@pytest.mark.parametrize("title", ["The log", "When a start is refused"])
+def test_the_sentences_that_operations_explains_are_the_programs(title: str) -> None:
+    texts = program_texts()
+    sentences = named(first_cells(part(page("docs/operations.md"), title)))
+    assert len(sentences) > 10
+    strange = [text for text in sentences if any(piece.strip(" ,[]") not in texts for piece in text.split("…"))]
+    assert strange == []
