@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ _SHOWN_TEXT = 200
 """Characters shown of a line that is too long to be shown whole."""
 _NUMBER_START = frozenset("0123456789.-")
 _NUMBER_END = frozenset("0123456789.")
+_MARKS = re.compile(rb'[\\\n "=,]')
+"""The only bytes that tell where a line ends."""
 _MAX_FAST_INTEGER_CHARS = 18
 """A decimal number of 18 characters fits int64 whatever its digits are."""
 
@@ -126,7 +129,8 @@ def _line_end(body: bytes, at: int) -> int:
     size = len(body)
     in_fields = quoted = False
     equals = commas = 0
-    while at < size:
+    while (found := _MARKS.search(body, at)) is not None:
+        at = found.start()
         byte = body[at]
         if byte == 0x5C and at + 2 < size:  # a backslash and the character after it
             at += 2
