@@ -16,7 +16,7 @@ from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
 from dsdbd.cluster.secret import is_loopback
 from dsdbd.config import advertised_address, advertised_host, split_address
-from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, StorageCorrupt
+from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt
 from dsdbd.http.apps import Service
 from dsdbd.http.listener import AcceptThread, Endpoint, Listener, bind
 from dsdbd.meta.commands import CreateDataNode, CreateMetaNode, InitCluster, NodeIs
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from dsdbd.meta.identity import Identity
 
 log = structlog.get_logger("daemon")
+_REQUEST_END_S = 3.0
+"""Requests under way get this long when the daemon stops; a join or a big query may take much longer."""
 
 
 def advertise(config: Config, os_hostname: str) -> Addresses:
@@ -123,6 +125,7 @@ class Network:
                     applications.build(services),
                     access_log=None,
                     handle_signals=False,
+                    shutdown_timeout=_REQUEST_END_S,
                     # Bodies are unpacked by http/body.py, which bounds them and notices when one is cut short.
                     auto_decompress=False,
                     # Clients put long statements into the URL.
@@ -270,10 +273,11 @@ async def register_founder(node: Node) -> Identity:
                 assert isinstance(created.value, NodeIs)
                 data_id = created.value.id
             break
-        except NoLeader as error:
+        except (NoLeader, OutcomeUnknown) as error:
+            # Every step may be repeated: the ids of a registration that happened are given again.
             node.progress.say(f"waiting for this node to lead its cluster: {error.message}")
     final = msgspec.structs.replace(node.identity, phase=Phase.MEMBER, meta_id=meta_id, data_id=data_id)
-    save_identity(node.config.meta.dir, final)
+    await asyncio.to_thread(save_identity, node.config.meta.dir, final)
     return final
 
 

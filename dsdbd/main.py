@@ -72,6 +72,10 @@ def main() -> int:
     except DSDBError as error:
         sys.stderr.write(f"dsdbd: {error.message}\n")
         return 1
+    except Exception:
+        log.exception("the daemon ended by a defect of dsdbd")
+        sys.stderr.write("dsdbd: stopped by a defect of its own; the log has the details, please report them\n")
+        return 1
     return 0
 
 
@@ -163,7 +167,23 @@ async def _make_node(config: Config) -> Node:
 
 async def _live(node: Node, membership: Membership, network: Network) -> None:
     """Become a member and do what members do; ends only by cancellation or an error."""
-    store = asyncio.create_task(open_store(node))
+    async with asyncio.TaskGroup() as group:
+        # Side by side: recovery may take long, and a store that cannot be opened must not wait for an election.
+        group.create_task(open_store(node))
+        group.create_task(_become_member(node, network))
+    assert node.identity is not None
+    log.info("ready", cluster_id=node.cluster_id, meta_id=node.identity.meta_id, data_id=node.identity.data_id)
+    _tell(notify.status(f"member of cluster {node.cluster_id}"))
+    watch = RemovalWatch(node, meta_dir=node.config.meta.dir, on_vote_lost=network.close_raft)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(membership.sweep())
+        group.create_task(ShardReaper(node).run())
+        group.create_task(watch.run())
+        group.create_task(_refuse_lone_start(node))
+
+
+async def _become_member(node: Node, network: Network) -> None:
+    """Found or join a cluster, or go on in the one this node belongs to."""
     formation = Formation(
         meta_dir=node.config.meta.dir,
         uuid=node.uuid,
@@ -183,20 +203,13 @@ async def _live(node: Node, membership: Membership, network: Network) -> None:
         node.identity = await register_founder(node)
     elif node.identity.phase is Phase.JOINING:
         node.identity = await formation.join(node.identity)
-    await store
-    log.info("ready", cluster_id=node.cluster_id, meta_id=node.identity.meta_id, data_id=node.identity.data_id)
-    _tell(notify.status(f"member of cluster {node.cluster_id}"))
-    watch = RemovalWatch(node, meta_dir=node.config.meta.dir, on_vote_lost=network.close_raft)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(membership.sweep())
-        group.create_task(ShardReaper(node).run())
-        group.create_task(watch.run())
-        group.create_task(_refuse_lone_start(node))
 
 
 async def _refuse_lone_start(node: Node) -> None:
     """End a cluster of one whose join list leads elsewhere: it was meant to be part of the other."""
-    if node.identity is not None and len(node.metadata.state.meta_nodes) <= 1:
+    # The voters are in the Raft log; the applied metadata may lag behind it until a leader is elected.
+    alone = node.raft is not None and len(node.raft.status().voters) <= 1
+    if node.identity is not None and alone:
         await check_lone_member(node.identity, node.join, node.peers)
 
 
@@ -214,7 +227,17 @@ async def _until_the_end(node: Node, tasks: list[asyncio.Task[None]]) -> None:
             try:
                 task.result()
             except ExceptionGroup as group:
-                raise group.exceptions[0] from None
+                raise _first_of(group) from None
+
+
+def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+    """The error that ended a group of tasks, one that was raised on purpose before any other."""
+    first = group.exceptions[0]
+    for error in group.exceptions:
+        if isinstance(error, DSDBError):
+            first = error
+            break
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 def _on_signal(node: Node) -> None:
@@ -227,6 +250,7 @@ def _on_signal(node: Node) -> None:
 
 async def _stop(node: Node, network: Network, writes: WritePath, tasks: list[asyncio.Task[None]]) -> None:
     """In this order: no new requests, no new work, stragglers of writes, Raft, then the store with its log."""
+    node.metadata.stop_waiting()
     await network.stop()
     for task in tasks:
         task.cancel()

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from dsdbd.cluster.peers import PeerClient
 
 log = structlog.get_logger("follower")
-LONG_POLL_S = 20.0
+LONG_POLL_S = 5.0
+"""How long a meta node keeps a question open; also how old this node's belief about the leader may be."""
+EXECUTE_TIMEOUT_S = 5.0
+"""How long a meta node tries to get a command committed before it answers."""
+_GRACE_S = 2.0
 CACHE_NAME = "metadata.cache"
 _PAUSE_S = 0.5
 _SAVE_EVERY_S = 1.0
@@ -62,7 +66,14 @@ class FollowerBackend:
                 state = decode_state(raw[4:])
                 self._saved_index = state.index
                 self._metadata.publish(state)
-        self._task = asyncio.create_task(self._follow())
+        self._task = asyncio.create_task(self._follow(), name="follower")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A node that stopped following by a defect must not live on with old metadata."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("following the metadata failed by a defect of dsdbd", exc_info=error)
+            self._on_fatal(Unavailable(f"following the metadata failed: {error!r}; restart the daemon"))
 
     async def stop(self) -> None:
         """Stop following; idempotent."""
@@ -82,7 +93,9 @@ class FollowerBackend:
         outcome_unknown = False
         for address in self._nodes():
             try:
-                return await self._peers.call(address, "POST", "/execute", envelope, timeout_s=timeout_s + 1.0)
+                # Longer than the meta node tries: its reason is worth more than a time-out that leaves all open.
+                patience_s = max(timeout_s, EXECUTE_TIMEOUT_S) + _GRACE_S
+                return await self._peers.call(address, "POST", "/execute", envelope, timeout_s=patience_s)
             except (NoLeader, OutcomeUnknown) as error:
                 raise NotProposed(error.message, outcome_unknown=isinstance(error, OutcomeUnknown)) from error
             except PeerUnreachable as error:
@@ -114,28 +127,32 @@ class FollowerBackend:
                 try:
                     await self._poll(address)
                     said = ""
-                    break
+                    if self._leader:
+                        break
                 except NodeRemoved as error:
                     self._on_fatal(RemovedError(error.message))
                     return
                 except DSDBError as error:
+                    self._leader = ""
                     if said != error.message:
                         said = error.message
                         log.warning("waiting for the metadata", reason=said)
             else:
-                self._leader = ""
+                # Nobody answers, or nobody who does knows a leader: a meta node cut off from the others is not it.
                 await asyncio.sleep(_PAUSE_S)
 
     async def _poll(self, address: str) -> None:
         """Ask one meta node for a state newer than ours; returns after an answer, with or without a new state."""
         path = f"/?index={self._metadata.state.index}"
-        raw = await self._peers.call(address, "GET", path, timeout_s=LONG_POLL_S + 5.0)
+        raw = await self._peers.call(address, "GET", path, timeout_s=LONG_POLL_S + _GRACE_S)
         leader, _, blob = raw.partition(b"\n")
         self._leader = leader.decode(errors="replace")
         self.last_contact_s = asyncio.get_running_loop().time()
         if not blob:
             return
         state = await asyncio.to_thread(decode_state, blob)
+        if state.index <= self._metadata.state.index:
+            return
         self._metadata.publish(state)
         await asyncio.to_thread(self._save, state)
 

@@ -7,7 +7,6 @@ repeated: a crash between any two steps leaves an identity from which the next s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -264,11 +263,13 @@ async def check_lone_member(identity: Identity, join: tuple[str, ...], peers: Pe
     Raises IdentityError that names both clusters; silence of the list is no reason to refuse.
     """
     for address in join:
-        with contextlib.suppress(DSDBError):
+        try:
             answer = await hello(peers, address, cluster_id="")
-            if answer.cluster_id and answer.cluster_id != identity.cluster_id:
-                raise IdentityError(
-                    f"this node already formed cluster {identity.cluster_id} by itself, but {address} belongs to "
-                    f"cluster {answer.cluster_id}. To move this node there, stop it, empty its metadata, data and wal "
-                    "directories (its own points are lost) and start it again; to keep it apart, remove -join."
-                )
+        except DSDBError:
+            continue
+        if answer.cluster_id and answer.cluster_id != identity.cluster_id:
+            raise IdentityError(
+                f"this node already formed cluster {identity.cluster_id} by itself, but {address} belongs to "
+                f"cluster {answer.cluster_id}. To move this node there, stop it, empty its metadata, data and wal "
+                "directories (its own points are lost) and start it again; to keep it apart, remove -join."
+            )

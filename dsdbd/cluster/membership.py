@@ -20,6 +20,7 @@ from dsdbd.cluster.messages import (
     HelloAnswer,
     JoinAnswer,
     JoinRequest,
+    LeaveAnswer,
     LeaveRequest,
     Member,
     PrepareAnswer,
@@ -32,6 +33,8 @@ from dsdbd.meta.state import DataNode, MetaNode, Role
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dsdbd.cluster.node import Node
     from dsdbd.meta.raft import RaftNode
     from dsdbd.meta.state import MetaState
@@ -44,6 +47,10 @@ _CATCH_UP_S = 25.0
 _CHANGE_TIMEOUT_S = 10.0
 _FORWARD_TIMEOUT_S = 30.0
 _SWEEP_S = 2.0
+_ABANDONED_S = 120.0
+"""How long a vote may lack its registration: ten times what a join takes at worst, and a restart fits in."""
+_SETTLE_S = 2.0
+"""A leader that removed itself learns of it from its successor, unless it is cut off first."""
 
 
 def refusal(state: MetaState, request: JoinRequest) -> DSDBError | None:
@@ -59,16 +66,22 @@ def refusal(state: MetaState, request: JoinRequest) -> DSDBError | None:
         wanted.append((Role.META, request.meta_http_addr))
     if request.data_http_addr:
         wanted.append((Role.DATA, request.data_http_addr))
-    for role, http_addr in wanted:
-        nodes: tuple[MetaNode | DataNode, ...] = state.meta_nodes if role is Role.META else state.data_nodes
-        for node in nodes:
-            if node.uuid != request.uuid and (node.tcp_addr == request.tcp_addr or node.http_addr == http_addr):
-                return MembershipRefused(
-                    f"node already exists: {role.value} node {node.id} is registered at {node.tcp_addr} with another "
-                    f"identity (uuid {node.uuid}). If that machine lost its disk, run DROP {role.name} SERVER "
-                    f"{node.id} on a member and start this node again; if two machines share the address, change one."
-                )
-    return None
+    addresses = {request.tcp_addr, *(http_addr for _, http_addr in wanted)}
+    taken: list[tuple[Role, MetaNode | DataNode]] = [
+        (role, node)
+        for role, nodes in ((Role.META, state.meta_nodes), (Role.DATA, state.data_nodes))
+        for node in nodes
+        if node.uuid != request.uuid and addresses & {node.tcp_addr, node.http_addr}
+    ]
+    if not taken:
+        return None
+    names = " and ".join(f"{role.value} node {node.id} ({node.tcp_addr}, uuid {node.uuid})" for role, node in taken)
+    drops = " and ".join(f"DROP {role.name} SERVER {node.id}" for role, node in taken)
+    return MembershipRefused(
+        f"node already exists: {names} is registered at this node's address with another identity. If that machine "
+        f"lost its disk, run {drops} on a member and start this node again; if two machines share the address, "
+        "change one."
+    )
 
 
 def vote_loss(status_voters: tuple[str, ...], connected: frozenset[str], leaving: str) -> str | None:
@@ -82,6 +95,13 @@ def vote_loss(status_voters: tuple[str, ...], connected: frozenset[str], leaving
         return None
     silent = ", ".join(voter for voter in rest if voter not in connected)
     return f"only {len(alive)} of the {len(rest)} meta nodes that would be left answer (silent: {silent})"
+
+
+def votes_without_registration(state: MetaState, voters: Iterable[str]) -> dict[str, bool]:
+    """Voters that no meta node is registered for, and whether one was before: it was removed then."""
+    registered = {meta.tcp_addr for meta in state.meta_nodes}
+    removed = {stone.tcp_addr for stone in state.tombstones if stone.role is Role.META}
+    return {voter: voter in removed for voter in voters if voter not in registered}
 
 
 def _registered(state: MetaState, uuid: str) -> bool:
@@ -132,6 +152,10 @@ class Membership:
         if raft is None:
             return await self._forward("/cluster/prepare", body, forwarded=forwarded)
         await self._check(request)
+        if request.tcp_addr in raft.status().voters:
+            # Only a node without an identity asks this, so the vote is that of a removed node whose disk was emptied.
+            # A newcomer must not inherit it: it does not remember the votes and entries its predecessor confirmed.
+            await self._take_vote(raft, request.tcp_addr)
         return encode(PrepareAnswer(self._node.cluster_id, raft.status().voters))
 
     async def join(self, body: bytes, *, forwarded: bool) -> bytes:
@@ -169,11 +193,13 @@ class Membership:
         request = _decode(body, LeaveRequest)
         raft = self._leading()
         if raft is None:
-            return await self._forward("/leave", body, forwarded=forwarded)
+            return await self._forward_leave(body, forwarded=forwarded)
         state = self._node.metadata.state
         meta = next((node for node in state.meta_nodes if node.id == request.id), None)
         data = next((node for node in state.data_nodes if node.id == request.id), None)
         if meta is not None and request.role in ("", "meta"):
+            if meta.tcp_addr == self._node.addresses.tcp and len(state.meta_nodes) > 1:
+                return await self._hand_over(raft, meta, force=request.force)
             await self._drop_meta(raft, meta, force=request.force)
         elif data is not None and request.role in ("", "data"):
             result = await self._node.metadata.propose(DropDataNode(data.id, request.force))
@@ -182,24 +208,37 @@ class Membership:
             )
         else:
             raise MembershipRefused("node not found")
-        return b"{}"
+        return encode(LeaveAnswer(self._node.metadata.state.index))
 
     async def sweep(self) -> None:
-        """While leading, take away votes whose registration was dropped; runs until cancelled."""
+        """While leading, take away votes whose registration was dropped or never came; runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        unregistered: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
             raft = self._leading()
             if raft is None or self._changing.locked():
+                unregistered.clear()
                 continue
-            state = self._node.metadata.state
-            gone = {t.tcp_addr for t in state.tombstones if t.role is Role.META}
-            gone -= {meta.tcp_addr for meta in state.meta_nodes}
-            for voter in raft.status().voters:
-                if voter in gone and voter != self._node.addresses.tcp and voter not in self._joining:
-                    try:
-                        await self._take_vote(raft, voter)
-                    except DSDBError as error:
-                        log.warning("cannot take away the vote of a removed node", address=voter, reason=error.message)
+            voters = [voter for voter in raft.status().voters if voter != self._node.addresses.tcp]
+            found = votes_without_registration(self._node.metadata.state, voters)
+            now_s = loop.time()
+            unregistered = {voter: unregistered.get(voter, now_s) for voter in found if voter not in self._joining}
+            for voter, since_s in unregistered.items():
+                # A removed node's vote goes at once; one whose registration never came belongs to a node that died
+                # while it joined, and may still come back for it.
+                if found[voter] or now_s - since_s > _ABANDONED_S:
+                    await self._sweep_vote(raft, voter)
+
+    async def _sweep_vote(self, raft: RaftNode, voter: str) -> None:
+        try:
+            # A leader just elected may not have applied the registration yet.
+            await self._node.metadata.barrier(_CHANGE_TIMEOUT_S)
+            if voter in votes_without_registration(self._node.metadata.state, [voter]) and voter not in self._joining:
+                await self._take_vote(raft, voter)
+                log.info("vote without a registration taken away", address=voter)
+        except DSDBError as error:
+            log.warning("cannot take away the vote of a removed node", address=voter, reason=error.message)
 
     # --- steps of the leader
 
@@ -214,6 +253,12 @@ class Membership:
             waiting = self._node.progress.waiting
             raise NoLeader("no leader is elected yet" if self._node.is_member else f"this node is not ready: {waiting}")
         return await self._node.peers.call(leader, "POST", path + "?forwarded=1", body, timeout_s=_FORWARD_TIMEOUT_S)
+
+    async def _forward_leave(self, body: bytes, *, forwarded: bool) -> bytes:
+        """Let the leader remove the node, and wait until this node's metadata shows it."""
+        raw = await self._forward("/leave", body, forwarded=forwarded)
+        await self._node.metadata.wait_index(_decode(raw, LeaveAnswer).index, _CHANGE_TIMEOUT_S)
+        return raw
 
     async def _check(self, request: JoinRequest) -> None:
         if request.protocol != PROTOCOL:
@@ -241,22 +286,31 @@ class Membership:
     async def _give_vote(self, raft: RaftNode, address: str) -> None:
         """Make a connected learner a voter once it has caught up; one change at a time."""
         deadline_s = asyncio.get_running_loop().time() + _CATCH_UP_S
-        async with self._changing:
-            while address not in raft.status().voters:
-                lag = raft.learner_lag(address)
-                if lag is not None and lag <= _LEARNER_LAG:
+        while address not in raft.status().voters:
+            if self._leading() is None:
+                raise NoLeader("the lead moved to another node meanwhile; the newcomer asks again")
+            lag = raft.learner_lag(address)
+            if lag is not None and lag <= _LEARNER_LAG:
+                # Only the change itself excludes others: a newcomer that died while it caught up holds up nobody.
+                async with self._changing:
                     await self._change(raft, address, add=True)
-                    return
-                if asyncio.get_running_loop().time() > deadline_s:
-                    state = "is not connected" if lag is None else f"still lacks {lag} entries"
-                    raise Unavailable(
-                        f"{address} {state} after {_CATCH_UP_S:g}s; it will be admitted when it has caught up"
-                    )
-                await asyncio.sleep(0.02)
+                return
+            if asyncio.get_running_loop().time() > deadline_s:
+                state = "is not connected" if lag is None else f"still lacks {lag} entries"
+                raise Unavailable(
+                    f"{address} {state} after {_CATCH_UP_S:g}s; it will be admitted when it has caught up"
+                )
+            await asyncio.sleep(0.02)
 
     async def _drop_meta(self, raft: RaftNode, meta: MetaNode, *, force: bool) -> None:
         if len(self._node.metadata.state.meta_nodes) <= 1:
             raise MembershipRefused("unable to drop the final node in a cluster")
+        self._refuse_vote_loss(raft, meta, force=force)
+        await self._node.metadata.propose(DropMetaNode(meta.id, "DROP META SERVER"))
+        await self._take_vote(raft, meta.tcp_addr)
+        log.info("meta node dropped", id=meta.id, address=meta.tcp_addr, force=force)
+
+    def _refuse_vote_loss(self, raft: RaftNode, meta: MetaNode, *, force: bool) -> None:
         status = raft.status()
         connected = frozenset(peer.address for peer in status.peers if peer.connected) | {self._node.addresses.tcp}
         loss = vote_loss(status.voters, connected, meta.tcp_addr)
@@ -265,15 +319,10 @@ class Membership:
                 f"dropping meta node {meta.id} ({meta.tcp_addr}) would stop the metadata: {loss}. "
                 "Bring one of them back or drop a silent node first; FORCE drops it all the same."
             )
-        if meta.tcp_addr == self._node.addresses.tcp:
-            await self._hand_over(raft, meta)
-            return
-        await self._node.metadata.propose(DropMetaNode(meta.id, "DROP META SERVER"))
-        await self._take_vote(raft, meta.tcp_addr)
-        log.info("meta node dropped", id=meta.id, address=meta.tcp_addr, force=force)
 
-    async def _hand_over(self, raft: RaftNode, meta: MetaNode) -> None:
+    async def _hand_over(self, raft: RaftNode, meta: MetaNode, *, force: bool) -> bytes:
         """A leader is removed by its successor: give up the lead, then ask the new leader."""
+        self._refuse_vote_loss(raft, meta, force=force)
         try:
             await raft.transfer_leadership(_CHANGE_TIMEOUT_S)
         except NotCommitted as error:
@@ -284,8 +333,10 @@ class Membership:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise NoLeader("no successor was elected; the node stays a member, try again")
             await asyncio.sleep(0.02)
-        body = encode(LeaveRequest(meta.id, "meta"))
-        await self._node.peers.call(leader, "POST", "/leave?forwarded=1", body, timeout_s=_FORWARD_TIMEOUT_S)
+        body = encode(LeaveRequest(meta.id, "meta", force))
+        raw = await self._node.peers.call(leader, "POST", "/leave?forwarded=1", body, timeout_s=_FORWARD_TIMEOUT_S)
+        await self._node.metadata.wait_index(_decode(raw, LeaveAnswer).index, _SETTLE_S)
+        return raw
 
     async def _take_vote(self, raft: RaftNode, address: str) -> None:
         async with self._changing:

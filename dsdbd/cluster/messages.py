@@ -74,6 +74,12 @@ class LeaveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
 
 
+class LeaveAnswer(msgspec.Struct, frozen=True):
+    """Answer of ``POST /leave``: metadata of this index does not hold the registration any more."""
+
+    index: int
+
+
 class StatusAnswer(msgspec.Struct, frozen=True):
     """What a node says of itself in ``GET /cluster/state``; the parts of ``/cluster/status`` that only it knows."""
 

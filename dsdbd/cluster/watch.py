@@ -74,8 +74,15 @@ class ShardReaper:
             try:
                 await self._reap()
             except NoLeader:
-                await asyncio.sleep(_LOOK_S)
-                self._changed.set()
+                await self._again()
+            except (DSDBError, OSError) as error:
+                # The files stay, nothing is lost; the next look may succeed.
+                log.error("cannot remove the files of dropped shards", reason=str(error))
+                await self._again()
+
+    async def _again(self) -> None:
+        await asyncio.sleep(_LOOK_S)
+        self._changed.set()
 
     async def _reap(self) -> None:
         store = self._node.store
@@ -122,7 +129,17 @@ class RemovalWatch:
             return False
         if any(tombstone.id == node.identity.meta_id for tombstone in state.tombstones):
             await self._lose_vote(tuple(meta.tcp_addr for meta in state.meta_nodes))
+        if any(tombstone.id == node.identity.data_id for tombstone in state.tombstones):
+            await self._lose_shards()
         return True
+
+    async def _lose_shards(self) -> None:
+        """Go on as a meta node: what the shards held is on other owners, or was given up by FORCE; the files stay."""
+        node = self._node
+        assert node.identity is not None
+        log.warning("this node owns no shards any more and goes on as a meta node", data_id=node.identity.data_id)
+        node.identity = msgspec.structs.replace(node.identity, data_id=None)
+        await asyncio.to_thread(save_identity, self._meta_dir, node.identity)
 
     async def _ask_around(self) -> None:
         """A node that was removed while it was away never hears of it through Raft, so it asks the other members."""
@@ -186,7 +203,10 @@ class RemovalWatch:
         await asyncio.to_thread(save_identity, self._meta_dir, node.identity)
         self._on_vote_lost()
         await raft.stop()
-        await asyncio.to_thread(remove_tree, self._meta_dir / "raft")
+        try:
+            await asyncio.to_thread(remove_tree, self._meta_dir / "raft")
+        except OSError as error:
+            log.warning("cannot remove the Raft data of a former meta node; nobody reads it", reason=error.strerror)
         follower = FollowerBackend(
             metadata=node.metadata,
             peers=node.peers,

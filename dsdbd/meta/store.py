@@ -68,6 +68,7 @@ class Metadata:
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._listeners: list[Callable[[MetaState], None]] = []
         self._published: MetaState | None = None
+        self._stopping = False
 
     def on_change(self, listener: Callable[[MetaState], None]) -> None:
         """Call ``listener`` on the event loop after changes; several changes may come as one."""
@@ -95,6 +96,8 @@ class Metadata:
         """Wait until ``state.index`` is at least ``index``; False when ``timeout_s`` passed first."""
         if self.state.index >= index:
             return True
+        if self._stopping:
+            return False
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters[waiter] = index
         try:
@@ -103,7 +106,14 @@ class Metadata:
             return False
         finally:
             del self._waiters[waiter]
-        return True
+        return self.state.index >= index
+
+    def stop_waiting(self) -> None:
+        """Let every waiter go: the daemon ends, and its listeners wait for the requests under way."""
+        self._stopping = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def leader(self) -> str:
         """Raft address of the leader as this node knows it; empty when it knows none."""
