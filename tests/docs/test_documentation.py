@@ -211,3 +211,9 @@ def test_the_sentences_that_operations_explains_are_the_programs(title: str) -> 
     assert len(sentences) > 10
     strange = [text for text in sentences if any(piece.strip(" ,[]") not in texts for piece in text.split("…"))]
     assert strange == []
+
+
+def test_every_measuring_program_is_described() -> None:
+    programs = {f"benchmarks.{path.stem}" for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_"}
+    described = {name for name in named(first_cells(page("docs/benchmarks.md"))) if name.startswith("benchmarks.")}
+    assert described == programs
