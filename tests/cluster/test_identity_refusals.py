@@ -212,7 +212,7 @@ def test_a_founder_on_all_interfaces_makes_a_secret_and_a_joiner_is_told_to_copy
     founder = cluster.add(http_port=port, meta_port=meta, settings=settings)
     founder.host = ""
     founder.write_config()
-    founder.host = "0.0.0.0"  # noqa: S104 - the case under test
+    founder.host = "0.0.0.0"
     founder.start(wait=False)
     founder.host = "127.0.0.1"
     founder.wait_ready()
