@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from dsdbd.errors import NotFound, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
 from dsdbd.http.responses import no_content
 from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
+from dsdbd.meta import views
 from dsdbd.model.line_protocol import PRECISIONS_NS, parse_lines
 
 if TYPE_CHECKING:
@@ -60,10 +62,12 @@ class WriteHandler:
         if body[:64].lstrip()[:1] == b"{":
             raise RequestError("JSON write protocol has been deprecated")
         now_ns = self._node.clock.now_ns()
-        if len(body) <= _INLINE_BYTES:
-            parsed = parse_lines(body, precision=precision, default_time_ns=now_ns)
-        else:
-            parsed = await asyncio.to_thread(parse_lines, body, precision=precision, default_time_ns=now_ns)
+        # The types that hold already decide which rows of a body are in conflict, not the row that comes first.
+        known_types = functools.partial(views.known_types, self._node.metadata.state, database, policy)
+        parse = functools.partial(
+            parse_lines, body, precision=precision, default_time_ns=now_ns, known_types=known_types
+        )
+        parsed = parse() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(parse)
         if not parsed.rows:
             _raise_unparsable(parsed)
             return

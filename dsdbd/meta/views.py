@@ -125,6 +125,14 @@ def field_types(state: MetaState, database_name: str, policy_name: str | None, m
     return policy(state, database_name, policy_name).schema.get(measurement) or {}
 
 
+def known_types(state: MetaState, database_name: str, policy_name: str, measurement: str) -> FieldTypes:
+    """As ``field_types``, but empty where the database or the policy is not there."""
+    try:
+        return field_types(state, database_name, policy_name, measurement)
+    except NotFound:
+        return {}
+
+
 def unknown_fields(chosen: RetentionPolicy, fields: FieldsAsked) -> FieldsAsked:
     """The part of ``fields`` (measurement to field to type) that has no fixed type: what CreateFields must carry."""
     unknown: FieldsAsked = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from dsdbd.errors import RequestError
 from dsdbd.model.columns import Points
 from dsdbd.model.line_protocol_columns import MeasurementBuilder
 from dsdbd.model.line_protocol_scan import BOOLEANS, MAX_TIME_NS, MIN_TIME_NS, LineProblem, scan_point
+from dsdbd.model.types import FieldType
 
 PRECISIONS_NS: dict[str, int] = {
     "": 1,
@@ -73,15 +74,26 @@ class Parsed:
     conflict_count: int
 
 
-def parse_lines(body: bytes, *, precision: str, default_time_ns: int) -> Parsed:
+KnownTypes = Callable[[str], Mapping[str, FieldType]]
+"""Measurement to the types that its fields have already; empty for one that is new."""
+
+
+def _nothing_known(_: str) -> Mapping[str, FieldType]:
+    return {}
+
+
+def parse_lines(
+    body: bytes, *, precision: str, default_time_ns: int, known_types: KnownTypes = _nothing_known
+) -> Parsed:
     """Parse a write body.
 
+    A field of a type other than ``known_types`` says makes its row a conflict, as one that contradicts an earlier row.
     ``precision`` is the unit of the times in the body (``PRECISIONS_NS``); a line without a time gets
     ``default_time_ns``, cut down to that unit. Raises RequestError for an unknown precision; a bad line never raises.
     """
     if precision not in PRECISIONS_NS:
         raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, µ, ms, s, m or h)')
-    parser = _Parser(PRECISIONS_NS[precision], default_time_ns)
+    parser = _Parser(PRECISIONS_NS[precision], default_time_ns, known_types)
     for number, raw in split_lines(body):
         parser.line(number, raw)
     points = tuple(builder.points() for builder in parser.builders.values() if len(builder))
@@ -154,8 +166,9 @@ def _line_end(body: bytes, at: int) -> int:
 class _Parser:
     """State while one body is read."""
 
-    def __init__(self, unit_ns: int, default_time_ns: int) -> None:
+    def __init__(self, unit_ns: int, default_time_ns: int, known_types: KnownTypes) -> None:
         self.unit_ns = unit_ns
+        self.known_types = known_types
         self.default_time_ns = default_time_ns - default_time_ns % unit_ns
         self.builders: dict[str, MeasurementBuilder] = {}
         self.errors: list[LineError] = []
@@ -217,7 +230,7 @@ class _Parser:
             return
         builder = self.builders.get(measurement)
         if builder is None:
-            builder = self.builders[measurement] = MeasurementBuilder(measurement)
+            builder = self.builders[measurement] = MeasurementBuilder(measurement, self.known_types(measurement))
         known = (builder, builder.series_position(point.series))
         if len(point.key) < _FAST_LINE_BYTES and "\\" not in point.key:
             self._known_keys[point.key] = known

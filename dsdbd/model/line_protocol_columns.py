@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,14 @@ class _Cells:
 
 
 class MeasurementBuilder:
-    """Collects the points of one measurement in arrival order."""
+    """Collects the points of one measurement in arrival order.
 
-    def __init__(self, measurement: str) -> None:
+    ``known`` are the types its fields have already: a row that contradicts them is dropped and fixes nothing.
+    """
+
+    def __init__(self, measurement: str, known: Mapping[str, FieldType]) -> None:
         self.measurement = measurement
+        self._known = known
         self._series: dict[Series, int] = {}
         self._series_index: list[int] = []
         self._time_ns: list[int] = []
@@ -85,7 +89,7 @@ class MeasurementBuilder:
                 cells = [cell for cell in cells if cell[0] != "time"]
                 break
             if column.python_type is not type(value):
-                return self._conflict(name, type(value), column.python_type)
+                return self._conflict(name, _FIELD_TYPES[type(value)], _FIELD_TYPES[column.python_type])
         row = len(self._time_ns)
         for name, value in cells:
             column = columns[name]
@@ -108,18 +112,21 @@ class MeasurementBuilder:
             useful = True
             column = self._cells.get(name) or fresh.get(name)
             if column is None:
+                known = self._known.get(name)
+                if known is not None and known is not _FIELD_TYPES[type(value)]:
+                    return self._conflict(name, _FIELD_TYPES[type(value)], known)
                 fresh[name] = _Cells(type(value))
             elif column.python_type is not type(value):
-                return self._conflict(name, type(value), column.python_type)
+                return self._conflict(name, _FIELD_TYPES[type(value)], _FIELD_TYPES[column.python_type])
         if not useful:
             return f'invalid field name: input field "time" on measurement "{self.measurement}" is invalid'
         self._cells.update(fresh)
         return None
 
-    def _conflict(self, name: str, sent: type, fixed: type) -> str:
+    def _conflict(self, name: str, sent: FieldType, fixed: FieldType) -> str:
         return (
             f'field type conflict: input field "{name}" on measurement "{self.measurement}" is type '
-            f"{_FIELD_TYPES[sent].value}, already exists as type {_FIELD_TYPES[fixed].value}"
+            f"{sent.value}, already exists as type {fixed.value}"
         )
 
     def points(self) -> Points:

@@ -272,3 +272,17 @@ def test_no_body_makes_the_parser_raise(body: bytes) -> None:
     parsed = parse(body)
     assert parsed.rows == sum(len(points) for points in parsed.points)
     assert (parsed.error_count == 0) == (not parsed.errors)
+
+
+def test_a_type_that_is_known_already_counts_more_than_the_first_row_of_a_body() -> None:
+    parsed = parse_lines(
+        b'm t="text" 1\nm t=1.5 2\nm t=2i 3\nn t="free" 4',
+        precision="ns",
+        default_time_ns=0,
+        known_types=lambda measurement: {"t": FieldType.FLOAT} if measurement == "m" else {},
+    )
+    assert {part.measurement: part.time_ns.tolist() for part in parsed.points} == {"m": [2], "n": [4]}
+    assert [conflict.line_number for conflict in parsed.conflicts] == [1, 3]
+    assert parsed.conflicts[0].reason == (
+        'field type conflict: input field "t" on measurement "m" is type string, already exists as type float'
+    )
