@@ -75,10 +75,19 @@ def status_lines(document: Mapping[str, Any], *, colours: bool) -> list[str]:
     nodes = [node for node in document.get("nodes") or () if isinstance(node, Mapping)]
     lines += _table([_HEADER, *(_node_row(node) for node in nodes)], colours)
     problems = [str(problem) for problem in document.get("problems") or ()]
-    problems += [f"{_text(node.get('host'))}: {node['message']}" for node in nodes if node.get("message")]
+    # A node's message is shown on its own only where the list does not hold it already.
+    problems += [
+        f"{_text(node.get('tcp_addr'))}: {node['message']}"
+        for node in nodes
+        if node.get("message") and not all(any(part in told for told in problems) for part in _parts(node["message"]))
+    ]
     if problems:
         lines += ["", "problems", *(f"  {problem}" for problem in problems)]
     return lines
+
+
+def _parts(message: object) -> list[str]:
+    return str(message).split("; ")
 
 
 def _shards(shards: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ SCREEN = [
     "",
     "problems",
     "  influx2 does not answer since 12 s",
-    "  influx2: refused",
+    "  influx2:8088: refused",
 ]
 
 
