@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.reference.influxd import Influxd, influxd, needs_influxd
 
 DATA = Path(__file__).parent / "data"
 BAD = [json.loads(line) for line in (DATA / "bad.jsonl").read_text().splitlines()]
@@ -30,66 +25,18 @@ OWN_STATEMENTS = ("SERVER", "!= /b/", "KEY = 'host'", "WITH NAME p DURATION", "$
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.debian,
-    pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd is not installed"),
+    needs_influxd,
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("influxd")
-    http, rpc = free_port(), free_port()
-    (directory / "influxdb.conf").write_text(
-        f"""reporting-disabled = true
-bind-address = "127.0.0.1:{rpc}"
-[meta]
-dir = "{directory}/meta"
-[data]
-dir = "{directory}/data"
-wal-dir = "{directory}/wal"
-[http]
-bind-address = "127.0.0.1:{http}"
-log-enabled = false
-[monitor]
-store-enabled = false
-"""
-    )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["influxd", "-config", str(directory / "influxdb.conf")], stdout=log, stderr=subprocess.STDOUT
-        )
-    address = f"http://127.0.0.1:{http}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                ask(address, "CREATE DATABASE d")
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert process.poll() is None and time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with influxd(tmp_path_factory.mktemp("influxd")) as running:
+        running.query("CREATE DATABASE d")
+        yield running
 
 
-def ask(address: str, query: str) -> dict[str, object]:
-    url = f"{address}/query?db=d&q={urllib.parse.quote(query)}"
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        with error:
-            return dict(json.load(error))
-
-
-def test_errors_are_the_same(server: str) -> None:
+def test_errors_are_the_same(server: Influxd) -> None:
     differences = []
     for case in BAD:
         # The server trims the text before it parses, which moves positions.
@@ -98,20 +45,20 @@ def test_errors_are_the_same(server: str) -> None:
         ours = case["error"]
         for own, theirs in OWN_WORDS:
             ours = ours.replace(own, theirs) if "expected CONTINUOUS" in ours else ours
-        answer = ask(server, case["query"]).get("error")
+        answer = server.query(case["query"], db="d").json.get("error")
         if answer != ours:
             differences.append((case["query"], answer, ours))
     assert differences == []
 
 
-def test_what_we_read_the_server_reads_and_so_our_normal_form(server: str) -> None:
+def test_what_we_read_the_server_reads_and_so_our_normal_form(server: Influxd) -> None:
     """Neither the statement nor what we print of it is a parse error there."""
     refused = []
     for case in GOOD:
         if any(own in case["text"] + case["query"] for own in OWN_STATEMENTS):
             continue
         for text in (case["query"], case["text"]):
-            answer = ask(server, text)
+            answer = server.query(text, db="d").json
             if "error" in answer:
                 refused.append((text, answer["error"]))
     assert refused == []

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dsdbd.model.line_protocol import parse_lines
+from tests.reference.influxd import Influxd, influxd, needs_influxd
 
 pytestmark = [
     pytest.mark.debian,
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd (Debian package influxdb) is not installed"),
+    needs_influxd,
 ]
 
 SAME = r"""
@@ -164,55 +157,16 @@ DIFFERENT = {
 }
 
 
-def free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("influxd")
-    host = "127.0.0.57"
-    http, rpc = free_port(host), free_port(host)
-    config = home / "influxdb.conf"
-    config.write_text(
-        f'reporting-disabled = true\nbind-address = "{host}:{rpc}"\n[meta]\ndir = "{home}/meta"\n'
-        f'[data]\ndir = "{home}/data"\nwal-dir = "{home}/wal"\n[monitor]\nstore-enabled = false\n'
-        f'[http]\nbind-address = "{host}:{http}"\nlog-enabled = false\n'
-    )
-    with Path(home / "log").open("wb") as log:
-        process = subprocess.Popen(["influxd", "run", "-config", str(config)], stdout=log, stderr=log)
-    url = f"http://{host}:{http}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(url + "/ping", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "influxd does not start"
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with influxd(tmp_path_factory.mktemp("influxd")) as running:
+        yield running
 
 
-def ask(url: str, text: str, **more: str) -> dict:
-    query = urllib.parse.urlencode({"q": text, "epoch": "ns", **more})
-    with urllib.request.urlopen(f"{url}/query?{query}", data=b"", timeout=20) as answer:
-        return json.load(answer)["results"][0]
-
-
-def write(url: str, database: str, body: bytes) -> str:
+def write(server: Influxd, database: str, body: bytes) -> str:
     """The error text of a write; empty when everything was stored."""
-    try:
-        urllib.request.urlopen(f"{url}/write?db={database}", data=body, timeout=20).close()
-        return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return json.load(error)["error"]
+    answer = server.try_write(database, body)
+    return "" if answer.status == 204 else str(answer.json["error"])
 
 
 def our_answer(body: bytes, now_ns: int) -> tuple[str, list]:
@@ -232,8 +186,9 @@ def our_answer(body: bytes, now_ns: int) -> tuple[str, list]:
     return text, cells
 
 
-def stored_cells(url: str, database: str, before_ns: int) -> list:
-    answer = ask(url, "SELECT * FROM /.*/ WHERE time >= -9223372036854775806 GROUP BY *", db=database)
+def stored_cells(server: Influxd, database: str, before_ns: int) -> list:
+    select = "SELECT * FROM /.*/ WHERE time >= -9223372036854775806 GROUP BY *"
+    answer = server.result(select, db=database, epoch="ns")
     cells = []
     for series in answer.get("series", []):
         tags = {key: value for key, value in series.get("tags", {}).items() if value}
@@ -245,27 +200,27 @@ def stored_cells(url: str, database: str, before_ns: int) -> list:
     return cells
 
 
-def both(url: str, database: str, body: bytes) -> tuple[tuple[str, list], tuple[str, list]]:
-    ask(url, f'CREATE DATABASE "{database}"')
+def both(server: Influxd, database: str, body: bytes) -> tuple[tuple[str, list], tuple[str, list]]:
+    server.query(f'CREATE DATABASE "{database}"')
     before_ns = time.time_ns()
-    theirs = write(url, database, body), stored_cells(url, database, before_ns)
+    theirs = write(server, database, body), stored_cells(server, database, before_ns)
     return our_answer(body, 4_000_000_000_000_000_000), theirs
 
 
-def test_same_answer_and_same_points(influxd: str) -> None:
+def test_same_answer_and_same_points(server: Influxd) -> None:
     bodies = [line.encode() for line in SAME.split("\n") if line]
     bodies += BLANKS
     bodies += [b'm s="a\nb" 1', b"m v=1 1\n\n#c\nm v=2 2", b'm v="a\\\nb" 1']
     assert len(bodies) >= 120
     wrong = []
     for number, body in enumerate(bodies):
-        ours, theirs = both(influxd, f"same{number}", body)
+        ours, theirs = both(server, f"same{number}", body)
         if ours[0] != theirs[0] or sorted(ours[1], key=repr) != sorted(theirs[1], key=repr):
             wrong.append(f"{body!r}:\n  ours   {ours}\n  theirs {theirs}")
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_intended_difference_still_is_one(influxd: str) -> None:
+def test_every_intended_difference_still_is_one(server: Influxd) -> None:
     for number, (body, reason) in enumerate(DIFFERENT.items()):
-        ours, theirs = both(influxd, f"different{number}", body)
+        ours, theirs = both(server, f"different{number}", body)
         assert ours != theirs, f"{body!r}: {reason}"

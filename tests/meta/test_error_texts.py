@@ -1,20 +1,12 @@
 """The sentences of refusals: pinned here, and compared with those of InfluxDB 1.x where it is installed."""
 
-import json
-import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-
 import pytest
 
 from dsdbd.meta import commands as c
 from dsdbd.meta import rows
 from dsdbd.meta.state import Privilege, SubscriptionMode
 from tests.meta.dialogue import Machine
+from tests.reference.influxd import influxd
 
 MINUTE = 60 * 10**9
 HOUR = 60 * MINUTE
@@ -245,75 +237,29 @@ def test_a_port_no_address_can_have_is_refused_where_influxdb_accepts_it():
     assert refused.error == c.Failure("subscription_url_invalid", "invalid subscription URL: http://h:70000")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
-def influxd(tmp_path):
-    program = shutil.which("influxd")
-    if program is None:
-        pytest.skip("influxd (Debian package influxdb) is not installed")
-    http, rpc = free_port(), free_port()
-    config = tmp_path / "influxd.toml"
-    config.write_text(
-        f"""reporting-enabled = false
-bind-address = "127.0.0.1:{rpc}"
-[meta]
-  dir = "{tmp_path}/meta"
-[data]
-  dir = "{tmp_path}/data"
-  wal-dir = "{tmp_path}/wal"
-[monitor]
-  store-enabled = false
-[http]
-  bind-address = "127.0.0.1:{http}"
-"""
-    )
-    url = f"http://127.0.0.1:{http}"
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([program, "-config", config], stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    urllib.request.urlopen(url + "/ping", timeout=1).close()
-                    break
-                except (urllib.error.URLError, OSError):
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-                    assert time.monotonic() < deadline, "influxd did not answer within 20 s"
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def ask(url, statement):
-    body = urllib.parse.urlencode({"q": statement}).encode()
-    with urllib.request.urlopen(url + "/query", body, timeout=10) as answer:
-        return json.load(answer)["results"][0]
+def server(tmp_path):
+    with influxd(tmp_path) as running:
+        yield running
 
 
 @pytest.mark.slow
 @pytest.mark.debian
-def test_influxdb_says_the_same(influxd):
+def test_influxdb_says_the_same(server):
     machine = Machine()
     machine.give(c.CreateDataNode("n", "h:1", "h:2"))
-    said = [(statement, ask(influxd, statement).get("error")) for statement, _, _ in STEPS]
+    said = [(statement, server.result(statement).get("error")) for statement, _, _ in STEPS]
     assert run_steps(machine) == said
 
 
 @pytest.mark.slow
 @pytest.mark.debian
-def test_influxdb_shows_the_same_policies_users_and_grants(influxd):
+def test_influxdb_shows_the_same_policies_users_and_grants(server):
     machine = Machine()
     machine.give(c.CreateDataNode("n", "h:1", "h:2"))
     run_steps(machine)
     for statement, _, _ in STEPS:
-        ask(influxd, statement)
+        server.result(statement)
     for statement, table in (
         ("SHOW DATABASES", rows.show_databases(machine.state)),
         ("SHOW RETENTION POLICIES ON db", rows.show_retention_policies(machine.state, "db")),
@@ -322,7 +268,7 @@ def test_influxdb_shows_the_same_policies_users_and_grants(influxd):
         ("SHOW GRANTS FOR u", rows.show_grants(machine.state, "u")),
         ("SHOW SUBSCRIPTIONS", rows.show_subscriptions(machine.state)[0]),
     ):
-        series = ask(influxd, statement)["series"][0]
+        series = server.result(statement)["series"][0]
         assert series.get("name", "") == table.name
         assert series["columns"] == list(table.columns)
         assert series["values"] == [list(row) for row in table.rows], statement

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,10 @@ from dsdbd.query import (
 )
 from dsdbd.query.encode import float_text, float_texts, quote, rfc3339_texts
 from dsdbd.query.table import decode_tables
-from tests.query.influx_reference import influxd
+from tests.query.influx_reference import filled_influxd
 from tests.query.query_engine import MemoryShard, Row, column_of, parse_one, run_query
 from tests.query.sample_data import ROWS
+from tests.reference.influxd import needs_influxd
 
 T = 1_500_000_000_000_000_000
 ODD = [
@@ -55,23 +55,26 @@ def body(rows: list[SeriesRows], *, pretty: bool = False, epoch: str | None = No
 
 @pytest.mark.slow
 @pytest.mark.debian
-@pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd is not installed")
+@needs_influxd
 def test_texts_are_those_of_influxd(tmp_path: Path) -> None:
     shards = [[MemoryShard(ODD + ROWS)]]
-    with influxd(tmp_path) as reference:
-        reference.write(ODD + ROWS)
+    with filled_influxd(tmp_path, ODD + ROWS) as server:
+
+        def theirs(query: str, **parameters: str) -> str:
+            return server.query(query, db="d", **parameters).body.decode()
+
         for query in QUERIES:
             rows = run_query(query, shards, 0)
             for epoch in ("ns", "n", "u", "ms", "s", "m", "h", "nothing"):
-                assert body(rows, epoch=epoch) == reference.query(query, epoch=epoch)
-            assert body(rows) == reference.query(query)
-            assert body(rows, pretty=True) == reference.query(query, pretty="true")
+                assert body(rows, epoch=epoch) == theirs(query, epoch=epoch)
+            assert body(rows) == theirs(query)
+            assert body(rows, pretty=True) == theirs(query, pretty="true")
             for size in (1, 2, 3, 100):
                 chunks = chunk_results([StatementResult(0, rows)], size)
                 ours = "".join(b"".join(encode_results_json([chunk])).decode() for chunk in chunks)
-                assert ours == reference.query(query, chunked="true", chunk_size=str(size))
+                assert ours == theirs(query, chunked="true", chunk_size=str(size))
             ours = b"".join(encode_results_csv([StatementResult(0, rows)])).decode()
-            assert ours == reference.query(query, accept="application/csv")
+            assert ours == theirs(query, accept="application/csv")
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.query.influx_reference import Reference, influxd, same_json
+from tests.query.influx_reference import filled_influxd, same_json
 from tests.query.query_engine import MemoryShard, Row, json_answer
 from tests.query.sample_data import ROWS, S, random_rows
+from tests.reference.influxd import Influxd, needs_influxd
 
 STATEMENTS = [
     line
@@ -39,7 +39,7 @@ RANDOM_STATEMENTS = [
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.debian,
-    pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd is not installed"),
+    needs_influxd,
 ]
 
 
@@ -57,27 +57,28 @@ def cluster(rows: list[Row]) -> list[list[MemoryShard]]:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
-    with influxd(tmp_path_factory.mktemp("influxd")) as server:
-        server.write(ROWS)
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with filled_influxd(tmp_path_factory.mktemp("influxd"), ROWS) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def random_reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
-    with influxd(tmp_path_factory.mktemp("influxd")) as server:
-        server.write(random_rows(1))
+def random_reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with filled_influxd(tmp_path_factory.mktemp("influxd"), random_rows(1)) as server:
         yield server
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_answers_like_influxd(reference: Reference, statement: str) -> None:
-    ours, theirs = json_answer(statement, cluster(ROWS), time.time_ns()), reference.query(statement)
+def test_answers_like_influxd(reference: Influxd, statement: str) -> None:
+    ours, theirs = (
+        json_answer(statement, cluster(ROWS), time.time_ns()),
+        reference.query(statement, db="d").body.decode(),
+    )
     assert same_json(ours, theirs), f"\nours:   {ours}\ntheirs: {theirs}"
 
 
 @pytest.mark.parametrize("statement", RANDOM_STATEMENTS)
-def test_answers_like_influxd_on_random_points(random_reference: Reference, statement: str) -> None:
+def test_answers_like_influxd_on_random_points(random_reference: Influxd, statement: str) -> None:
     ours = json_answer(statement, cluster(random_rows(1)), time.time_ns())
-    theirs = random_reference.query(statement)
+    theirs = random_reference.query(statement, db="d").body.decode()
     assert same_json(ours, theirs), f"\nours:   {ours[:3000]}\ntheirs: {theirs[:3000]}"
