@@ -225,6 +225,16 @@ async def start_metadata(node: Node, network: Network) -> None:
         await follower.start()
         return
 
+    if identity.phase is Phase.MEMBER and not (config.meta.dir / "raft" / "raft.journal").exists():
+        # Without it the node would not know what it voted for, and could give a second vote in the same term.
+        raise StorageCorrupt(
+            f"the Raft journal in {config.meta.dir / 'raft'} is gone, but this node is a meta node of cluster "
+            f"{identity.cluster_id}. Restore the directory; if there is no copy, run DROP META SERVER "
+            f"{identity.meta_id}"
+            + (f" and DROP DATA SERVER {identity.data_id}" if identity.data_id is not None else "")
+            + f" on another member, empty {config.meta.dir} and join again."
+        )
+
     # Both are called on the Raft thread.
     def fatal(error: DSDBError) -> None:
         loop.call_soon_threadsafe(node.fail, error)

@@ -142,6 +142,15 @@ def test_raft_data_without_an_identity(cluster: Cluster) -> None:
     refused(daemon, 12, "node.json", str(daemon.root / "meta"))
 
 
+def test_an_identity_without_its_raft_data(cluster: Cluster) -> None:
+    """A member whose Raft directory is gone would vote anew: it must not start as if nothing had happened."""
+    daemon = cluster.add().start()
+    daemon.rows("CREATE DATABASE d")
+    assert daemon.stop() == 0
+    shutil.rmtree(daemon.root / "meta" / "raft")
+    refused(daemon, 11, "Raft", str(daemon.root / "meta"), "DROP META SERVER 1")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"uuid": 1}', b"\x00" * 300])
 def test_a_damaged_identity(cluster: Cluster, content: bytes) -> None:
     daemon = cluster.add()
