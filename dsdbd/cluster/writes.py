@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import structlog
@@ -25,7 +25,7 @@ from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
 from dsdbd.storage import ShardKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import MetaState, RetentionPolicy, Shard
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from dsdbd.model.types import FieldType
 
 log = structlog.get_logger("write")
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+_INLINE_ROWS = 100
+_ROW_BYTES = 50
+"""Least size of an encoded row, to tell a small batch from its bytes."""
 _FIELD_BYTES = 32
 """What a field costs in a metadata command beside its name."""
 
@@ -121,7 +126,7 @@ class WritePath:
             return dropped
         policy = await self._cover(database, policy, points)
         shards = {shard.id: shard for group in policy.shard_groups for shard in group.shards}
-        routed = await asyncio.to_thread(route, points, policy.shard_groups)
+        routed = await _work(sum(map(len, points)), route, points, policy.shard_groups)
         version = self._hybrid_clock.next(self._node.clock.now_ns())
         outcomes = await asyncio.gather(
             *(
@@ -194,7 +199,7 @@ class WritePath:
         Neighbours of another duration may cut an interval in pieces, hence the second round.
         """
         for _ in range(3):
-            times = await asyncio.to_thread(uncovered_times, points, policy.shard_groups)
+            times = await _work(sum(map(len, points)), uncovered_times, points, policy.shard_groups)
             if not len(times):
                 return policy
             wanted = views.missing_groups(policy, times.tolist())
@@ -223,7 +228,7 @@ class WritePath:
         place = self._places().get(shard_id)
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
-        batch = await asyncio.to_thread(decode_batch, encoded)
+        batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
         await self._submit(place, batch, encoded)
 
     def _places(self) -> dict[int, ShardKey]:
@@ -240,7 +245,7 @@ class WritePath:
 
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed."""
-        encoded = await asyncio.to_thread(encode_batch, batch)
+        encoded = await _work(len(batch), encode_batch, batch)
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)))
         if count.owners == 0:
             raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
@@ -313,6 +318,13 @@ class WritePath:
             stored = await asyncio.to_thread(store.submit, key, batch, encoded)
             self._opened.add(key.shard_id)
         await asyncio.wrap_future(stored)
+
+
+async def _work(rows: int, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+    """The function's result: made at once for a few rows, which takes less than handing them over, else in a thread."""
+    if rows <= _INLINE_ROWS:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def _pieces(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import msgspec
@@ -18,6 +19,8 @@ _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
 )
 _MAX_HEADER_CHARS = 1024
+_GREGORIAN = 0x01B21DD213814000
+"""Steps of 100 ns from the start of the Gregorian calendar, where such ids count from, to the Unix epoch."""
 
 
 def error_response(error: DSDBError, request: web.Request | None = None) -> web.Response:
@@ -82,9 +85,29 @@ def request_id(request: web.Request) -> str:
     """The caller's id of the request, or one made for it."""
     known: str | None = request.get("request_id")
     if known is None:
-        known = request.headers.get("X-Request-Id") or request.headers.get("Request-Id") or str(uuid.uuid1())
+        known = request.headers.get("X-Request-Id") or request.headers.get("Request-Id") or _ids.next()
         request["request_id"] = known
     return known
+
+
+class _RequestIds:
+    """Time-based UUIDs (RFC 4122, version 1) that differ from request to request and from process to process.
+
+    The library's ``uuid1`` takes tens of microseconds, which is a good part of a one-point write.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        place = uuid.uuid4().bytes
+        # The multicast bit says that these six bytes are no network address.
+        self._place = f"{(place[0] & 0x3F) | 0x80:02x}{place[1]:02x}-{place[2] | 1:02x}{place[3:8].hex()}"
+
+    def next(self) -> str:
+        self._last = now = max(self._last + 1, time.time_ns() // 100 + _GREGORIAN)
+        return f"{now & 0xFFFFFFFF:08x}-{now >> 32 & 0xFFFF:04x}-1{now >> 48 & 0xFFF:03x}-{self._place}"
+
+
+_ids = _RequestIds()
 
 
 def _header_text(text: str) -> str:
