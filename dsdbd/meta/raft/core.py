@@ -62,7 +62,7 @@ class RaftCore(CoreView):
         self._has_room, self._room, self._room_checked_s = has_room, True, LONG_AGO_S
         self._ack_snapshot: int | None = None
         self._sent_mark: tuple[int, int] | None = None
-        self._leader_contact_s = LONG_AGO_S
+        self._leader_contact_s, self._started_s = LONG_AGO_S, monotonic_s()
         self._prevote = PreVote(self_address, timings.election_timeout_s)
         self._told_removed = False
         self._load_complete = False
@@ -276,6 +276,8 @@ class RaftCore(CoreView):
         if old == LEADER and new != LEADER:
             self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
             self._fail_waiting(list(self._SyncObj__commandsWaitingCommit))
+        if new == LEADER:
+            self._network.dismiss_provisional()
         self._prevote.reset()
         if new != library.CANDIDATE:
             self._prevote.transferring = False

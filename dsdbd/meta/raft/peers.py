@@ -68,8 +68,12 @@ class PeerTransport(Transport):  # type: ignore[misc]  # the library is untyped
         self.nodes = set(others)
 
     def role(self) -> PeerRole:
-        """What this node says of itself in a handshake."""
-        return "voter" if self.core.is_voter else "joining"
+        """What this node says of itself in a handshake.
+
+        A vote that may still be rolled back counts for nothing yet: the others may never have heard of it, and only as
+        a learner does this node get the entries that replace it.
+        """
+        return "voter" if self.core.vote_is_certain() else "joining"
 
     # --- what the library calls
 
@@ -180,6 +184,15 @@ class PeerTransport(Transport):  # type: ignore[misc]  # the library is untyped
             # A heartbeat that changed nothing is not worth a tick: an idle node stays idle.
             self.on_activity()
 
+    def dismiss_provisional(self) -> None:
+        """Close the links of authenticated nodes without a vote: this node leads now, and tells them when they return.
+
+        As a follower it had to hear them; a leader sends them nothing, and they would wait on a silent link for ever.
+        """
+        for link, node in list(self._node_of.items()):
+            if isinstance(node, TCPNode) and node not in self.nodes:
+                link.close()
+
     # --- what the dialer asks
 
     def wanted(self) -> list[str]:
@@ -187,8 +200,10 @@ class PeerTransport(Transport):  # type: ignore[misc]  # the library is untyped
         return [node.id for node in self.nodes if node not in self.links and self._should_dial(node)]
 
     def _should_dial(self, node: Node) -> bool:
-        # A leader also dials those that should dial it: they may have been down while it became a member.
-        return self.self_address > node.id or not self.core.is_voter or self.core.is_leader
+        # A leader also dials those that should dial it: they may have been down while it became a member. So does who
+        # hears no leader: the others may have a configuration without this node, and would never dial it.
+        core = self.core
+        return self.self_address > node.id or core.is_leader or core.is_lonely() or not core.vote_is_certain()
 
     # --- binding
 

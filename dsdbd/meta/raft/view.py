@@ -9,7 +9,7 @@ from dsdbd.meta.raft import library
 from dsdbd.meta.raft.api import RaftTimings, Role
 from dsdbd.meta.raft.journal import Journal
 from dsdbd.meta.raft.library import LEADER, Node, TCPNode, monotonic_s
-from dsdbd.meta.raft.membership import members_before
+from dsdbd.meta.raft.membership import Change, members_before, parse_change
 
 LONG_AGO_S: Final = -1e9
 
@@ -30,6 +30,7 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
     _told_removed: bool
     _removal_index: int | None
     _leader_contact_s: float
+    _started_s: float
 
     @property
     def is_leader(self) -> bool:
@@ -62,6 +63,18 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         if self.is_leader:
             return self._majority_answers(self.timings.election_timeout_s)
         return self._SyncObj__raftLeader is not None and self._leader_alive()
+
+    def vote_is_certain(self) -> bool:
+        """Whether this node votes, and no uncommitted entry is what gave it its vote."""
+        own = Change("add", self.self_address)
+        return self.is_voter and not any(
+            parse_change(e.command) == own for e in self.journal.after(self.raftCommitIndex)
+        )
+
+    def is_lonely(self) -> bool:
+        """Whether no leader has spoken for so long that those who should dial this node may not know it."""
+        since_s = max(self._leader_contact_s, self._started_s)
+        return not self.is_leader and monotonic_s() - since_s > self.timings.dead_after_s
 
     def match_index(self, node: Node) -> int | None:
         """Highest log index that ``node`` is known to hold; None unless this node leads."""
