@@ -77,7 +77,7 @@ def test_a_line_of_ten_megabytes_is_refused_by_name_and_the_others_stored(daemon
 
 def test_gzip_bomb_costs_no_more_than_the_limit(daemon: Daemon) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(b"\n" * 10 * MB) for _ in range(100)) + packer.flush()
+    bomb = b"".join(packer.compress(b"\n" * 10 * MB) for _ in range(15)) + packer.flush()
     assert len(bomb) < 2 * MB
     before = resident_mb(daemon)
     for _ in range(3):
