@@ -63,7 +63,7 @@ def load_identity(meta_dir: Path) -> Identity | None:
                 "Restore the file, or empty the directory, drop the node from the cluster and join again."
             ) from None
         return None
-    except (msgspec.MsgspecError, OSError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
         raise StorageCorrupt(
             f"cannot read the node's identity {path}: {error}. Restore the file from a copy; if there is none, empty "
             f"{meta_dir}, drop the node from the cluster with DROP META SERVER and DROP DATA SERVER, and join again."

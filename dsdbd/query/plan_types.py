@@ -218,5 +218,5 @@ def decode_plan(data: bytes) -> SelectPlan:
     """The plan of ``encode_plan``; raises CorruptData for anything else."""
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptData(f"query plan of {len(data)} bytes cannot be decoded: {error}") from error

@@ -99,7 +99,7 @@ def decode_partial(plan: SelectPlan, data: bytes) -> Partial:
     """The partial result of ``encode_partial``; raises CorruptData for anything else, or one of another plan."""
     try:
         present, encoded = msgspec.msgpack.decode(data, type=tuple[list[bool], bytes])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"partial query result of {len(data)} bytes cannot be decoded: {error}") from error
     tables = decode_tables(encoded)
     if len(tables) != sum(present) or len(present) != max(len(plan.calls), 1):

@@ -157,6 +157,6 @@ def decode_schema(data: bytes) -> dict[str, MeasurementSchema]:
     """The schema of ``encode_schema``; raises CorruptData for anything else."""
     try:
         wires = msgspec.msgpack.decode(data, type=dict[str, _Wire])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"measurement schema of {len(data)} bytes cannot be decoded: {error}") from error
     return {name: MeasurementSchema(wire.fields, frozenset(wire.tags)) for name, wire in wires.items()}

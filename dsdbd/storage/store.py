@@ -131,7 +131,7 @@ class Store:
             if any(directory.rglob("*.parquet")):
                 self._note(f"shard directory {directory} lacks {ABOUT_FILE}; its points are not served")
             return
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._note(f"{about} cannot be read: {error}; the points in {directory} are not served")
             return
         key = ShardKey(known.database, known.policy, known.shard_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsdbd.errors import CorruptData
@@ -152,6 +152,7 @@ def test_chunks_hold_every_row_once_and_say_what_follows(lengths: list[int], siz
     assert seen == {rows.name: list(range(len(rows))) for rows in series}
 
 
+@example(b"\x81\xa1\x80")  # a name that is not UTF-8
 @given(st.binary(max_size=60))
 def test_foreign_bytes_are_refused(data: bytes) -> None:
     for decode in (decode_plan, decode_tables, decode_schema):

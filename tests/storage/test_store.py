@@ -285,13 +285,14 @@ def test_a_torn_last_record_at_every_byte(tmp_path: Path) -> None:
             assert other == path
 
 
-def test_shard_directory_with_a_damaged_description_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b"{", b'{"database":"\x80"}'])
+def test_shard_directory_with_a_damaged_description_is_named(tmp_path: Path, damaged: bytes) -> None:
     store = open_store(tmp_path)
     put(store, 1, [("a", 1, {"i": 1})])
     store.flush()
     about = store.shard(1).directory / "shard.json"
     store.close()
-    about.write_text("{")
+    about.write_bytes(damaged)
     for log in (tmp_path / "wal").glob("*.wal"):
         log.unlink()
     store = open_store(tmp_path)
