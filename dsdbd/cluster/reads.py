@@ -20,13 +20,13 @@ from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
-from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dsdbd.cluster.node import Node
-    from dsdbd.influxql import ast
+    from dsdbd.influxql import ast, ast_show
     from dsdbd.meta.views import ShardPlace
     from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesRows
 
@@ -278,7 +278,7 @@ class ReadPath:
         if request.kind == "select":
             return query.run_partial(query.decode_plan(request.argument), source, readers, cancelled)
         if request.kind == "show":
-            statement = cast("query.ShowStatement", parse(request.argument.decode())[0])
+            statement = cast("ast_show.SchemaStatement", parse(request.argument.decode())[0])
             return query.show_partial(statement, readers, request.now_ns, cancelled)
         raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
 

@@ -15,7 +15,8 @@ from dsdbd.http.body import read_body
 from dsdbd.http.responses import no_content
 from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
 from dsdbd.meta import views
-from dsdbd.model.line_protocol import PRECISIONS_NS, parse_lines
+from dsdbd.model.line_protocol import parse_lines
+from dsdbd.model.times import PRECISION_NS
 
 if TYPE_CHECKING:
     from dsdbd.cluster.acks import Consistency
@@ -48,8 +49,8 @@ class WriteHandler:
         if database not in self._node.metadata.state.databases:
             raise NotFound(f'database not found: "{database}"')
         self._auth.authorize_write(user, database)
-        precision = params.get("precision", "")
-        if precision not in PRECISIONS_NS:
+        precision = params.get("precision") or "ns"
+        if precision not in PRECISION_NS:
             raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, ms, s, m or h)')
         consistency = parse_consistency(params.get("consistency", ""))
         with self._bodies.held() as hold:

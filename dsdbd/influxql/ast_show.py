@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dsdbd.influxql.ast import Expr, ListLiteral, Measurement, RegexLiteral, SortField, Source, Statement, StringLiteral
 
@@ -209,3 +210,20 @@ class ShowTagValuesCardinality(Statement):
     dimensions: tuple[Expr, ...] = ()
     limit: int = 0
     offset: int = 0
+
+
+FromStatement: TypeAlias = (
+    ShowSeries
+    | ShowTagKeys
+    | ShowTagValues
+    | ShowFieldKeys
+    | ShowSeriesCardinality
+    | ShowMeasurementCardinality
+    | ShowTagKeyCardinality
+    | ShowTagValuesCardinality
+    | ShowFieldKeyCardinality
+)
+"""Statements with ``sources``."""
+
+SchemaStatement: TypeAlias = ShowMeasurements | FromStatement
+"""Statements about what is stored, which shards answer; the others are about the cluster."""

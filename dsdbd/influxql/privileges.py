@@ -32,17 +32,6 @@ _READ_DATABASE: Final = (
     ast_show.ShowRetentionPolicies,
     ast_show.ShowMeasurements,
 )
-_READ_SOURCES: Final = (
-    ast_show.ShowSeries,
-    ast_show.ShowTagKeys,
-    ast_show.ShowTagValues,
-    ast_show.ShowFieldKeys,
-    ast_show.ShowSeriesCardinality,
-    ast_show.ShowMeasurementCardinality,
-    ast_show.ShowTagKeyCardinality,
-    ast_show.ShowFieldKeyCardinality,
-    ast_show.ShowTagValuesCardinality,
-)
 
 
 def required_privileges(statement: ast.Statement) -> tuple[RequiredPrivilege, ...]:
@@ -67,7 +56,7 @@ def required_privileges(statement: ast.Statement) -> tuple[RequiredPrivilege, ..
             return (_READ_HERE,)
         case _ if isinstance(statement, _READ_DATABASE):
             return (RequiredPrivilege(ast.Privilege.READ, statement.database),)
-        case _ if isinstance(statement, _READ_SOURCES):
+        case _ if isinstance(statement, ast_show.FromStatement):
             own = RequiredPrivilege(ast.Privilege.READ, statement.database)
             return _unique((own, *_sources(statement.sources, statement.database)))
         case _:

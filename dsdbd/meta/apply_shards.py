@@ -13,7 +13,8 @@ from dsdbd.meta import placement
 from dsdbd.meta.commands import ShardGroupsAre
 from dsdbd.meta.edit import need_policy, with_database, with_policy
 from dsdbd.meta.refusals import fixed, shard_not_found, shards_not_replicated, too_many_groups
-from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS, Shard, ShardGroup
+from dsdbd.meta.state import Shard, ShardGroup
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

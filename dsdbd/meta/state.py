@@ -25,10 +25,6 @@ AUTOGEN_ALIAS = "default"
 """Other name of ``autogen``, accepted wherever a policy is named unless a policy is really called so."""
 INTERNAL_DATABASE = "_internal"
 """The daemons' own statistics; its automatic policy keeps one copy."""
-MIN_TIME_NS = -(2**63) + 2
-"""Earliest time of a point, as in InfluxDB 1.x."""
-MAX_TIME_NS = 2**63 - 2
-"""Latest time of a point, as in InfluxDB 1.x."""
 
 FieldTypes = dict[str, FieldType]
 """Field key to type, of one measurement in one policy."""

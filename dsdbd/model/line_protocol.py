@@ -11,22 +11,9 @@ from dsdbd import limits
 from dsdbd.errors import RequestError
 from dsdbd.model.columns import Points
 from dsdbd.model.line_protocol_columns import MeasurementBuilder
-from dsdbd.model.line_protocol_scan import BOOLEANS, MAX_TIME_NS, MIN_TIME_NS, LineProblem, scan_point
+from dsdbd.model.line_protocol_scan import BOOLEANS, LineProblem, scan_point
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, PRECISION_NS
 from dsdbd.model.types import FieldType
-
-PRECISIONS_NS: dict[str, int] = {
-    "": 1,
-    "n": 1,
-    "ns": 1,
-    "u": 1_000,
-    "us": 1_000,
-    "µ": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-"""Nanoseconds of one unit of each accepted ``precision`` parameter."""
 
 _FAST_LINE_BYTES = 32_000
 """Longer lines take the complete scanner, which checks every size limit."""
@@ -88,12 +75,12 @@ def parse_lines(
     """Parse a write body.
 
     A field of a type other than ``known_types`` says makes its row a conflict, as one that contradicts an earlier row.
-    ``precision`` is the unit of the times in the body (``PRECISIONS_NS``); a line without a time gets
+    ``precision`` is the unit of the times in the body (``PRECISION_NS``); a line without a time gets
     ``default_time_ns``, cut down to that unit. Raises RequestError for an unknown precision; a bad line never raises.
     """
-    if precision not in PRECISIONS_NS:
+    if precision not in PRECISION_NS:
         raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, µ, ms, s, m or h)')
-    parser = _Parser(PRECISIONS_NS[precision], default_time_ns, known_types)
+    parser = _Parser(PRECISION_NS[precision], default_time_ns, known_types)
     for number, raw in split_lines(body):
         parser.line(number, raw)
     points = tuple(builder.points() for builder in parser.builders.values() if len(builder))

@@ -18,10 +18,6 @@ from dsdbd.model.series import Series
 
 Value: TypeAlias = float | int | str | bool
 
-MIN_TIME_NS = -(1 << 63) + 2
-MAX_TIME_NS = (1 << 63) - 2
-"""The extreme int64 values stay free, as in InfluxDB 1.x: queries use them as open bounds."""
-
 BOOLEANS = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),

@@ -19,6 +19,7 @@ PRECISION_NS: Final[Mapping[str, int]] = MappingProxyType(
         "ns": 1,
         "u": 1_000,
         "us": 1_000,
+        "µ": 1_000,
         "ms": 1_000_000,
         "s": 1_000_000_000,
         "m": 60_000_000_000,

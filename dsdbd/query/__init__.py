@@ -25,7 +25,7 @@ from dsdbd.query.schema import (
     merge_schemas,
     shard_schema,
 )
-from dsdbd.query.show import ShowStatement, show_finish, show_partial
+from dsdbd.query.show import show_finish, show_partial
 
 __all__ = [
     "BoundedShard",
@@ -35,7 +35,6 @@ __all__ = [
     "SelectPlan",
     "SeriesRows",
     "ShardReader",
-    "ShowStatement",
     "StatementResult",
     "StoredShard",
     "chunk_results",

@@ -17,22 +17,9 @@ import pyarrow.compute as pc
 
 from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column, Int64s
-from dsdbd.model.times import format_rfc3339nano
+from dsdbd.model.times import PRECISION_NS, format_rfc3339nano
 from dsdbd.model.types import FieldType
 from dsdbd.query.rows import SeriesRows
-
-EPOCH_UNITS_NS = {
-    "n": 1,
-    "ns": 1,
-    "u": 1_000,
-    "us": 1_000,
-    "µ": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-"""What ``epoch=`` may say, and the length of its unit; any other word means nanoseconds, as in InfluxDB 1.x."""
 
 _FEW_ROWS = 64
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -61,9 +48,10 @@ def encode_results_json(
 ) -> Iterator[bytes]:
     """Pieces of ``{"results":[…]}`` and a newline; each piece is the work of at most a few milliseconds.
 
-    With ``epoch`` times are numbers in its unit (EPOCH_UNITS_NS), without it RFC3339 in UTC.
+    With ``epoch`` times are numbers in its unit (PRECISION_NS; any other word means nanoseconds, as in InfluxDB 1.x),
+    without it RFC3339 in UTC.
     """
-    pieces = _results(results, EPOCH_UNITS_NS.get(epoch, 1) if epoch else None)
+    pieces = _results(results, PRECISION_NS.get(epoch, 1) if epoch else None)
     if not pretty:
         yield from pieces
         return

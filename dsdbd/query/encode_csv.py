@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column
+from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
-from dsdbd.query.encode import EPOCH_UNITS_NS, StatementResult, float_texts, scaled_times
+from dsdbd.query.encode import StatementResult, float_texts, scaled_times
 from dsdbd.query.rows import SeriesRows
 
 _ESCAPES = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\="})
@@ -26,7 +27,7 @@ def encode_results_csv(results: Iterable[StatementResult], *, epoch: str | None 
     Times are numbers, nanoseconds without ``epoch``. Statements without rows, errors too, leave nothing. Results of
     one statement may come in chunks.
     """
-    unit_ns = EPOCH_UNITS_NS.get(epoch or "", 1)
+    unit_ns = PRECISION_NS.get(epoch or "", 1)
     statement: int | None = None
     titles: tuple[str, ...] = ()
     for result in results:

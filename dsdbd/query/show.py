@@ -28,18 +28,6 @@ from dsdbd.query.rows import SeriesRows
 from dsdbd.query.run import QueryCancelled
 from dsdbd.query.schema import ShardReader, matching
 
-ShowStatement: TypeAlias = (
-    show.ShowMeasurements
-    | show.ShowSeries
-    | show.ShowTagKeys
-    | show.ShowTagValues
-    | show.ShowFieldKeys
-    | show.ShowSeriesCardinality
-    | show.ShowMeasurementCardinality
-    | show.ShowTagKeyCardinality
-    | show.ShowTagValuesCardinality
-    | show.ShowFieldKeyCardinality
-)
 _Found: TypeAlias = dict[str, set[tuple[str, ...]]]
 _SERIES = (show.ShowSeries, show.ShowSeriesCardinality)
 _MEASUREMENTS = (show.ShowMeasurements, show.ShowMeasurementCardinality)
@@ -49,7 +37,7 @@ _FIELD_KEYS = (show.ShowFieldKeys, show.ShowFieldKeyCardinality)
 
 
 def show_partial(
-    statement: ShowStatement, readers: Sequence[ShardReader], now_ns: int, cancelled: Callable[[], bool]
+    statement: show.SchemaStatement, readers: Sequence[ShardReader], now_ns: int, cancelled: Callable[[], bool]
 ) -> bytes:
     """What these shards contribute (MessagePack). Blocks; for a worker thread.
 
@@ -72,13 +60,13 @@ def show_partial(
     return msgspec.msgpack.encode({name: sorted(items) for name, items in found.items()})
 
 
-def show_finish(statement: ShowStatement, parts: Iterable[bytes]) -> Iterator[SeriesRows]:
+def show_finish(statement: show.SchemaStatement, parts: Iterable[bytes]) -> Iterator[SeriesRows]:
     """The answer from the parts of all shards and nodes; raises CorruptData for bytes of another statement."""
     found: _Found = {}
     for part in parts:
         try:
             decoded = msgspec.msgpack.decode(part, type=dict[str, list[list[str]]])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CorruptData(f"partial answer of {len(part)} bytes cannot be decoded: {error}") from error
         for name, items in decoded.items():
             found.setdefault(name, set()).update(tuple(item) for item in items)
@@ -95,7 +83,7 @@ def show_finish(statement: ShowStatement, parts: Iterable[bytes]) -> Iterator[Se
         yield from _listing(statement, found)
 
 
-def _refuse_unsupported(statement: ShowStatement) -> None:
+def _refuse_unsupported(statement: show.SchemaStatement) -> None:
     if getattr(statement, "dimensions", ()):
         raise RequestError("GROUP BY is not supported yet in cardinality statements")
 
@@ -106,7 +94,7 @@ def _overlaps(reader: ShardReader, times: TimeRange) -> bool:
     return reader.start_ns <= high and low < reader.end_ns
 
 
-def _chosen_measurements(statement: ShowStatement, names: list[str]) -> list[str]:
+def _chosen_measurements(statement: show.SchemaStatement, names: list[str]) -> list[str]:
     if isinstance(statement, show.ShowMeasurements):
         sources: tuple[ast.Source, ...] = () if statement.source is None else (statement.source,)
     else:
@@ -122,7 +110,7 @@ def _chosen_measurements(statement: ShowStatement, names: list[str]) -> list[str
 
 
 def _items(
-    statement: ShowStatement, reader: ShardReader, name: str, condition: ast.Expr | None
+    statement: show.SchemaStatement, reader: ShardReader, name: str, condition: ast.Expr | None
 ) -> set[tuple[str, ...]] | None:
     """What one shard knows of one measurement; None when no series of it satisfies the condition."""
     if isinstance(statement, _FIELD_KEYS):

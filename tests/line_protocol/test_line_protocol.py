@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dsdbd import limits
 from dsdbd.errors import RequestError
-from dsdbd.model import line_protocol
 from dsdbd.model.line_protocol import LineError, Parsed, parse_lines
 from dsdbd.model.line_protocol_scan import LineProblem, scan_point
 from dsdbd.model.series import Series
+from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
 
 NOW_NS = 1_700_000_000_123_456_789
@@ -104,7 +104,7 @@ def test_tags_are_sorted_and_times_may_be_negative() -> None:
     assert one(b"m,b=2,a=1 v=1 -5") == (Series("m", (("a", "1"), ("b", "2"))), -5, {"v": 1.0})
 
 
-@pytest.mark.parametrize(("precision", "unit"), list(line_protocol.PRECISIONS_NS.items()))
+@pytest.mark.parametrize(("precision", "unit"), list(PRECISION_NS.items()))
 def test_precisions(precision: str, unit: int) -> None:
     rows = rows_of(parse(b"m v=1 3\nm v=2", precision))
     assert [row[1] for row in rows] == [3 * unit, NOW_NS // unit * unit]

@@ -16,7 +16,7 @@ from dsdbd.meta.placement import (
     plan_group,
     shard_group_bounds,
 )
-from dsdbd.meta.state import MAX_TIME_NS, MIN_TIME_NS
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
 node_lists = st.lists(st.integers(1, 500), min_size=1, max_size=12, unique=True)
 

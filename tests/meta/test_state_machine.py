@@ -12,8 +12,6 @@ from dsdbd.limits import MAX_TOMBSTONES, REQUEST_DEDUPE_CHUNK_BYTES, REQUEST_DED
 from dsdbd.meta import commands as c
 from dsdbd.meta.apply import HANDLERS, apply, remember
 from dsdbd.meta.state import (
-    MAX_TIME_NS,
-    MIN_TIME_NS,
     Answers,
     MetaState,
     Privilege,
@@ -21,6 +19,7 @@ from dsdbd.meta.state import (
     decode_state,
     encode_state,
 )
+from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
 from tests.meta.dialogue import Machine
 

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from dsdbd.meta.state import MetaState
     from dsdbd.query import SeriesRows
 
-_SCHEMA_STATEMENTS = (
-    ast_show.ShowMeasurements,
-    ast_show.ShowSeries,
-    ast_show.ShowTagKeys,
-    ast_show.ShowTagValues,
-    ast_show.ShowFieldKeys,
-    ast_show.ShowSeriesCardinality,
-    ast_show.ShowMeasurementCardinality,
-    ast_show.ShowTagKeyCardinality,
-    ast_show.ShowTagValuesCardinality,
-    ast_show.ShowFieldKeyCardinality,
-)
-
 
 async def execute(statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
     """Carry out a statement and give its rows; the iterator may do work and is meant for a worker thread.
@@ -44,7 +31,7 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Iterat
         return iter(())
     if isinstance(statement, ast.Select):
         return await _select(statement, context)
-    if isinstance(statement, _SCHEMA_STATEMENTS):
+    if isinstance(statement, ast_show.SchemaStatement):
         return await _show_schema(statement, context)
     return iter(_show_metadata(statement, context))
 
@@ -61,7 +48,7 @@ async def _select(statement: ast.Select, context: StatementContext) -> Iterator[
     return await context.reads.select(named, context.now_ns, context.cancelled)
 
 
-async def _show_schema(statement: query.ShowStatement, context: StatementContext) -> Iterator[SeriesRows]:
+async def _show_schema(statement: ast_show.SchemaStatement, context: StatementContext) -> Iterator[SeriesRows]:
     database = context.database_or(statement.database)
     if isinstance(statement, ast_show.ShowMeasurements) and database not in context.node.metadata.state.databases:
         # InfluxDB 1.x answers this one without a database as if it had no measurements.
