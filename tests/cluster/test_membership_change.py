@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cluster.daemons import wait_until
+from tests.cluster.daemons import free_port, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster.daemons import Cluster, Daemon
@@ -106,6 +106,27 @@ def test_a_dead_joiner_does_not_hold_up_another(cluster: Cluster) -> None:
     # The leader gives up on a newcomer that does not connect after 25 s; nobody queues behind that.
     assert time.monotonic() - began_s < 20
     assert other.get("/ready").status == 200
+
+
+def test_a_joiner_waits_for_its_cluster_beside_a_node_without_one(cluster: Cluster) -> None:
+    """A listed node that has no cluster yet is no foreign cluster: the half-joined node goes on waiting."""
+    founder = cluster.add().start()
+    waits = cluster.add(join=[f"127.0.0.1:{free_port()}"])
+    waits.start(wait=False)
+    wait_until(lambda: "waiting for" in waits.log, "the other node waits")
+    joiner = cluster.add(join=[founder.meta_address, waits.meta_address])
+    joiner.start(wait=False)
+    wait_until(lambda: (joiner.root / "meta" / "node.json").exists(), "it begins to join", pause_s=0.002)
+    joiner.kill()
+    founder.kill()
+    before = len(joiner.log)
+    joiner.start(wait=False)
+    if '"joining"' in (joiner.root / "meta" / "node.json").read_text():
+        wait_until(lambda: waits.address in joiner.log[before:], "it asked the node without a cluster", 30)
+    founder.start(wait=False)
+    joiner.wait_ready()
+    assert numbers(joiner) == [1, 2, 3, 4]
+    assert "Traceback" not in joiner.log
 
 
 def test_two_join_at_once_through_different_members(cluster: Cluster) -> None:
