@@ -369,7 +369,7 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
 def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:
     """One error for several shards: unknown as soon as a shard was stored or may have been."""
     first = failures[0]
-    if len(failures) == shards and all(_stored_nothing(failure) for failure in failures):
+    if shards == 1 or (len(failures) == shards and all(_stored_nothing(failure) for failure in failures)):
         return first
     if isinstance(first, DSDBError):
         return OutcomeUnknown(f"partial write: {len(failures)} of {shards} shards failed: {first.message}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from dsdbd.cluster.freshness import Freshness
 from dsdbd.http.auth import Authenticator
 from dsdbd.http.internal import InternalApi
 from dsdbd.http.middleware import access_log, answer_errors
@@ -38,10 +39,11 @@ class Applications:
     def __init__(self, node: Node, membership: Membership, writes: WritePath, reads: ReadPath) -> None:
         self._node = node
         self._auth = Authenticator(node)
+        freshness = Freshness(node)
         self._internal = InternalApi(node, membership, writes, reads)
         self._public = PublicPages(node, writes, self._auth)
-        self._write = WriteHandler(node, writes, self._auth)
-        self._query = QueryHandler(node, reads, writes, membership, self._auth)
+        self._write = WriteHandler(node, writes, self._auth, freshness)
+        self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
 
     def build(self, services: Iterable[Service]) -> web.Application:
         """One application with the routes of ``services``; where two have a path, the public API's counts."""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements import CHANGES, StatementContext, execute
-from dsdbd.errors import DSDBError, RequestError
+from dsdbd.errors import DSDBError, NotFound, RequestError
 from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.http.middleware import STREAMING
 from dsdbd.http.responses import CSV, JSON, wants_csv
@@ -23,12 +23,14 @@ from dsdbd.query import StatementResult, chunk_results, encode_results_csv, enco
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
+    from dsdbd.cluster.freshness import Freshness
     from dsdbd.cluster.membership import Membership
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.reads import ReadPath
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
     from dsdbd.influxql import ast
+    from dsdbd.query import SeriesRows
 
 log = structlog.get_logger("query")
 _DEFAULT_CHUNK_ROWS = 10_000
@@ -44,9 +46,16 @@ class QueryHandler:
     """Serves ``GET`` and ``POST /query``."""
 
     def __init__(
-        self, node: Node, reads: ReadPath, writes: WritePath, membership: Membership, auth: Authenticator
+        self,
+        node: Node,
+        reads: ReadPath,
+        writes: WritePath,
+        membership: Membership,
+        auth: Authenticator,
+        freshness: Freshness,
     ) -> None:
         self._node = node
+        self._freshness = freshness
         self._reads = reads
         self._writes = writes
         self._membership = membership
@@ -55,6 +64,7 @@ class QueryHandler:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Run the statements in order; the first error stops the rest, as in InfluxDB 1.x."""
         form = await _parameters(request)
+        await self._freshness.catch_up()
         user = await self._auth.user_of(request, form)
         text = form.get("q", "").strip()
         if not text:
@@ -85,9 +95,39 @@ class QueryHandler:
         reading = request.method == "GET"
         with cancel_when_gone(request, cancelled):
             if _is_chunked(form):
-                return await self._stream(request, form, _run(statements, context, reading=reading))
-            results = [result async for result in _run(statements, context, reading=reading)]
+                return await self._stream(request, form, self._run(statements, context, reading=reading))
+            results = [result async for result in self._run(statements, context, reading=reading)]
             return await self._answer(request, form, results)
+
+    async def _run(
+        self, statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
+    ) -> AsyncIterator[StatementResult]:
+        """Each statement's result in turn; ``reading`` warns of changes, which belong into a POST."""
+        failed = False
+        for number, statement in enumerate(statements):
+            if failed:
+                yield StatementResult(number, error="not executed")
+                continue
+            try:
+                series = await self._execute(statement, context)
+                rows = await _collected(series)
+                messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
+                yield StatementResult(number, series=rows, messages=messages)
+            except DSDBError as error:
+                if len(statements) == 1 and error.http_status >= 500:
+                    # Nothing else was asked: a load balancer or client sees the failure in the status, too.
+                    raise
+                failed = True
+                yield StatementResult(number, error=error.message)
+
+    async def _execute(self, statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
+        """Carry out a statement; what this node does not know it looks for once more in the newest metadata."""
+        try:
+            return await execute(statement, context)
+        except NotFound:
+            if not await self._freshness.newer():
+                raise
+        return await execute(statement, context)
 
     async def _answer(
         self, request: web.Request, form: Mapping[str, str], results: list[StatementResult]
@@ -120,28 +160,6 @@ class QueryHandler:
         assert response is not None
         await response.write_eof()
         return response
-
-
-async def _run(
-    statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
-) -> AsyncIterator[StatementResult]:
-    """Each statement's result in turn; ``reading`` warns of changes, which belong into a POST."""
-    failed = False
-    for number, statement in enumerate(statements):
-        if failed:
-            yield StatementResult(number, error="not executed")
-            continue
-        try:
-            series = await execute(statement, context)
-            rows = await _collected(series)
-            messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
-            yield StatementResult(number, series=rows, messages=messages)
-        except DSDBError as error:
-            if len(statements) == 1 and error.http_status >= 500:
-                # Nothing else was asked: a load balancer or client sees the failure in the status, too.
-                raise
-            failed = True
-            yield StatementResult(number, error=error.message)
 
 
 def _deprecation(statement: ast.Statement) -> str:

@@ -20,6 +20,7 @@ from dsdbd.model.times import PRECISION_NS
 
 if TYPE_CHECKING:
     from dsdbd.cluster.acks import Consistency
+    from dsdbd.cluster.freshness import Freshness
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
@@ -33,8 +34,9 @@ millisecond."""
 class WriteHandler:
     """Serves ``/write``."""
 
-    def __init__(self, node: Node, writes: WritePath, auth: Authenticator) -> None:
+    def __init__(self, node: Node, writes: WritePath, auth: Authenticator, freshness: Freshness) -> None:
         self._node = node
+        self._freshness = freshness
         self._writes = writes
         self._auth = auth
         self._bodies = ByteBudget(MAX_WRITE_BYTES_HELD, "points that are being written")
@@ -42,11 +44,15 @@ class WriteHandler:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Store the body's points; 204, or the errors of InfluxDB 1.x."""
         params = request.query
+        await self._freshness.catch_up()
         user = await self._auth.user_of(request, {})
         database = params.get("db", "")
         if not database:
             raise RequestError("database is required")
-        if database not in self._node.metadata.state.databases:
+        databases = self._node.metadata.state.databases
+        if database not in databases and not (
+            await self._freshness.newer() and database in self._node.metadata.state.databases
+        ):
             raise NotFound(f'database not found: "{database}"')
         self._auth.authorize_write(user, database)
         precision = params.get("precision") or "ns"

@@ -182,7 +182,7 @@ def test_kill_under_load_loses_no_acknowledged_point(cluster: Cluster, replicati
 
 
 def test_drop_reaches_a_node_that_was_down(cluster: Cluster) -> None:
-    nodes = cluster.grow(3)
+    nodes = cluster.grow(3, settings={"data": ['cache-snapshot-write-cold-duration = "1s"']})
     for name in ("gone", "kept"):
         create(nodes, name, "REPLICATION 3")
         nodes[0].query(f"CREATE RETENTION POLICY other ON {name} DURATION INF REPLICATION 3")
@@ -190,9 +190,8 @@ def test_drop_reaches_a_node_that_was_down(cluster: Cluster) -> None:
             assert nodes[1].write("cpu value=1 1", db=name, rp=policy, consistency="all").status == 204
     away = next(node for node in nodes if not node.is_leader())
     others = [node for node in nodes if node is not away]
-    # A clean stop writes the points into files.
+    wait_until(lambda: list((away.root / "data" / "gone").glob("**/*.parquet")), "there are files to remove")
     away.stop()
-    assert (away.root / "data" / "gone").is_dir()
     others[0].query("DROP DATABASE gone")
     others[1].query("DROP RETENTION POLICY other ON kept")
     others[0].query("CREATE DATABASE gone WITH REPLICATION 3")
