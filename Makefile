@@ -34,13 +34,14 @@ types: setup
 layers: setup
 	$(BIN)/lint-imports
 
+# A fifth of the examples of property tests. The tests' compiled form is kept, whatever the environment says.
 fast: setup
-	$(BIN)/pytest -q -n 2 -m 'not slow'
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n 2 -m 'not slow' --hypothesis-profile=quick
 
 check: lint types layers fast  ## lint, types, floors and fast tests: under a minute
 
 test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --hypothesis-profile=full --dist loadgroup
 
 bench: setup     ## measure the metadata commit rate and the times of a cluster; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.meta_commit

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dsdb_cli import importing
 from dsdb_cli.errors import ShellError
 from dsdb_cli.importing import Batch, ImportReader, Statement, go_duration, pause_s, retry_wait_s
+from tests.examples import examples
 
 
 def read(text: bytes, database: str = "") -> list[Statement | Batch]:
@@ -59,7 +60,7 @@ def test_a_point_without_a_database_names_the_line_and_the_way_out() -> None:
         read(b"# DDL\n# DML\nm v=1\n")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(0, 12_345), st.integers(1, 6000))
 def test_batches_are_full_and_lose_nothing(lines: int, batch_lines: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

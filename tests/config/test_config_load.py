@@ -16,6 +16,7 @@ from dsdbd.config.load import MAX_FILE_BYTES
 from dsdbd.config.settings import Kind, Setting, parse_value
 from dsdbd.errors import ConfigError
 from tests.config import corpus
+from tests.examples import examples
 
 HOME = {"HOME": "/home/u"}
 
@@ -165,7 +166,7 @@ _ANY_VALUE = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(_KEYS), _ANY_VALUE), min_size=1, max_size=3, unique_by=lambda item: item[0][0].name

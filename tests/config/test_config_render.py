@@ -14,6 +14,7 @@ from dsdbd.config.docs import main as docs_main
 from dsdbd.config.docs import render_example, render_reference
 from dsdbd.config.settings import Kind, Setting, value_to_toml
 from tests.config import corpus
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = {"HOME": "/home/u"}
@@ -96,7 +97,7 @@ def files(draw: st.DrawFn) -> str:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(files())
 def test_a_printed_configuration_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"render-{os.getpid()}.conf"

@@ -10,6 +10,7 @@ from dsdbd.errors import QueryParseError
 from dsdbd.influxql import ast, ast_show, parse, to_text
 from dsdbd.influxql.lexer import KEYWORDS
 from dsdbd.influxql.parser_expr import PRECEDENCE
+from tests.examples import examples
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=8) | st.sampled_from(
     ["a", "host", "select", "time", "data", "x_1", 'q"q', "b\\", "n\nl"]
@@ -128,7 +129,7 @@ STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(STATEMENTS)
 def test_what_is_printed_parses_to_the_same_tree(statement: ast.Statement) -> None:
     text = to_text(statement)
@@ -167,7 +168,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(st.lists(WORDS, max_size=25), st.sampled_from(["", " "]))
 def test_random_words_parse_or_fail_with_a_parse_error(words: list[str], glue: str) -> None:
     with contextlib.suppress(QueryParseError):
@@ -175,7 +176,7 @@ def test_random_words_parse_or_fail_with_a_parse_error(words: list[str], glue: s
             to_text(statement)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.text(st.characters() | st.sampled_from(string.printable), max_size=60))
 def test_random_text_parses_or_fails_with_a_parse_error(text: str) -> None:
     for query in (text, f"SELECT {text}", f"SELECT a FROM m WHERE {text}"):

@@ -15,6 +15,7 @@ from dsdbd.model.line_protocol_scan import LineProblem, scan_point
 from dsdbd.model.series import Series
 from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
+from tests.examples import examples
 
 NOW_NS = 1_700_000_000_123_456_789
 
@@ -189,6 +190,14 @@ def test_bad_integers(text: str) -> None:
     assert parsed.rows == 1 and parsed.error_count == 1
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("text", ["0" * 500_000 + "x", "." + "0" * 500_000 + "x", "1e" + "0" * 500_000 + "x"])
+def test_a_number_costs_no_more_than_its_length(text: str) -> None:
+    """A pattern that tries every division of the digits would take hours."""
+    parsed = parse(f"m v={text}\nm v=1".encode())
+    assert parsed.rows == 1 and parsed.errors[0].reason == "invalid number"
+
+
 def test_integer_limits() -> None:
     row = one(b"m a=9223372036854775807i,b=-9223372036854775808i,c=000000000000000000000000001i")
     assert row[2] == {"a": 2**63 - 1, "b": -(2**63), "c": 1}
@@ -232,7 +241,7 @@ def lines(draw: st.DrawFn) -> tuple[str, tuple]:
     return f"{key} {text} {time_ns}", (Series(measurement, tuple(sorted(tags.items()))), time_ns, fields)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.lists(lines(), max_size=5))
 def test_what_is_written_is_read(written: list[tuple[str, tuple]]) -> None:
     # One body per line: rows of one body may contradict each other's field types.
@@ -246,7 +255,7 @@ def test_what_is_written_is_read(written: list[tuple[str, tuple]]) -> None:
 alphabet = st.text('m,a=b v1i."\\tTe-+N#_ \r', max_size=25)
 
 
-@settings(deadline=None, max_examples=1_000)
+@settings(deadline=None, max_examples=examples(1_000))
 @given(alphabet)
 def test_the_fast_path_agrees_with_the_scanner(tail: str) -> None:
     """A line behind one that made its key known goes the fast way; it must read as if it came alone."""
@@ -266,7 +275,7 @@ def test_the_fast_path_agrees_with_the_scanner(tail: str) -> None:
         assert all(math.isfinite(value) for value in cells.values() if isinstance(value, float))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.one_of(st.binary(max_size=60), st.lists(alphabet, max_size=4).map(lambda parts: "\n".join(parts).encode())))
 def test_no_body_makes_the_parser_raise(body: bytes) -> None:
     parsed = parse(body)

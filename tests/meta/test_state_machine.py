@@ -21,6 +21,7 @@ from dsdbd.meta.state import (
 )
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
+from tests.examples import examples
 from tests.meta.dialogue import Machine
 
 HOUR = 3_600 * 10**9
@@ -140,7 +141,7 @@ def without_marks(state: MetaState) -> MetaState:
     return msgspec.structs.replace(state, index=0, answers=Answers())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(histories)
 def test_invariants_hold_after_every_command(history):
     machine = Machine()
@@ -158,7 +159,7 @@ def test_invariants_hold_after_every_command(history):
                 assert given_ids.setdefault(node.id, (role, node.uuid)) == (role, node.uuid)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories, st.integers(0, 30))
 def test_a_start_from_a_snapshot_gives_the_same_state(history, cut):
     straight, restarted = Machine(), Machine()
@@ -171,7 +172,7 @@ def test_a_start_from_a_snapshot_gives_the_same_state(history, cut):
     assert decode_state(encode_state(straight.state)) == straight.state
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories, st.data())
 def test_a_repeated_request_gets_the_first_answer_and_changes_nothing(history, data):
     machine = Machine()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.query import SeriesRows
+from tests.examples import examples
 from tests.query.query_engine import MemoryShard, Row, Value, run_query
 
 INTERVAL = 10
@@ -95,7 +96,7 @@ def close(ours: object, theirs: float | None) -> bool:
     return math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(clusters(), st.sampled_from(FUNCTIONS), st.sampled_from(("x", "n")), st.sampled_from(((), ("host",))))
 def test_aggregates_by_time_equal_plain_python(
     cluster: tuple[list[Row], list[list[MemoryShard]]], function: str, field: str, by: tuple[str, ...]
@@ -129,7 +130,7 @@ def test_aggregates_by_time_equal_plain_python(
         assert all(close(row[1], value) for row, (_, value) in zip(answer[key], lines, strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(clusters(), st.integers(0, 5), st.integers(0, 3), st.booleans())
 def test_raw_points_equal_plain_python(
     cluster: tuple[list[Row], list[list[MemoryShard]]], limit: int, offset: int, ascending: bool
@@ -156,7 +157,7 @@ def test_raw_points_equal_plain_python(
     assert list(answer) == sorted(wanted, reverse=not ascending)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(clusters(), st.sampled_from(("distinct(n)", "mode(n)", "count(distinct(n))", "max(n), x", "last(x), host")))
 def test_every_split_gives_one_answer(cluster: tuple[list[Row], list[list[MemoryShard]]], call: str) -> None:
     points, nodes = cluster

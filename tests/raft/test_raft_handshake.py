@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dsdbd.meta.raft import PREAMBLE
 from dsdbd.meta.raft.frames import FrameReader, Seal, frame
 from dsdbd.meta.raft.handshake import Acceptor, Dialer, HandshakeRefused, Identity, derive_key
+from tests.examples import examples
 from tests.raft.harness import CLUSTER, SECRET, Member, eventually, free_address
 
 KEY = derive_key(b"right", "c1")
@@ -90,7 +91,7 @@ def test_a_copy_of_this_node_is_refused():
     assert "same identity" in far
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(position=st.integers(0, 400), bit=st.integers(0, 7), which=st.integers(0, 2))
 def test_no_changed_bit_gets_through(position, bit, which):
     bodies = 0
@@ -108,7 +109,7 @@ def test_no_changed_bit_gets_through(position, bit, which):
         shake(A, B, tamper=tamper)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(body=st.binary(max_size=300))
 def test_junk_is_no_handshake(body):
     for side in (Acceptor(A, bytes(32)), Dialer(A, "b:1", "voter", bytes(32))):

@@ -16,9 +16,12 @@ from dsdbd.errors import CorruptData
 from dsdbd.meta.raft import records
 from dsdbd.meta.raft.journal import Journal
 from dsdbd.meta.raft.records import FILE_HEADER_BYTES, LogEntry, RecordType
+from tests.examples import examples
 
 MEMBERS = ("a:1", "b:1")
-relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(
+    deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def open_journal(path: Path) -> Journal:

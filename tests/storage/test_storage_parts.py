@@ -23,6 +23,7 @@ from dsdbd.storage.merging import choose_merge, parse_segment_name, segment_name
 from dsdbd.storage.names import MAX_NAME_BYTES, escape_name
 from dsdbd.storage.rows import Rows
 from dsdbd.storage.segment import ROW_GROUP_ROWS, Segment, column_names, row_group_bounds, write_segment
+from tests.examples import examples
 
 # --- names
 
@@ -68,7 +69,7 @@ def test_only_ranges_inside_others_are_superseded() -> None:
     assert superseded([(1, 1), (2, 2), (1, 3), (4, 4), (5, 9), (6, 6)]) == {(1, 1), (2, 2), (6, 6)}
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.integers(1, 40 << 20), min_size=1, max_size=150))
 def test_the_number_of_small_segments_stays_bounded(flushed: list[int]) -> None:
     """Each flush adds a segment and each merge makes one of several, as the shard does it."""
@@ -104,7 +105,7 @@ predicates = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(tags, max_size=12), predicates)
 def test_the_index_agrees_with_the_predicate(many: list[dict[str, str]], predicate: TagPredicate) -> None:
     index = SeriesIndex()

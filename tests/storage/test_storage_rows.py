@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dsdbd.model.columns import Points
 from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows, unite_versions
+from tests.examples import examples
 from tests.storage.storage_model import TYPES, Model, make_points, rows_of
 
 HOSTS = ("a", "b", "")
@@ -43,7 +44,7 @@ def visible(rows: Rows) -> list[tuple]:
     return sorted(found, key=lambda row: (row[0].key(), row[1]))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(batches)
 def test_the_newest_version_of_each_field_counts(written: list) -> None:
     model = Model()
@@ -52,7 +53,7 @@ def test_the_newest_version_of_each_field_counts(written: list) -> None:
     assert visible(concat_rows([as_rows(*one) for one in written], TYPES)) == model.rows()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(batches, st.integers(0, 6), st.integers(0, 6))
 def test_folding_in_any_groups_changes_nothing_a_later_row_can_see(written: list, first: int, second: int) -> None:
     """Segments are folded groups of batches; merges fold folded ones; a reader must not notice either."""
@@ -65,7 +66,7 @@ def test_folding_in_any_groups_changes_nothing_a_later_row_can_see(written: list
     assert visible(concat_rows(final, TYPES)) == visible(concat_rows(parts, TYPES))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(batches)
 def test_folding_leaves_no_row_without_a_value_and_no_replaced_value(written: list) -> None:
     folded = fold_for_storage(sort_rows(concat_rows([as_rows(*one) for one in written], TYPES)))

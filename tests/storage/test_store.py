@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dsdbd.errors import DiskFull, FieldTypeConflict, Overloaded, ShardUnavailable
 from dsdbd.model.predicate import TagEquals
 from dsdbd.storage import ShardKey, Store
+from tests.examples import examples
 from tests.storage.storage_model import (
     KEY,
     Model,
@@ -36,7 +37,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(steps, st.integers(0, 3), st.integers(0, 3))
 def test_any_sequence_equals_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory, sequence: list, low: int, high: int

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.wal import LogWriter, log_files, remove_before, replay
 from dsdbd.storage.wal_format import HEADER_BYTES, Damage, Kind, Record, encode_header, encode_record, read_records
+from tests.examples import examples
 
 records = st.builds(
     Record,
@@ -89,7 +90,7 @@ def test_a_damaged_header_costs_nothing() -> None:
     assert found == sample() and damage.corrupt_at == (0,)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_read_without_an_error(tail: bytes, last_file: bool) -> None:
     data, _ = encoded(sample(1))

@@ -20,6 +20,7 @@ from dsdbd.meta.join import (
     heard_by,
     to_ask,
 )
+from tests.examples import examples
 
 
 @dataclass
@@ -126,7 +127,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(machines)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(world=worlds(), data=st.data())
 def test_one_founder_whatever_happens_and_one_cluster_when_all_are_up(world: World, data: st.DataObject) -> None:
     machines = world.machines
