@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,20 @@ class MortalJournal(Journal):
 
     def _append(self, kind, payload) -> None:
         if self.appends_to_live is not None:
-            self.appends_to_live -= 1
-            if self.appends_to_live < 0:
-                self.dead = True
-                raise Crashed
+            self._live()
         super()._append(kind, payload)
+
+    def sync(self) -> None:
+        # A leader's appends are on their way by now, and its own log is not durable yet.
+        if self.appends_to_live is not None and self.has_unsynced:
+            self._live()
+        super().sync()
+
+    def _live(self) -> None:
+        self.appends_to_live -= 1
+        if self.appends_to_live < 0:
+            self.dead = True
+            raise Crashed
 
 
 class UnsyncedJournal(MortalJournal):
@@ -45,7 +55,7 @@ class UnsyncedJournal(MortalJournal):
         self.synced_bytes = self.size_bytes  # only what it promises itself is at risk
 
     def sync(self) -> None:
-        return
+        self._unsynced = False
 
 
 class CountingMachine:
@@ -90,7 +100,7 @@ class SimNode:
         )
         self.core.on_role = self._role_changed
         world.nodes[address] = self
-        self._kicked = False
+        self._kicked = self._telling = False
         self._attempts: dict[str, float] = {}
         self.core.doTick(0)
         self.transport.on_activity = self.kick
@@ -121,7 +131,6 @@ class SimNode:
         self._kicked = False
         if not self.alive or self.core.fatal is not None:
             return
-        before = self.core.raftLastApplied, self.core.raftCommitIndex, self.journal.last
         try:
             self.core.doTick(0)
         except RaftStopped:
@@ -139,7 +148,16 @@ class SimNode:
             # The library catches everything while it loads a snapshot; dead is dead.
             self.world.died(self)
             return
-        if before != (self.core.raftLastApplied, self.core.raftCommitIndex, self.journal.last):
+        if self.core.has_work():
+            self.kick()
+        due_s = self.core.tell_commit_at_s
+        if due_s < inf and not self._telling:
+            self._telling = True
+            self.world.sim.at(max(due_s, self.world.sim.now_s), self._tell_commit)
+
+    def _tell_commit(self) -> None:
+        self._telling = False
+        if self.alive and self.core.tell_commit_at_s < inf:
             self.kick()
 
     def _dial(self) -> None:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 COMPACT_ENTRIES: Final = 5000
 CHUNK_BYTES: Final = 1 << 20
 ROOM_CHECK_PERIOD_S: Final = 1.0
+TELL_COMMIT_S: Final = 0.001
+"""How long a commit may wait for the next append to carry it, before the followers are told by a message of its own."""
+NEVER_S: Final = float("inf")
 
 Callback = Callable[[Any, int], None]
 
@@ -61,7 +64,8 @@ class RaftCore(CoreView):
         self._network: Any = transport
         self._has_room, self._room, self._room_checked_s = has_room, True, LONG_AGO_S
         self._ack_snapshot: int | None = None
-        self._sent_mark: tuple[int, int] | None = None
+        self._sent_mark = self._told_commit = self._forwarded_index = 0
+        self.tell_commit_at_s = NEVER_S
         self._leader_contact_s, self._started_s = LONG_AGO_S, monotonic_s()
         self._prevote = PreVote(self_address, timings.election_timeout_s)
         self._told_removed = False
@@ -276,6 +280,7 @@ class RaftCore(CoreView):
         if old == LEADER and new != LEADER:
             self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
             self._fail_waiting(list(self._SyncObj__commandsWaitingCommit))
+            self.tell_commit_at_s = NEVER_S
         if new == LEADER:
             self._network.dismiss_provisional()
         self._prevote.reset()
@@ -303,6 +308,9 @@ class RaftCore(CoreView):
         if kind in ("next_node_idx", "request_vote", "response_vote"):
             self._sync()
         message = dict(message)
+        if kind == "apply_command_response":
+            # Its proposer waits on another node, until that one hears of the commit.
+            self._forwarded_index = message.get("log_idx", self._forwarded_index)
         if kind == "next_node_idx" and message["success"] and self._ack_snapshot is not None:
             message["next_node_idx"], self._ack_snapshot = self._ack_snapshot, None
         # The library's acknowledgements carry no term, so that a late one of an older term would count.
@@ -400,18 +408,46 @@ class RaftCore(CoreView):
         """Advance everything that is due; raises RaftStopped after a fatal fault."""
         if self.fatal is not None:
             raise RaftStopped
-        # The leader counts itself, so its log is durable before it counts, and before it is sent.
+        if self.is_leader and self._majority_answers(self.timings.leader_lease_s):
+            self._append_and_send()
+        # The leader counts itself in the library's tick, so its log is durable before that.
         self._sync()
-        mark = (self.journal.last.log_index, self.raftCommitIndex)
-        if mark != self._sent_mark:
-            # The library's batching without its delay: one message and one fsync for everything since the last tick.
-            self._sent_mark = mark
-            self._SyncObj__newAppendEntriesTime = 0
         self._bound_journal()
         super()._onTick(timeToWait)
         self._starting = False
+        if self.is_leader and self.raftCommitIndex != self._told_commit:
+            self._plan_to_tell()
         if self._SyncObj__raftState != library.CANDIDATE and not self._SyncObj__transferInProgress:
             self._prevote.transferring = False
+
+    def _append_and_send(self) -> None:
+        """Append what was proposed since the last tick and send it, one message for all of it.
+
+        The followers write it while this node does (thesis 10.2.1): an append promises nothing about the sender's own
+        log. A crash between the two leaves entries that others hold and that this node gets back from the next leader.
+        """
+        try:
+            self._checkCommandsToApply()
+        except OSError as error:
+            # What was appended before is sound; without heartbeats a full disk would cost the lead as well.
+            self.storage_failed(error)
+            if self.fatal is not None:
+                raise RaftStopped from error
+        if self.journal.last.log_index != self._sent_mark or self.tell_commit_at_s <= monotonic_s():
+            self._SyncObj__sendAppendEntries()
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
+        """Send every peer what it lacks, and note what they are told with it."""
+        self._sent_mark, self._told_commit = self.journal.last.log_index, self.raftCommitIndex
+        self.tell_commit_at_s = NEVER_S
+        super()._SyncObj__sendAppendEntries()
+
+    def _plan_to_tell(self) -> None:
+        """Have followers told of a commit: at once when a proposer waits there, else with the next append, or soon."""
+        if self._forwarded_index > self._told_commit:
+            self._SyncObj__sendAppendEntries()
+        elif self.tell_commit_at_s == NEVER_S:
+            self.tell_commit_at_s = monotonic_s() + TELL_COMMIT_S
 
     def tick_delay_s(self) -> float:
         """Time until the next tick is due when nothing happens: the next heartbeat, or a look at the election timer."""

@@ -50,6 +50,8 @@ class LoopThread:
         await asyncio.wrap_future(ready)
 
     def _run(self, ready: Future[None]) -> None:
+        # Not uvloop: it holds back what is written to a stream until the iteration ends, and with that a leader's
+        # appends until its own log is synced, which is what they should overtake.
         loop = asyncio.SelectorEventLoop()
         # Name resolution only; a resolver that hangs must not hold up the end of the loop.
         resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="raft-resolver")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from dsdbd.meta.raft.faults import RaftStopped
@@ -25,6 +26,7 @@ class Ticker:
         self._kicked = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._lag_s = self._previous_lag_s = 0.0
         self._window_end_s = 0.0
@@ -43,8 +45,9 @@ class Ticker:
     def stop(self) -> None:
         """Tick no more; idempotent."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._telling):
+            if timer is not None:
+                timer.cancel()
 
     def kick(self) -> None:
         """Tick as soon as the loop is free, once for all kicks until then."""
@@ -69,7 +72,6 @@ class Ticker:
         if self._stopped:
             return
         core = self._core
-        before = core.raftLastApplied, core.raftCommitIndex, core.journal.last.log_index
         try:
             core.doTick(0)
             self._last_error = None
@@ -86,7 +88,18 @@ class Ticker:
             self.stop()
             self._on_fatal()
             return
-        if before != (core.raftLastApplied, core.raftCommitIndex, core.journal.last.log_index):
-            # What was just appended or committed has to be synced, sent or applied: without waiting for the timer.
+        if core.has_work():
             self.kick()
+        self._watch_commit()
         self._after_tick()
+
+    def _watch_commit(self) -> None:
+        """Tick when the followers are due to hear of a commit, unless a tick before that told them."""
+        due_s = self._core.tell_commit_at_s
+        if self._telling is None and due_s < inf:
+            self._telling = asyncio.get_running_loop().call_later(max(0.0, due_s - monotonic_s()), self._tell_commit)
+
+    def _tell_commit(self) -> None:
+        self._telling = None
+        if self._core.tell_commit_at_s < inf:
+            self.kick()

@@ -27,6 +27,7 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
     fatal: DSDBError | None
     is_voter: bool
     voters: tuple[str, ...]
+    _others: tuple[Node, ...]
     _told_removed: bool
     _removal_index: int | None
     _leader_contact_s: float
@@ -82,7 +83,14 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
 
     def progress(self, node: Node) -> tuple[object, ...]:
         """Return what changes when a message of ``node`` gives the next tick something to do."""
-        return self.journal.last, self._SyncObj__raftCommitIndex, self._SyncObj__raftMatchIndex.get(node), self.fatal
+        commit_index = self._SyncObj__raftCommitIndex
+        # Whoever holds no more than what is committed anyway can commit nothing.
+        held = max(self._SyncObj__raftMatchIndex.get(node, 0), commit_index)
+        return self.journal.last, commit_index, held, self.fatal
+
+    def has_work(self) -> bool:
+        """Whether the next tick has something to do at once: to apply, or to sync and count what it appended itself."""
+        return self.raftLastApplied < self.raftCommitIndex or (self.is_leader and self.journal.has_unsynced)
 
     def voters_at(self, index: int) -> tuple[str, ...]:
         """Return the voters after the entry ``index`` took effect; later entries must still be in the log."""
@@ -90,12 +98,13 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
 
     def _publish_voters(self) -> None:
         addresses = [node.id for node in self._SyncObj__otherNodes]
+        self._others = tuple(TCPNode(address) for address in addresses)
         self.voters = tuple(sorted([*addresses, self.self_address] if self.is_voter else addresses))
 
     def _majority_answers(self, window_s: float) -> bool:
         now_s, last_s = monotonic_s(), self._SyncObj__lastResponseTime
-        others = [voter for voter in self.voters if voter != self.self_address]
-        answering = sum(1 for voter in others if last_s.get(TCPNode(voter), LONG_AGO_S) > now_s - window_s)
+        others = self._others
+        answering = sum(1 for voter in others if last_s.get(voter, LONG_AGO_S) > now_s - window_s)
         return 2 * (1 + answering) > 1 + len(others)
 
     def _leader_alive(self) -> bool:
