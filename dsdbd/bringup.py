@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -258,10 +259,25 @@ async def start_metadata(node: Node, network: Network) -> None:
         on_fatal=fatal,
         on_refused=refused,
     )
-    await raft.start()
+    await _start_whole(raft)
     node.raft = raft
     node.metadata.backend = RaftBackend(raft)
     network.open_raft(raft)
+
+
+async def _start_whole(raft: RaftNode) -> None:
+    """Start a Raft node; when the daemon is told to stop meanwhile, let the start end first and then stop the node.
+
+    A start broken off in the middle would leave its connections to a thread that is gone.
+    """
+    starting = asyncio.ensure_future(raft.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(DSDBError):
+            await starting
+            await raft.stop()
+        raise
 
 
 async def register_founder(node: Node) -> Identity:
