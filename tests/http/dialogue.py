@@ -182,15 +182,16 @@ def main() -> None:
     import tempfile
 
     from tests.cluster.daemons import Daemon
-    from tests.http.servers import dsdbd_settings, influxd_server
+    from tests.http.servers import dsdbd_settings
+    from tests.reference.influxd import influxd
 
     for name in sys.argv[1:]:
         path = Path(name)
         auth = path.stem.startswith("auth")
-        with tempfile.TemporaryDirectory() as directory, influxd_server(Path(directory), auth=auth) as influxd:
+        with tempfile.TemporaryDirectory() as directory, influxd(Path(directory), auth=auth) as theirs:
             ours = Daemon(Path(directory) / "dsdb", settings=dsdbd_settings(auth=auth)).start()
             try:
-                record(path, influxd, ours.address)
+                record(path, theirs.address, ours.address)
             finally:
                 ours.kill()
 

@@ -5,14 +5,14 @@ Where a step says ``differs`` the recorded answer is ours, and influxd must real
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.daemons import Daemon
 from tests.http.dialogue import DIRECTORY, ask, read_dialogue
-from tests.http.servers import dsdbd_settings, influxd_server
+from tests.http.servers import dsdbd_settings
+from tests.reference.influxd import influxd, needs_influxd
 
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.txt"))
 pytestmark = pytest.mark.slow
@@ -49,11 +49,11 @@ def test_daemon_answers_as_recorded(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.debian
-@pytest.mark.skipif(shutil.which("influxd") is None, reason="influxd of Debian's influxdb is not installed")
+@needs_influxd
 @pytest.mark.parametrize("name", NAMES)
 def test_influxd_answers_as_recorded(name: str, tmp_path: Path) -> None:
-    with influxd_server(tmp_path, auth=name == "auth") as address:
-        check_influxd(name, address)
+    with influxd(tmp_path, auth=name == "auth") as server:
+        check_influxd(name, server.address)
 
 
 def test_dialogues_cover_both_sides() -> None:
