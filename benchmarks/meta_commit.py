@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meta-commit-") as directory:
-        print("\n".join(asyncio.run(measure(Path(directory), arguments.size, arguments.count))))  # noqa: T201
+        print("\n".join(asyncio.run(measure(Path(directory), arguments.size, arguments.count))))
 
 
 if __name__ == "__main__":
