@@ -112,9 +112,7 @@ def main() -> None:
             cluster.wait_servers(3)
             say("join, process start to ready:", median_max(whole_s))
             say("join, listening to ready:", median_max(own_s))
-            print(
-                "kill -9 of the leader to a new one:", median_max(failover_times(cluster, options.rounds)), flush=True
-            )
+            say("kill -9 of the leader to a new one:", median_max(failover_times(cluster, options.rounds)))
             shares = idle_shares(cluster, options.idle_s)
             say("idle processor use of each node:", ", ".join(f"{share:.1f} %" for share in shares))
         finally:
