@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import msgspec
 import re2
@@ -23,6 +25,7 @@ from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dsdbd.cluster.node import Node
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
 _Result = TypeVar("_Result")
+_Args = ParamSpec("_Args")
+_THREADS = 8
+"""Pieces of queries that run at once; more than cores, because they also wait for files."""
 
 
 class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -104,6 +110,11 @@ class ReadPath:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
+
+    def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
+        """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     async def select(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> Iterator[SeriesRows]:
         """Rows of a SELECT whose sources name database and policy.
@@ -111,7 +122,7 @@ class ReadPath:
         The iterator does work and is meant for a worker thread. Raises RequestError, NotFound or ShardUnavailable.
         """
         schemas = await self._schemas(statement, now_ns, cancelled)
-        plan = await asyncio.to_thread(query.plan_select, statement, schemas, now_ns)
+        plan = await self.work(query.plan_select, statement, schemas, now_ns)
         encoded = query.encode_plan(plan)
         partials: list[Partial] = []
         for database, policy in schemas:
@@ -119,7 +130,7 @@ class ReadPath:
             request = ReadRequest("select", database, policy, [], encoded)
             answers = await self._scatter(_Part(request, places), cancelled)
             partials += [raw if isinstance(raw, query.Partial) else query.decode_partial(plan, raw) for raw in answers]
-        merged = await asyncio.to_thread(query.merge, plan, partials)
+        merged = await self.work(query.merge, plan, partials)
         return query.finish(plan, merged)
 
     async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:
@@ -148,8 +159,8 @@ class ReadPath:
             raise ShardUnavailable(
                 "this node's metadata does not hold all of the shards; they may just have been dropped"
             )
-        answer = await asyncio.to_thread(self._run, request, places, cancelled)
-        return answer if isinstance(answer, bytes) else await asyncio.to_thread(query.encode_partial, answer)
+        answer = await self.work(self._run, request, places, cancelled)
+        return answer if isinstance(answer, bytes) else await self.work(query.encode_partial, answer)
 
     # --- what is where
 
@@ -248,7 +259,7 @@ class ReadPath:
         self, owner: int, request: ReadRequest, places: Sequence[ShardPlace], cancelled: Cancellation
     ) -> bytes | Partial:
         if owner == self._node.data_id:
-            return await asyncio.to_thread(self._run, request, tuple(places), cancelled)
+            return await self.work(self._run, request, tuple(places), cancelled)
         peer = views.data_node(self._node.metadata.state, owner)
         if peer is None:
             raise ShardUnavailable(f"data node {owner} is not registered")

@@ -201,6 +201,8 @@ class InternalApi:
         cancelled = Cancellation()
         with cancel_when_gone(request, cancelled):
             work = asyncio.create_task(self._reads.serve(body, cancelled))
+            # Nobody may be left to look at the error of a query whose coordinator has gone.
+            work.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
                 await asyncio.wait({work}, timeout=_ALIVE_S)
                 if work.done():

@@ -110,7 +110,7 @@ class QueryHandler:
                 continue
             try:
                 series = await self._execute(statement, context)
-                rows = await _collected(series)
+                rows = await _collected(series, self._reads)
                 messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
                 yield StatementResult(number, series=rows, messages=messages)
             except DSDBError as error:
@@ -140,7 +140,7 @@ class QueryHandler:
             return small
         response = _streamed(request, content_type)
         await response.prepare(request)
-        await _send(response, pieces)
+        await _send(response, pieces, self._reads)
         await response.write_eof()
         return response
 
@@ -156,7 +156,7 @@ class QueryHandler:
                 if response is None:
                     response = _streamed(request, content_type)
                     await response.prepare(request)
-                await _send(response, pieces)
+                await _send(response, pieces, self._reads)
         assert response is not None
         await response.write_eof()
         return response
@@ -166,9 +166,9 @@ def _deprecation(statement: ast.Statement) -> str:
     return f"deprecated use of '{to_text(statement)}' in a read only context, please use a POST request instead"
 
 
-async def _collected(series: Iterator[Any]) -> list[Any]:
+async def _collected(series: Iterator[Any], reads: ReadPath) -> list[Any]:
     """All rows, as columns: an error while they are made must come before the first byte of the answer."""
-    return await asyncio.to_thread(list, series) if not hasattr(series, "__length_hint__") else list(series)
+    return await reads.work(list, series) if not hasattr(series, "__length_hint__") else list(series)
 
 
 def _encode(
@@ -194,9 +194,9 @@ def _compress(request: web.Request, response: web.StreamResponse) -> None:
         response.enable_compression(web.ContentCoding.gzip)
 
 
-async def _send(response: web.StreamResponse, pieces: Iterator[bytes]) -> None:
+async def _send(response: web.StreamResponse, pieces: Iterator[bytes], reads: ReadPath) -> None:
     """Encode in a worker thread and send, a few hundred kilobytes at a time."""
-    while block := await asyncio.to_thread(_take, pieces):
+    while block := await reads.work(_take, pieces):
         await response.write(block)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from dsdbd import query
@@ -54,7 +53,7 @@ async def _show_schema(statement: ast_show.SchemaStatement, context: StatementCo
         # InfluxDB 1.x answers this one without a database as if it had no measurements.
         return iter(())
     parts = await context.reads.show(to_text(statement), database, context.now_ns, context.cancelled)
-    return await asyncio.to_thread(query.show_finish, statement, parts)
+    return await context.reads.work(query.show_finish, statement, parts)
 
 
 def _show_metadata(statement: ast.Statement, context: StatementContext) -> list[SeriesRows]:
