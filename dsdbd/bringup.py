@@ -16,7 +16,7 @@ from dsdbd import limits
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
 from dsdbd.cluster.secret import is_loopback
-from dsdbd.config import advertised_address, advertised_host, split_address
+from dsdbd.config import advertised_address, advertised_host, join_address, split_address
 from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt
 from dsdbd.http.apps import Service
 from dsdbd.http.listener import AcceptThread, Endpoint, Listener, bind
@@ -110,20 +110,29 @@ class Network:
         except AddressError:
             self._close_sockets()
             raise
-        alias = self._config.http.alias_bind_address
+        alias = self._alias()
         if self._config.http.enabled and alias and _place(alias) not in wanted:
             try:
                 self._sockets.append((alias, bind(alias), {Service.PUBLIC}))
             except AddressError as error:
                 log.warning("the alias address is not served", reason=error.message)
 
+    def _alias(self) -> str:
+        """The alias address; without a host it is on the host of the API: a second port opens no other interface."""
+        alias = self._config.http.alias_bind_address
+        if not alias:
+            return ""
+        host, port = split_address(alias)
+        return join_address(host or split_address(self._config.http.bind_address)[0], port)
+
     async def start(self, applications: Applications) -> None:
         """Answer HTTP on every address."""
         loop = asyncio.get_running_loop()
         try:
             for address, sock, services in self._sockets:
+                tls = self._tls(services)
                 runner = web.AppRunner(
-                    applications.build(services),
+                    applications.build(services, tls=tls is not None),
                     access_log=None,
                     handle_signals=False,
                     shutdown_timeout=_REQUEST_END_S,
@@ -135,7 +144,7 @@ class Network:
                 await runner.setup()
                 self._runners.append(runner)
                 assert runner.server is not None
-                http = Endpoint(loop, runner.server, self._tls(services))
+                http = Endpoint(loop, runner.server, tls)
                 preamble = PREAMBLE if Service.NODE in services else b""
                 self._listeners.append(Listener(address, sock, http, raft_preamble=preamble))
                 log.info("listening", address=address, services=",".join(sorted(s.value for s in services)))

@@ -200,7 +200,8 @@ class HttpConfig:
         address(
             "alias-bind-address",
             ":8086",
-            "Second address of the API, the port most clients try; a taken port is only a warning. Empty: off.",
+            "Second address of the API, the port most clients try; without a host on that of bind-address. "
+            "A taken port is only a warning. Empty: off.",
             optional=True,
         ),
     ]

@@ -10,7 +10,7 @@ from aiohttp import web
 from dsdbd.cluster.freshness import Freshness
 from dsdbd.http.auth import Authenticator
 from dsdbd.http.internal import InternalApi
-from dsdbd.http.middleware import access_log, answer_errors
+from dsdbd.http.middleware import access_log, answer_errors, refuse_plain
 from dsdbd.http.public import PublicPages
 from dsdbd.http.query import QueryHandler
 from dsdbd.http.responses import add_common_headers
@@ -45,13 +45,17 @@ class Applications:
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
 
-    def build(self, services: Iterable[Service]) -> web.Application:
-        """One application with the routes of ``services``; where two have a path, the public API's counts."""
+    def build(self, services: Iterable[Service], *, tls: bool) -> web.Application:
+        """One application with the routes of ``services``; where two have a path, the public API's counts.
+
+        With ``tls`` clients must use it; requests between nodes are signed and come without.
+        """
         wanted = set(services)
         config = self._node.config
         limit_bytes = config.http.max_body_size_bytes
         log: Any = access_log(enabled=config.http.log_enabled, tracing=config.meta.cluster_tracing)
-        app = web.Application(middlewares=[log, answer_errors], client_max_size=limit_bytes)
+        guard: list[Any] = [refuse_plain] if tls else []
+        app = web.Application(middlewares=[log, answer_errors, *guard], client_max_size=limit_bytes)
         app.on_response_prepare.append(add_common_headers)
         routes: list[web.RouteDef] = []
         if Service.PUBLIC in wanted:

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from dsdbd.cluster import signing
-from dsdbd.errors import BodyTooLarge, DSDBError
+from dsdbd.errors import BodyTooLarge, DSDBError, RequestError
 from dsdbd.http.metrics import REQUEST_SECONDS
 from dsdbd.http.responses import error_response, request_id
 from dsdbd.logs import redact
@@ -50,6 +50,14 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             request.transport.abort()
             return _nobody()
         return error_response(DSDBError("internal error; the daemon's log has the details"), request)
+
+
+@web.middleware
+async def refuse_plain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """On an address with TLS, refuse a client's request that came without; what follows would be readable by all."""
+    if not request.secure and signing.SIGNATURE_HEADER not in request.headers:
+        raise RequestError("Client sent an HTTP request to an HTTPS server.")
+    return await handler(request)
 
 
 def _nobody() -> web.Response:
