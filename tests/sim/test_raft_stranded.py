@@ -140,3 +140,33 @@ def test_who_leads_lets_go_of_the_nodes_it_will_send_nothing(world):
     leader.core.transferLeadership(None, None)
     until(world, lambda: again.core.removed)
     assert lead(world) is not leader
+
+
+def test_a_node_removed_while_it_was_away_learns_it_from_a_snapshot(world):
+    for address in VOTERS:
+        SimNode(world, address, VOTERS)
+    leader = lead(world)
+    joiner = SimNode(world, SMALL, VOTERS)
+    until(world, lambda: SMALL in leader.transport.learners)
+    until(world, lambda: leader.core.match_index(leader.transport.learners[SMALL]) == leader.journal.last.log_index)
+    change(leader, "add")
+    until(world, lambda: joiner.journal.last.log_index > 2 and not leader.core.has_open_change())
+    # Killed before it wrote down that its vote is settled, it comes back as one who asks for it.
+    joiner.crash(power_cut=False)
+    change(leader, "rem")
+    until(world, lambda: not leader.core.has_open_change() and SMALL not in leader.core.voters)
+    for _ in range(5):
+        command(world, leader)
+    for voter in VOTERS:
+        world.nodes[voter].core.forceLogCompaction()
+    until(world, lambda: leader.journal.first_index > joiner.journal.last.log_index)
+    again = SimNode(world, SMALL, VOTERS)
+    assert again.core.is_voter
+    assert not again.core.vote_is_certain()
+    until(world, lambda: again.core.store.index > 0)
+    assert again.core.removed
+    # And once it is given a vote again, it is not removed any more.
+    until(world, lambda: SMALL in leader.transport.learners)
+    change(leader, "add")
+    until(world, again.core.vote_is_certain)
+    assert not again.core.removed

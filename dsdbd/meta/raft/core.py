@@ -174,7 +174,9 @@ class RaftCore(CoreView):
         if not self._load_complete:
             self._die(storage_error("the Raft snapshot could not be loaded", CorruptData("see the log for the reason")))
         if not self._starting:
-            self.is_voter = self.self_address in self.store.voters
+            voted, self.is_voter = self.is_voter, self.self_address in self.store.voters
+            # The entry that took the vote away may be gone from every log: the snapshot says it as well.
+            self._told_removed = not self.is_voter and (voted or self._told_removed)
             self._publish_voters()
         applied = self.raftLastApplied
         self._SyncObj__raftCommitIndex = max(self.raftCommitIndex, applied)
@@ -448,13 +450,6 @@ class RaftCore(CoreView):
             self._SyncObj__sendAppendEntries()
         elif self.tell_commit_at_s == NEVER_S:
             self.tell_commit_at_s = monotonic_s() + TELL_COMMIT_S
-
-    def tick_delay_s(self) -> float:
-        """Time until the next tick is due when nothing happens: the next heartbeat, or a look at the election timer."""
-        period_s = self.timings.append_period_s
-        if not self.is_leader:
-            return period_s
-        return min(period_s, max(0.005, self._SyncObj__newAppendEntriesTime - monotonic_s() + 0.001))
 
     def _bound_journal(self) -> None:
         """Compact by size too: five thousand large commands would be more than a gigabyte."""

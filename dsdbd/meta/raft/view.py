@@ -92,6 +92,13 @@ class CoreView(library.SyncObj):  # type: ignore[misc]  # the library is untyped
         """Whether the next tick has something to do at once: to apply, or to sync and count what it appended itself."""
         return self.raftLastApplied < self.raftCommitIndex or (self.is_leader and self.journal.has_unsynced)
 
+    def tick_delay_s(self) -> float:
+        """Time until the next tick is due when nothing happens: the next heartbeat, or a look at the election timer."""
+        period_s = self.timings.append_period_s
+        if not self.is_leader:
+            return period_s
+        return min(period_s, max(0.005, self._SyncObj__newAppendEntriesTime - monotonic_s() + 0.001))
+
     def voters_at(self, index: int) -> tuple[str, ...]:
         """Return the voters after the entry ``index`` took effect; later entries must still be in the log."""
         return tuple(sorted(members_before(self.voters, self.journal.after(index))))
