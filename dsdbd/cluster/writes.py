@@ -7,7 +7,7 @@ batch is the same for every owner; nothing is parsed twice.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import structlog
 from dsdbd import limits
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
 from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.hybrid_clock import HybridClock
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.routing import route, uncovered_times
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
@@ -64,23 +65,12 @@ class Dropped:
     count: int
 
 
-@dataclass
-class _Clock:
-    """Hybrid logical clock: versions grow strictly and stay close to the wall clock."""
-
-    last: int = field(default=0)
-
-    def next(self, now_ns: int) -> int:
-        self.last = max(self.last + 1, now_ns)
-        return self.last
-
-
 class WritePath:
     """Stores points for clients; one per node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._hybrid_clock = _Clock()
+        self._hybrid_clock = HybridClock()
         self._background: set[asyncio.Task[None]] = set()
         self._replication = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
         self._opened: set[int] = set()
@@ -229,6 +219,7 @@ class WritePath:
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
+        self._hybrid_clock.observe(batch.version)
         await self._submit(place, batch, encoded)
 
     def _places(self) -> dict[int, ShardKey]:
