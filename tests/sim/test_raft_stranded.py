@@ -170,3 +170,20 @@ def test_a_node_removed_while_it_was_away_learns_it_from_a_snapshot(world):
     change(leader, "add")
     until(world, again.core.vote_is_certain)
     assert not again.core.removed
+
+
+def test_the_calm_end_begins_in_time_however_late_the_next_fault_is_due(tmp_path, monkeypatch):
+    monkeypatch.setattr(pysyncobj.syncobj, "monotonicTime", pysyncobj.syncobj.monotonicTime)
+    state = random.getstate()
+    world = World(3, tmp_path / "calm", node_count=3, duration_s=20.0, faults=("spike",))
+    monkeypatch.setattr(world, "_fault", lambda: None)
+    world.sim.at(world.calm_s - 0.1, lambda: setattr(world.nodes[VOTERS[0]].journal, "appends_to_live", 10**6))
+    spikes: list[float] = []
+    world.sim.at(world.calm_s - 0.1, lambda: spikes.append(world.network.spike_s))
+    world.sim.at(world.calm_s + 0.1, lambda: spikes.append(world.network.spike_s))
+    lives: list[object] = []
+    world.sim.at(world.calm_s + 0.1, lambda: lives.append(world.nodes[VOTERS[0]].journal.appends_to_live))
+    assert world.run().bad == []
+    random.setstate(state)
+    assert spikes == [0.3, 0.0]
+    assert lives == [None]

@@ -101,6 +101,7 @@ class World:
             SimNode(self, address, self.addresses)
         if "spike" in self.faults:
             self.network.spike_s = 0.3
+        self.sim.at(self.calm_s, self._calm)
         self.sim.after(2.5, self._fault)
         self.sim.after(2.5, self._client)
         self.sim.after(2.5, self._reader)
@@ -156,7 +157,6 @@ class World:
 
     def _fault(self) -> None:
         if self.sim.now_s > self.calm_s:
-            self.network.spike_s = 0.0
             return
         rnd = self.sim.random
         self.sim.after(rnd.expovariate(0.7), self._fault)
@@ -185,6 +185,12 @@ class World:
                 node = self._any_node()
                 if node is not None:
                     node.core.forceLogCompaction()
+
+    def _calm(self) -> None:
+        """End what would go on by itself: the pause to the next fault may be longer than all that is left."""
+        self.network.spike_s = 0.0
+        for node in self.nodes.values():
+            node.journal.appends_to_live = None
 
     def _partition(self) -> None:
         rnd = self.sim.random
