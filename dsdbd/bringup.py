@@ -263,7 +263,8 @@ async def start_metadata(node: Node, network: Network) -> None:
         timings=RaftTimings(
             election_timeout_s=max(config.meta.election_timeout_s, config.meta.heartbeat_timeout_s),
             leader_lease_s=config.meta.leader_lease_timeout_s,
-            append_period_s=config.meta.commit_timeout_s,
+            # More heartbeats than ten in an election timeout only cost: no write waits for one.
+            append_period_s=max(config.meta.commit_timeout_s, config.meta.election_timeout_s / 10),
         ),
         on_fatal=fatal,
         on_refused=refused,

@@ -86,7 +86,13 @@ class MetaConfig:
         duration("leader-lease-timeout", "500ms", "A leader without a majority for this long steps down.", most="1m"),
     ]
     commit_timeout_s: Annotated[
-        float, duration("commit-timeout", "50ms", "Longest pause between two messages of a leader.", most="10s")
+        float,
+        duration(
+            "commit-timeout",
+            "50ms",
+            "Longest pause between two messages of a leader; at least a tenth of election-timeout.",
+            most="10s",
+        ),
     ]
     cluster_tracing: Annotated[bool, boolean("cluster-tracing", False, "Log every step of the consensus.")]
     logging_enabled: Annotated[bool, boolean("logging-enabled", True, "Log what the meta service does.")]

@@ -339,10 +339,25 @@ class Store:
         doomed = [shard for shard in self.shards() if not live(shard.key)]
         for shard in doomed:
             shard.remove_files()
+            self._remove_empty_parents(shard.directory)
             self._enqueue(_Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
         if doomed:
             self._trim_log()
         return len(doomed)
+
+    def _remove_empty_parents(self, directory: Path) -> None:
+        """Remove the directories of policy and database that a shard left empty.
+
+        A shard of the same policy that is written out at this instant may miss its parent; it is written out again.
+        """
+        for parent in directory.parents:
+            if parent == self._data_dir:
+                return
+            try:
+                parent.rmdir()
+            except OSError:
+                return
+            fsio.fsync_dir(parent.parent)
 
     # --- writing out
 

@@ -60,10 +60,16 @@ def test_chunked_body_over_the_limit_is_refused(daemon: Daemon) -> None:
     assert daemon.rows("SELECT count(value) FROM big", db="bodies") == []
 
 
-def test_body_just_below_the_limit_is_stored(daemon: Daemon) -> None:
+@pytest.fixture(scope="module")
+def large(daemon: Daemon) -> None:
+    """500,000 points in one body just below the limit."""
     lines = b"".join(b"large,host=h%d value=%d %d\n" % (n % 100, n, n) for n in range(500_000))
     assert 15 * MB < len(lines) < 25 * MB
     assert write(daemon, lines)[0] == 204
+
+
+@pytest.mark.usefixtures("large")
+def test_body_just_below_the_limit_is_stored(daemon: Daemon) -> None:
     assert daemon.rows("SELECT count(value) FROM large", db="bodies", epoch="ns") == [[0, 500_000]]
 
 
@@ -145,12 +151,14 @@ def test_new_shard_groups_of_a_request_have_a_bound(daemon: Daemon) -> None:
     assert daemon.rows("SELECT * FROM spread", db="bodies") == []
 
 
+@pytest.mark.usefixtures("large")
 def test_long_statement_in_the_url(daemon: Daemon) -> None:
     hosts = " OR ".join(f"host = 'h{n}'" for n in range(2000))
     rows = daemon.get("/query", db="bodies", q=f"SELECT count(value) FROM large WHERE {hosts}", epoch="ns").json
     assert rows["results"][0]["series"][0]["values"] == [[0, 500_000]]
 
 
+@pytest.mark.usefixtures("large")
 def test_large_answer_packed_equals_plain(daemon: Daemon) -> None:
     url = daemon.url("/query", db="bodies", q="SELECT * FROM large WHERE time < 100000")
     plain = request("GET", url, timeout_s=60)
