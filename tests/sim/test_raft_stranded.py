@@ -103,7 +103,8 @@ def test_a_joiner_whose_vote_was_rolled_back_is_admitted_by_the_next_leader(worl
     assert joiner.core.leader == successor.address
 
 
-def test_a_small_address_removed_while_it_was_away_is_told(world):
+def removed_while_away(world):
+    """A cluster of four from which SMALL was removed while it was down; its leader."""
     for address in [SMALL, *VOTERS]:
         SimNode(world, address, [SMALL, *VOTERS])
     leader = lead(world)
@@ -114,6 +115,11 @@ def test_a_small_address_removed_while_it_was_away_is_told(world):
     world.nodes[SMALL].crash(power_cut=False)
     change(leader, "rem")
     until(world, lambda: all(SMALL not in world.nodes[voter].core.voters for voter in VOTERS))
+    return leader
+
+
+def test_a_small_address_removed_while_it_was_away_is_told(world):
+    leader = removed_while_away(world)
     command(world, leader)
     again = SimNode(world, SMALL, [SMALL])
     until(world, lambda: again.core.removed)
@@ -121,16 +127,7 @@ def test_a_small_address_removed_while_it_was_away_is_told(world):
 
 
 def test_who_leads_lets_go_of_the_nodes_it_will_send_nothing(world):
-    for address in [SMALL, *VOTERS]:
-        SimNode(world, address, [SMALL, *VOTERS])
-    leader = lead(world)
-    if leader.address == SMALL:
-        leader.core.transferLeadership(None, None)
-        until(world, lambda: world.nodes[SMALL].core.leader not in (None, SMALL))
-        leader = lead(world)
-    world.nodes[SMALL].crash(power_cut=False)
-    change(leader, "rem")
-    until(world, lambda: all(SMALL not in world.nodes[voter].core.voters for voter in VOTERS))
+    leader = removed_while_away(world)
     world.network.cut_for(SMALL, leader.address, 60.0)
     again = SimNode(world, SMALL, [SMALL])
     followers = [world.nodes[voter] for voter in VOTERS if voter != leader.address]
