@@ -80,7 +80,9 @@ async def cluster_status(node: Node) -> dict[str, Any]:
     problems: list[str] = []
     leader_addr = node.metadata.leader()
     newest = max([answer.applied_index for answer in answers if isinstance(answer, StatusAnswer)], default=0)
+    contacts = _contacts(node)
     for row, answer in zip(rows.values(), answers, strict=True):
+        row["last_contact_s"] = contacts.get(row["tcp_addr"])
         row["is_leader"] = row["tcp_addr"] == leader_addr and "meta" in row["roles"]
         if isinstance(answer, StatusAnswer):
             row.update(state="up", version=answer.version, applied_index=answer.applied_index)
@@ -111,6 +113,14 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         "nodes": sorted(rows.values(), key=lambda row: row["meta_id"] or row["data_id"] or 0),
         "shards": shards,
     }
+
+
+def _contacts(node: Node) -> dict[str, float]:
+    """Seconds since each meta node was last heard through Raft; other nodes have no such connection."""
+    if node.raft is None:
+        return {}
+    peers = node.raft.status().peers
+    return {peer.address: round(peer.last_contact_s, 1) for peer in peers if peer.last_contact_s is not None}
 
 
 def _row(tcp_addr: str) -> dict[str, Any]:
