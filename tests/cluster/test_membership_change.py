@@ -191,7 +191,7 @@ def test_the_leader_can_be_dropped(cluster: Cluster) -> None:
     # It goes on as a data node: it serves, changes metadata through the others, and restarts as such.
     wait_until(lambda: "lost its vote" in leader.log, "the dropped leader goes on as a data node")
     leader.rows("CREATE DATABASE after")
-    assert leader.write("cpu value=1 1", db="after").status == 204
+    assert leader.write("cpu value=1 1", db="after", consistency="all").status == 204
     assert new.rows("SELECT * FROM cpu", db="after")
     assert leader.stop() == 0
     leader.start()
@@ -207,7 +207,7 @@ def test_a_node_that_loses_its_data_role_goes_on_as_a_meta_node(cluster: Cluster
     wait_until(lambda: "owns no shards" in node.log, "the node notices")
     assert len(node.servers()["data_nodes"]) == 2
     node.rows("CREATE DATABASE d")
-    assert node.write("cpu value=1 1", db="d").status == 204
+    assert node.write("cpu value=1 1", db="d", consistency="all").status == 204
     assert node.rows("SELECT * FROM cpu", db="d") == [["1970-01-01T00:00:00.000000001Z", 1]]
     assert node.stop() == 0
     # The role may be switched off in the configuration now.
@@ -279,7 +279,9 @@ def test_nodes_with_one_role(cluster: Cluster, mixed: list[Daemon]) -> None:
     data.rows("CREATE DATABASE d WITH REPLICATION 2")
     for position, daemon in enumerate(mixed):
         wait_until(lambda daemon=daemon: ["d"] in daemon.rows("SHOW DATABASES"), "the database is everywhere")
-        assert daemon.write(f"cpu,n={position} value={position} {position + 1}", db="d").status == 204
+        assert (
+            daemon.write(f"cpu,n={position} value={position} {position + 1}", db="d", consistency="all").status == 204
+        )
     for daemon in mixed:
         assert len(daemon.rows("SELECT * FROM cpu", db="d")) == 3
     meta.rows("CREATE RETENTION POLICY r ON d DURATION 30d REPLICATION 1")

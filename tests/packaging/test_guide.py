@@ -109,7 +109,7 @@ def test_the_clustering_guide(installed_package: InstalledPackage) -> None:
 
     points = "m,host=a v=1 1000000000\nm,host=b v=2 2000000000\n"
     run("dsdb", "-host", "influx2", "-execute", "CREATE DATABASE guide")
-    run("curl", "-sSf", "-XPOST", "http://influx3:8088/write?db=guide", "--data-binary", points)
+    run("curl", "-sSf", "-XPOST", "http://influx3:8088/write?db=guide&consistency=all", "--data-binary", points)
     for verb in ("stop", "start"):
         for name in NODES:
             installed_package.service(verb, name)
