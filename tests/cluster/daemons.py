@@ -39,15 +39,26 @@ class Answer:
         return json.loads(self.body)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on, outside the range from which the kernel gives ports to outgoing connections.
+_PORTS = range(10_000, 32_000)
+_SLICES = 8
+_given_ports: set[int] = set()
 
-    One of that range may be taken by any client while a daemon is down between two starts.
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port nobody listens on and nobody was given before, outside the range of outgoing connections.
+
+    One of that range may be taken by any client while a daemon is down between two starts. Each worker of a test run
+    has a slice of its own, because a port is taken only some time after it was given.
     """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    mine = _PORTS[int(worker) % _SLICES :: _SLICES]
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.choice(mine)
+        if port in _given_ports and len(_given_ports) < len(mine) // 2:
+            continue
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind((host, port))
+            _given_ports.add(port)
             return port
 
 
