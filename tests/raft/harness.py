@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from dsdbd.meta.raft import PREAMBLE, RaftNode, RaftTimings
+from tests.cluster.daemons import free_port
 from tests.raft.machines import MapMachine
 
 CLUSTER = "cluster-1"
@@ -16,9 +17,7 @@ SECRET = b"a secret of the tests"
 
 
 def free_address(host: str = "127.0.0.1") -> str:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+    return f"{host}:{free_port(host)}"
 
 
 async def eventually(what: Callable[[], object], timeout_s: float = 10.0, period_s: float = 0.01) -> object:
