@@ -154,12 +154,10 @@ class WritePath:
         self, database: str, policy: RetentionPolicy, points: Sequence[Points]
     ) -> tuple[list[Points], list[Dropped]]:
         """Fix the type of each new field before anything is stored; drop points whose field has another type."""
-        missing: dict[str, dict[str, FieldType]] = {}
+        asked: dict[str, dict[str, FieldType]] = {}
         for part in points:
-            known = policy.schema.get(part.measurement) or {}
-            for key, column in part.fields.items():
-                if key not in known:
-                    missing.setdefault(part.measurement, {})[key] = column.type
+            asked.setdefault(part.measurement, {}).update((key, column.type) for key, column in part.fields.items())
+        missing = views.unknown_fields(policy, asked)
         held: dict[str, dict[str, FieldType]] = {}
         for fields in _pieces(missing):
             result = await self._node.metadata.propose(CreateFields(database, policy.name, fields))

@@ -68,12 +68,6 @@ class Table:
         return run_starts(self.group, self.bucket)
 
 
-def empty_table(columns: Mapping[str, Column]) -> Table:
-    """A table without rows; ``columns`` have no rows either and say the types."""
-    nothing = np.zeros(0, dtype=np.int64)
-    return Table((), (), nothing.astype(np.int32), nothing, nothing, nothing.astype(np.int32), columns)
-
-
 def run_starts(*keys: Any) -> Int64s:
     """Rows at which any of the key arrays changes, row 0 included; empty for empty keys."""
     size = len(keys[0])

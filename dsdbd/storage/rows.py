@@ -5,7 +5,7 @@ Of every (series, time, field) the value of the highest version counts; among eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,12 +153,3 @@ def _without_idle_mask(column: Column) -> Column:
     if column.valid is not None and column.valid.all():
         return Column(column.type, column.values)
     return column
-
-
-def field_types_of(parts: Iterable[Rows]) -> dict[str, FieldType]:
-    """Fields of the parts with the type of their first appearance."""
-    types: dict[str, FieldType] = {}
-    for part in parts:
-        for key, column in part.fields.items():
-            types.setdefault(key, column.type)
-    return types

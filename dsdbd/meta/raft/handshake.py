@@ -180,11 +180,6 @@ class Acceptor:
         self._hello: Hello | None = None
         self._transcript = b""
 
-    @property
-    def claimed_peer(self) -> str:
-        """Who the dialer says it is; not proved yet."""
-        return self._hello.sender if self._hello is not None else "a stranger"
-
     def receive(self, body: bytes) -> tuple[bytes | None, Session | None]:
         """Take the dialer's next frame; return a reply, if any, and the session once it is complete.
 
