@@ -36,7 +36,7 @@ def route(points: Sequence[Points], groups: Sequence[ShardGroup]) -> dict[int, l
                 shard_of_row = np.zeros(len(part), dtype=np.int64)
             else:
                 # The hash is taken per series of the batch, not per row.
-                by_series = np.array([series_hash(series) % count for series in part.series], dtype=np.int64)
+                by_series = np.array([series_hash(key) % count for key in part.series], dtype=np.int64)
                 shard_of_row = by_series[part.series_index]
             for number in np.unique(shard_of_row[whole]).tolist():
                 rows = np.flatnonzero(whole & (shard_of_row == number))

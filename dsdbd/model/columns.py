@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dsdbd.errors import CorruptData
-from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 
 Int64s = npt.NDArray[np.int64]
@@ -104,14 +103,14 @@ def concat_columns(parts: list[Column]) -> Column:
 class Points:
     """Points of one measurement.
 
-    ``series``: the distinct series, in any order unless said otherwise.
+    ``series``: the canonical keys of the distinct series (``dsdbd.model.series``), in any order.
     ``series_index``: int32[n], row to position in ``series``.
     ``time_ns``: int64[n], nanoseconds since 1970-01-01 UTC.
     ``fields``: field key to a Column of n rows.
     """
 
     measurement: str
-    series: tuple[Series, ...]
+    series: tuple[bytes, ...]
     series_index: Int32s
     time_ns: Int64s
     fields: Mapping[str, Column]
@@ -142,7 +141,7 @@ class Batch:
 
 class _WirePoints(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     measurement: str
-    series: list[list[str]]
+    series: list[bytes]
     table: bytes
 
 
@@ -152,7 +151,7 @@ class _WireBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     points: list[_WirePoints]
 
 
-_FORMAT = 1
+_FORMAT = 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_WireBatch)
 
@@ -174,12 +173,7 @@ def encode_points(points: Points) -> bytes:
 
 def encode_batch(batch: Batch) -> bytes:
     """The bytes of a batch: MessagePack around one Arrow IPC stream per measurement."""
-    items = [
-        _WirePoints(
-            p.measurement, [[text for pair in series.tags for text in pair] for series in p.series], encode_points(p)
-        )
-        for p in batch.points
-    ]
+    items = [_WirePoints(p.measurement, list(p.series), encode_points(p)) for p in batch.points]
     return _encoder.encode(_WireBatch(_FORMAT, batch.version, items))
 
 
@@ -197,7 +191,7 @@ def decode_batch(data: bytes) -> Batch:
 def _decode_points(item: _WirePoints) -> Points:
     with pa.ipc.open_stream(item.table) as reader:
         table = reader.read_all()
-    series = tuple(Series(item.measurement, tuple(zip(flat[0::2], flat[1::2], strict=True))) for flat in item.series)
+    series = tuple(item.series)
     columns = {name: table.column(position) for position, name in enumerate(table.column_names)}
     index = columns.pop("series").to_numpy().astype(np.int32, copy=False)
     time_ns = columns.pop("time").to_numpy().astype(np.int64, copy=False)

@@ -218,7 +218,7 @@ class _Parser:
         builder = self.builders.get(measurement)
         if builder is None:
             builder = self.builders[measurement] = MeasurementBuilder(measurement, self.known_types(measurement))
-        known = (builder, builder.series_position(point.series))
+        known = (builder, builder.series_position(point.series.key()))
         if len(point.key) < _FAST_LINE_BYTES and "\\" not in point.key:
             self._known_keys[point.key] = known
         self._add(number, text, known, time_ns, point.cells)

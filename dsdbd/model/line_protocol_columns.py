@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd.model.columns import Column, Points
-from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 
 _FIELD_TYPES = {
@@ -61,7 +60,7 @@ class MeasurementBuilder:
     def __init__(self, measurement: str, known: Mapping[str, FieldType]) -> None:
         self.measurement = measurement
         self._known = known
-        self._series: dict[Series, int] = {}
+        self._series: dict[bytes, int] = {}
         self._series_index: list[int] = []
         self._time_ns: list[int] = []
         self._cells: dict[str, _Cells] = {}
@@ -69,9 +68,9 @@ class MeasurementBuilder:
     def __len__(self) -> int:
         return len(self._time_ns)
 
-    def series_position(self, series: Series) -> int:
-        """Position of a series in the result; a new series gets the next one."""
-        return self._series.setdefault(series, len(self._series))
+    def series_position(self, key: bytes) -> int:
+        """Position of a series, given by its canonical key, in the result; a new series gets the next one."""
+        return self._series.setdefault(key, len(self._series))
 
     def add(self, position: int, time_ns: int, cells: Sequence[tuple[str, Any]]) -> str | None:
         """Add one row; returns why it was dropped whole, or None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from dsdbd.errors import CorruptData, DSDBError, RequestError
 from dsdbd.limits import MAX_QUERY_ROWS
-from dsdbd.model.columns import Bools, Column, Points
+from dsdbd.model.columns import Bools, Column, Int32s
+from dsdbd.model.scan import Piece
 from dsdbd.model.types import FieldType
 from dsdbd.query import aggregates
 from dsdbd.query.columns import cast_column, string_column
@@ -67,14 +68,14 @@ def run_partial(
                 raise QueryCancelled("query interrupted")
             if reader.end_ns <= lower or reader.start_ns > upper:
                 continue
-            scan = _Scan.read(plan, measurement, reader, lower, upper)
-            if scan is None:
-                continue
-            for position, table in enumerate(scan.tables(plan)):
-                if len(table):
-                    parts[position].append(table)
-                    rows += len(table)
-            _check_rows(rows)
+            for scan in _Scan.read(plan, measurement, reader, lower, upper):
+                for position, table in enumerate(scan.tables(plan)):
+                    if len(table):
+                        parts[position].append(table)
+                        rows += len(table)
+                _check_rows(rows)
+                if cancelled():
+                    raise QueryCancelled("query interrupted")
     return Partial(tuple(_fold(plan, position, tables) for position, tables in enumerate(parts)))
 
 
@@ -148,7 +149,8 @@ def _first_rows(plan: SelectPlan, table: Table) -> Table:
 class _Scan:
     """Rows of one measurement in one shard that pass the filter; ``group`` and ``points`` have the same rows."""
 
-    points: Points
+    points: Piece
+    series_index: Int32s
     groups: tuple[GroupKey, ...]
     group: Any
     mask: Bools | None
@@ -156,30 +158,29 @@ class _Scan:
     @staticmethod
     def read(
         plan: SelectPlan, measurement: MeasurementPlan, reader: ShardReader, lower: int, upper: int
-    ) -> _Scan | None:
+    ) -> Iterator[_Scan]:
         refs = [*plan.refs, *(call.ref for call in plan.calls)]
         wanted = {ref.name for ref in refs if ref.type not in ("tag", "unknown")} | set(measurement.filter_fields)
-        points = reader.scan(
+        pieces = reader.scan(
             measurement.name,
             predicate=predicate_from_wire(measurement.predicate),
             min_ns=lower,
             max_ns=upper,
             fields=sorted(wanted),
         )
-        if points is None or len(points) == 0:
-            return None
-        mask = None
-        if measurement.filter is not None:
-            mask = to_mask(evaluate(measurement.filter, _Leaves(points).lookup), len(points))
-            if not bool(mask.any()):
-                return None
-        groups: dict[GroupKey, int] = {}
-        of_series = np.empty(len(points.series), dtype=np.int32)
-        for position, series in enumerate(points.series):
-            tags = dict(series.tags)
-            key = GroupKey(measurement.name, tuple(tags.get(name, "") for name in plan.dimensions))
-            of_series[position] = groups.setdefault(key, len(groups))
-        return _Scan(points, tuple(groups), of_series[points.series_index], mask)
+        for points in pieces:
+            series_index = points.spread(np.arange(len(points.series), dtype=np.int32))
+            mask = None
+            if measurement.filter is not None:
+                mask = to_mask(evaluate(measurement.filter, _Leaves(points, series_index).lookup), len(points))
+                if not bool(mask.any()):
+                    continue
+            groups: dict[GroupKey, int] = {}
+            of_series = np.empty(len(points.series), dtype=np.int32)
+            texts = [points.series.texts(name) for name in plan.dimensions]
+            for position, values in enumerate(zip(*texts, strict=True) if texts else [()] * len(points.series)):
+                of_series[position] = groups.setdefault(GroupKey(measurement.name, values), len(groups))
+            yield _Scan(points, series_index, tuple(groups), of_series[series_index], mask)
 
     def tables(self, plan: SelectPlan) -> Iterable[Table]:
         """One table of states per call, or the one of raw points."""
@@ -200,7 +201,7 @@ class _Scan:
             table = self._table(plan, columns, mask, with_points=with_points)
             if len(table):
                 value = Column(column.type, table.columns["value"].values)
-                series = self.points.series_index[mask]
+                series = self.series_index[mask]
                 yield aggregates.partial(call, table.with_columns({**table.columns, "value": value}), series)
             else:
                 yield table
@@ -226,8 +227,8 @@ class _Scan:
         else:
             bucket = np.zeros(len(time), dtype=np.int64)
         if with_points:
-            members = tuple(series.key() for series in self.points.series)
-            member = self.points.series_index
+            members = tuple(key.decode() for key in self.points.series.series_keys())
+            member = self.series_index
         else:
             members, member = ("",), np.zeros(len(time), dtype=np.int32)
         return Table(self.groups, members, self.group, bucket, time, member, columns).where(mask)
@@ -239,22 +240,20 @@ class _Scan:
         if not ref.is_tag:
             column = self.points.fields.get(ref.name)
             return Column.missing(ref.field_type, rows) if column is None else cast_column(column, ref.field_type)
-        return string_column(
-            [s.tag(ref.name) for s in self.points.series], self.points.series_index, blank_is_null=True
-        )
+        return string_column(self.points.series.texts(ref.name), self.series_index, blank_is_null=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Leaves:
     """Columns of the leaves of a row filter."""
 
-    points: Points
+    points: Piece
+    series_index: Int32s
 
     def lookup(self, leaf: Slot | FieldLeaf | TagLeaf) -> Column | None:
         match leaf:
             case FieldLeaf(name):
                 return self.points.fields.get(name)
             case TagLeaf(name):
-                texts = [series.tag(name) for series in self.points.series]
-                return string_column(texts, self.points.series_index, blank_is_null=False)
+                return string_column(self.points.series.texts(name), self.series_index, blank_is_null=False)
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,8 @@ import msgspec
 import re2
 
 from dsdbd.errors import CorruptData
-from dsdbd.model.columns import Points
 from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.series import Series
+from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 
 _PRECEDENCE = (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN)
@@ -34,13 +33,26 @@ class StoredShard(Protocol):
     def field_types(self, measurement: str) -> dict[str, FieldType]:
         """Fields the shard really holds; empty for an unknown measurement."""
 
-    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
-        """Series of a measurement for which the predicate holds."""
+    def series(self, measurement: str, predicate: TagPredicate) -> SeriesSet:
+        """Series of a measurement for which the predicate holds; empty for an unknown measurement."""
+
+    def extent(self, measurement: str) -> Extent | None:
+        """About how many rows of what times the shard holds; None without any."""
 
     def scan(
-        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
-    ) -> Points | None:
-        """Points between two times, both included, sorted by series key and time, each series and time once."""
+        self,
+        measurement: str,
+        *,
+        predicate: TagPredicate,
+        min_ns: int,
+        max_ns: int,
+        fields: Sequence[str],
+        edge: Edge | None = None,
+    ) -> Iterator[Piece]:
+        """Rows between two times, both included, in pieces; each series and time once.
+
+        Only rows with a value in one of ``fields`` count (all when it is empty); a field the shard lacks is left out.
+        """
 
 
 class ShardReader(StoredShard, Protocol):
@@ -80,15 +92,29 @@ class BoundedShard:
         """Fields the shard really holds; empty for an unknown measurement."""
         return self.shard.field_types(measurement)
 
-    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
-        """Series of a measurement for which the predicate holds."""
+    def series(self, measurement: str, predicate: TagPredicate) -> SeriesSet:
+        """Series of a measurement for which the predicate holds; empty for an unknown measurement."""
         return self.shard.series(measurement, predicate)
 
+    def extent(self, measurement: str) -> Extent | None:
+        """About how many rows of what times the shard holds; None without any."""
+        return self.shard.extent(measurement)
+
     def scan(
-        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
-    ) -> Points | None:
-        """Points between two times, both included, sorted by series key and time, each series and time once."""
-        return self.shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields)
+        self,
+        measurement: str,
+        *,
+        predicate: TagPredicate,
+        min_ns: int,
+        max_ns: int,
+        fields: Sequence[str],
+        edge: Edge | None = None,
+    ) -> Iterator[Piece]:
+        """Rows between two times, both included, in pieces; each series and time once.
+
+        Only rows with a value in one of ``fields`` count (all when it is empty); a field the shard lacks is left out.
+        """
+        return self.shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields, edge=edge)
 
 
 @dataclass(frozen=True, slots=True)

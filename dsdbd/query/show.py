@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import re2
 
@@ -20,7 +21,7 @@ from dsdbd.influxql import ast_show as show
 from dsdbd.influxql.condition import TimeRange, split_condition
 from dsdbd.model.columns import Column
 from dsdbd.model.predicate import AllOf, TagPredicate
-from dsdbd.model.series import Series
+from dsdbd.model.scan import SeriesSet
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
 from dsdbd.query.plan_condition import tags_only
@@ -121,22 +122,26 @@ def _items(
     if condition is None and isinstance(statement, _MEASUREMENTS):
         return set()
     series = reader.series(name, predicate)
-    if not series:
+    if not len(series):
         return None
     if isinstance(statement, _SERIES):
-        return {(one.key(),) for one in series}
+        return {(key.decode(),) for key in series.series_keys()}
     if isinstance(statement, _TAG_KEYS):
-        return {(key,) for one in series for key, _ in one.tags}
+        return {(key,) for key, column in series.tags.items() if bool((column.codes >= 0).any())}
     if isinstance(statement, _TAG_VALUES):
         return _tag_values(statement, series)
     return set()
 
 
 def _tag_values(
-    statement: show.ShowTagValues | show.ShowTagValuesCardinality, series: list[Series]
+    statement: show.ShowTagValues | show.ShowTagValuesCardinality, series: SeriesSet
 ) -> set[tuple[str, ...]]:
     accepts = _key_filter(statement.op, statement.key)
-    return {(key, value) for one in series for key, value in one.tags if accepts(key)}
+    found: set[tuple[str, ...]] = set()
+    for key, column in series.tags.items():
+        if accepts(key):
+            found.update((key, column.values[code]) for code in np.unique(column.codes).tolist() if code >= 0)
+    return found
 
 
 def _key_filter(op: str, key: ast.StringLiteral | ast.RegexLiteral | ast.ListLiteral) -> Callable[[str], bool]:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import re2
 
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, TagPredicate
-from dsdbd.model.series import Series
+from dsdbd.model.scan import SeriesSet
+from dsdbd.model.series import Series, parse_key
 
 Numbers = npt.NDArray[np.int64]
 
@@ -26,27 +27,33 @@ class SeriesIndex:
 
     def __init__(self) -> None:
         self.series: list[Series] = []
-        self._numbers: dict[Series, int] = {}
+        self.keys: list[bytes] = []
+        self._numbers: dict[bytes, int] = {}
         self._postings: dict[str, dict[str, list[int]]] = {}
-        self._keys: list[str] = []
         self._ranks: Numbers = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.series)
 
-    def number(self, series: Series) -> int:
-        """Number of a series, which is added when it is new."""
-        number = self._numbers.get(series)
+    def number(self, key: bytes) -> int:
+        """Number of a series, which is added when it is new; raises CorruptData for bytes that are no series key."""
+        number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[series] = len(self.series)
+            series = parse_key(key)
+            number = self._numbers[key] = len(self.series)
             self.series.append(series)
-            for key, value in series.tags:
-                self._postings.setdefault(key, {}).setdefault(value, []).append(number)
+            self.keys.append(key)
+            for tag, value in series.tags:
+                self._postings.setdefault(tag, {}).setdefault(value, []).append(number)
         return number
 
-    def numbers(self, many: Iterable[Series]) -> Numbers:
+    def numbers(self, keys: Iterable[bytes]) -> Numbers:
         """Numbers of several series, in their order."""
-        return np.fromiter((self.number(series) for series in many), dtype=np.int64)
+        return np.fromiter((self.number(key) for key in keys), dtype=np.int64)
+
+    def subset(self, measurement: str, numbers: Numbers) -> SeriesSet:
+        """Some series with their tags as columns."""
+        return SeriesSet.of(measurement, [self.series[number] for number in numbers.tolist()])
 
     def tag_keys(self) -> frozenset[str]:
         """Tag keys any series has."""
@@ -91,9 +98,7 @@ class SeriesIndex:
 
     def in_key_order(self, numbers: Numbers) -> Numbers:
         """The same numbers ordered by their series' keys."""
-        for series in self.series[len(self._keys) :]:
-            self._keys.append(series.key())
-        keys = self._keys
+        keys = self.keys
         if len(numbers) < _SORT_DIRECTLY:
             return np.array(sorted(numbers.tolist(), key=keys.__getitem__), dtype=np.int64)
         if len(self._ranks) != len(keys):

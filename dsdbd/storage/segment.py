@@ -211,6 +211,7 @@ class Segment:
         if len(self._group_times) != len(sizes) or not sizes:
             raise CorruptData(f"segment {self.path} contradicts itself: row groups and their times differ in number")
         self.rows = int(self._group_starts[-1])
+        self.min_ns, self.max_ns = int(self._group_times[:, 0].min()), int(self._group_times[:, 1].max())
         self.tags: dict[str, str] = {}
         self._field_columns: dict[str, str] = {}
         self.fields: dict[str, FieldType] = {}

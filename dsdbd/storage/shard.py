@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,16 +13,16 @@ import numpy as np
 
 from dsdbd import fsio
 from dsdbd.errors import CorruptData, FieldTypeConflict
-from dsdbd.model.columns import Batch, Points
+from dsdbd.model.columns import Batch
 from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.series import Series
+from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.head import Head
 from dsdbd.storage.index import Numbers, SeriesIndex
 from dsdbd.storage.merging import choose_merge, parse_segment_name, segment_name, superseded
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows, unite_versions
-from dsdbd.storage.segment import Segment, schema_of, write_segment
+from dsdbd.storage.segment import Segment, schema_of, series_starts, write_segment
 from dsdbd.storage.settings import ShardKey, StoreSettings
 
 CORRUPT_DIR = "corrupt"
@@ -195,25 +195,53 @@ class Shard:
             known = self._measurements.get(measurement)
             return {} if known is None else dict(known.types)
 
-    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
-        """Matching series in the order of their keys."""
+    def series(self, measurement: str, predicate: TagPredicate) -> SeriesSet:
+        """Matching series."""
         self._number_series(measurement)
         with self._lock:
             known = self._measurements.get(measurement)
             if known is None:
-                return []
-            numbers = known.index.in_key_order(known.index.select(predicate))
-            return [known.index.series[number] for number in numbers.tolist()]
+                return SeriesSet.of(measurement, [])
+            return known.index.subset(measurement, known.index.select(predicate))
+
+    def extent(self, measurement: str) -> Extent | None:
+        """About how many rows of what times there are; None when there are none."""
+        self.load()
+        with self._lock:
+            known = self._measurements.get(measurement)
+            if known is None:
+                return None
+            heads = [*self._frozen, *([] if self._head is None else [self._head])]
+            times = [part.time_ns for head in heads for part in head.parts(measurement, known.types)]
+            segments = list(known.segments)
+        low = [int(part.min()) for part in times if len(part)] + [segment.min_ns for segment in segments]
+        high = [int(part.max()) for part in times if len(part)] + [segment.max_ns for segment in segments]
+        if not low:
+            return None
+        return Extent(sum(map(len, times)) + sum(segment.rows for segment in segments), min(low), max(high))
 
     def scan(
-        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
-    ) -> Points | None:
-        """Rows of matching series within inclusive times, sorted by (series key, time), one row for each of these.
+        self,
+        measurement: str,
+        *,
+        predicate: TagPredicate,
+        min_ns: int,
+        max_ns: int,
+        fields: Sequence[str],
+        edge: Edge | None = None,  # noqa: ARG002 - a hint
+    ) -> Iterator[Piece]:
+        """Rows of matching series within inclusive times, in pieces; each (series, time) once.
 
         Only rows with a value in one of ``fields`` count (all rows when ``fields`` is empty); a field the shard does
-        not hold is left out of the result. ``series`` of the result are in key order and each has a row. None when
-        no row matches. A scan sees every write that was acknowledged before it began.
+        not hold is left out of the result. A scan sees every write that was acknowledged before it began.
         """
+        piece = self._scan(measurement, predicate, min_ns, max_ns, fields)
+        if piece is not None:
+            yield piece
+
+    def _scan(
+        self, measurement: str, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
+    ) -> Piece | None:
         while not self.dropped:
             self._number_series(measurement)
             with self._lock:
@@ -230,7 +258,7 @@ class Shard:
                 parts = [part for head in heads for part in head.parts(measurement, known.types)]
                 segments = list(known.segments)
                 count = len(known.index)
-                all_series = known.index.series
+                chosen = known.index.subset(measurement, order)
                 for segment in segments:
                     segment.pins += 1
             try:
@@ -244,7 +272,7 @@ class Shard:
                 raise
             finally:
                 self._unpin(segments)
-            return _as_points(measurement, rows, [all_series[number] for number in order.tolist()], bool(fields))
+            return _as_piece(rows, chosen, bool(fields))
         return None
 
     def _collect(
@@ -295,7 +323,7 @@ class Shard:
                     continue
                 with self._lock:
                     segment.run_starts = starts
-                    segment.run_series = known.index.numbers(series)
+                    segment.run_series = known.index.numbers(one.key() for one in series)
         except FileNotFoundError:
             if not self.dropped:
                 raise
@@ -465,8 +493,8 @@ def _no_rows() -> Rows:
     return Rows(empty, empty, empty, {})
 
 
-def _as_points(measurement: str, rows: Rows, series: list[Series], only_with_values: bool) -> Points | None:
-    """United rows as Points; ``rows.series`` are positions in ``series``."""
+def _as_piece(rows: Rows, series: SeriesSet, only_with_values: bool) -> Piece | None:
+    """United rows as a Piece; ``rows.series`` are positions in ``series``."""
     if only_with_values and all(column.valid is not None for column in rows.fields.values()):
         has_value = np.zeros(len(rows), dtype=np.bool_)
         for column in rows.fields.values():
@@ -476,11 +504,5 @@ def _as_points(measurement: str, rows: Rows, series: list[Series], only_with_val
             rows = rows.take(np.flatnonzero(has_value))
     if not len(rows):
         return None
-    used, positions = np.unique(rows.series, return_inverse=True)
-    return Points(
-        measurement,
-        tuple(series[position] for position in used.tolist()),
-        positions.astype(np.int32),
-        rows.time_ns,
-        rows.fields,
-    )
+    starts = series_starts(rows.series)
+    return Piece(series, rows.series[starts].astype(np.int32), starts, rows.time_ns, rows.fields)

@@ -12,7 +12,7 @@ from dsdbd import limits
 from dsdbd.errors import RequestError
 from dsdbd.model.line_protocol import LineError, Parsed, parse_lines
 from dsdbd.model.line_protocol_scan import LineProblem, scan_point
-from dsdbd.model.series import Series
+from dsdbd.model.series import Series, parse_key
 from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
 from tests.examples import examples
@@ -31,7 +31,7 @@ def rows_of(parsed: Parsed) -> list[tuple]:
         columns = {key: column.to_arrow().to_pylist() for key, column in points.fields.items()}
         for row in range(len(points)):
             values = {key: cells[row] for key, cells in columns.items() if cells[row] is not None}
-            result.append((points.series[points.series_index[row]], int(points.time_ns[row]), values))
+            result.append((parse_key(points.series[points.series_index[row]]), int(points.time_ns[row]), values))
     return result
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dsdbd.model.line_protocol import parse_lines
+from dsdbd.model.series import parse_key
 from tests.reference.influxd import Influxd, influxd, needs_influxd
 
 pytestmark = [
@@ -181,7 +182,7 @@ def our_answer(body: bytes, now_ns: int) -> tuple[str, list]:
             for row, value in enumerate(column.to_arrow().to_pylist()):
                 time_ns = int(points.time_ns[row])
                 if value is not None:
-                    tags = dict(points.series[points.series_index[row]].tags)
+                    tags = dict(parse_key(points.series[points.series_index[row]]).tags)
                     cells.append((points.measurement, tags, None if time_ns == now_ns else time_ns, key, value))
     return text, cells
 

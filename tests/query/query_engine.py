@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,9 @@ import pyarrow as pa
 from dsdbd.errors import DSDBError, QueryParseError
 from dsdbd.influxql.ast import Select, Statement
 from dsdbd.influxql.parser import parse
-from dsdbd.model.columns import Column, Points
+from dsdbd.model.columns import Column
 from dsdbd.model.predicate import TagPredicate, matches
+from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
@@ -90,21 +91,35 @@ class MemoryShard:
                 found.update({name: type_of(value) for name, value in fields.items()})
         return found
 
-    def series(self, measurement: str, predicate: TagPredicate) -> list[Series]:
+    def matching(self, measurement: str, predicate: TagPredicate) -> list[Series]:
         found = {s for s, _ in self.points if s.measurement == measurement and matches(predicate, s)}
         return sorted(found, key=Series.key)
 
+    def series(self, measurement: str, predicate: TagPredicate) -> SeriesSet:
+        return SeriesSet.of(measurement, self.matching(measurement, predicate))
+
+    def extent(self, measurement: str) -> Extent | None:
+        times = [time for series, time in self.points if series.measurement == measurement]
+        return Extent(len(times), min(times), max(times)) if times else None
+
     def scan(
-        self, measurement: str, *, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
-    ) -> Points | None:
-        series = tuple(self.series(measurement, predicate))
+        self,
+        measurement: str,
+        *,
+        predicate: TagPredicate,
+        min_ns: int,
+        max_ns: int,
+        fields: Sequence[str],
+        edge: Edge | None = None,
+    ) -> Iterator[Piece]:
+        series = tuple(self.matching(measurement, predicate))
         place = {one: position for position, one in enumerate(series)}
         keys = sorted(
             (key for key in self.points if key[0] in place and min_ns <= key[1] <= max_ns),
             key=lambda key: (place[key[0]], key[1]),
         )
         if not keys:
-            return None
+            return
         types = self.field_types(measurement)
         columns = {
             name: column_of([self.points[key].get(name) for key in keys], types[name])
@@ -112,7 +127,9 @@ class MemoryShard:
             if name in types
         }
         index = np.array([place[one] for one, _ in keys], dtype=np.int32)
-        return Points(measurement, series, index, np.array([time for _, time in keys], dtype=np.int64), columns)
+        times = np.array([time for _, time in keys], dtype=np.int64)
+        starts = np.flatnonzero(np.diff(index, prepend=-1))
+        yield Piece(SeriesSet.of(measurement, series), index[starts], starts, times, columns)
 
 
 def parse_one(text: str) -> Statement:

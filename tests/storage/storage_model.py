@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagPredicate
-from dsdbd.model.series import Series
+from dsdbd.model.scan import Piece
+from dsdbd.model.series import Series, parse_key
 from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store, StoreSettings
 
@@ -42,7 +43,7 @@ def make_points(rows: Iterable[Row], measurement: str = "m") -> Points:
         fields[key] = Column(TYPES[key], column, None if valid.all() else valid)
     return Points(
         measurement,
-        tuple(series_of(host, measurement) for host in hosts),
+        tuple(series_of(host, measurement).key() for host in hosts),
         np.array([hosts.index(host) for host, _, _ in rows], dtype=np.int32),
         np.array([time_ns for _, time_ns, _ in rows], dtype=np.int64),
         fields,
@@ -76,13 +77,12 @@ class Model:
         return sorted(found, key=lambda row: (row[0].key(), row[1]))
 
 
-def rows_of(points: Points | None) -> list[tuple]:
-    if points is None:
-        return []
+def rows_of(points: Points) -> list[tuple]:
+    """(series, time, values) of each row."""
     columns = {key: column.to_arrow().to_pylist() for key, column in points.fields.items()}
     return [
         (
-            points.series[points.series_index[row]],
+            parse_key(points.series[points.series_index[row]]),
             int(points.time_ns[row]),
             {key: cells[row] for key, cells in columns.items() if cells[row] is not None},
         )
@@ -101,7 +101,20 @@ def scan(
 ) -> list[tuple]:
     if shard is None:
         return []
-    return rows_of(shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=list(fields)))
+    pieces = shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=list(fields))
+    found = [row for piece in pieces for row in rows_of(as_points(piece))]
+    assert len({row[:2] for row in found}) == len(found), "a scan gives each series and time once"
+    return sorted(found, key=lambda row: (row[0].key(), row[1]))
+
+
+def as_points(piece: Piece) -> Points:
+    """A piece in the shape in which points are written; checks that it is sorted."""
+    assert piece.run_starts[0] == 0 and (np.diff(piece.run_starts) > 0).all()
+    inside = np.ones(len(piece), dtype=np.bool_)
+    inside[piece.run_starts] = False
+    assert (np.diff(piece.time_ns, prepend=0)[inside] > 0).all()
+    index = piece.spread(np.arange(len(piece.series), dtype=np.int32))
+    return Points(piece.series.measurement, tuple(piece.series.series_keys()), index, piece.time_ns, piece.fields)
 
 
 KEY = ShardKey("db", "autogen", 1)

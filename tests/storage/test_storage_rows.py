@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.model.columns import Points
+from dsdbd.model.series import parse_key
 from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows, unite_versions
 from tests.examples import examples
 from tests.storage.storage_model import TYPES, Model, make_points, rows_of
@@ -32,7 +33,7 @@ batches = st.lists(
 
 def as_rows(version: int, written: list) -> Rows:
     points = make_points(written)
-    numbers = np.array([HOSTS.index(series.tag("host")) for series in points.series], dtype=np.int64)
+    numbers = np.array([HOSTS.index(parse_key(key).tag("host")) for key in points.series], dtype=np.int64)
     versions = np.full(len(points), version, dtype=np.int64)
     return Rows(numbers[points.series_index], points.time_ns, versions, points.fields)
 
