@@ -38,6 +38,8 @@ from dsdbd.http.metrics import watch_loop_lag
 from dsdbd.logs import set_up_logging
 from dsdbd.meta.identity import Phase, check_address, load_identity
 from dsdbd.meta.store import Metadata
+from dsdbd.services.precreation import Precreation
+from dsdbd.services.retention import Retention
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -179,6 +181,10 @@ async def _live(node: Node, membership: Membership, network: Network) -> None:
         group.create_task(membership.sweep())
         group.create_task(ShardReaper(node).run())
         group.create_task(watch.run())
+        if node.config.retention.enabled:
+            group.create_task(Retention(node).run())
+        if node.config.shard_precreation.enabled:
+            group.create_task(Precreation(node).run())
         group.create_task(_refuse_lone_start(node))
 
 

@@ -44,6 +44,8 @@ class Node:
     store: Store | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     """Peer address to the latest reason why it and this node do not talk; shown by /health."""
+    service_stats: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Counters of the node's services since its start, by service; shown by SHOW STATS and /metrics."""
 
     @property
     def cluster_id(self) -> str:

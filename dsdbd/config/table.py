@@ -17,8 +17,6 @@ TOP = ""
 
 _HYPHENATED = ("shard-precreation", "hinted-handoff")
 _COMING = (
-    "retention",
-    "shard-precreation",
     "monitor",
     "subscriber",
     "continuous_queries",

@@ -33,6 +33,12 @@ WRITES = Gauge(
 POINTS = Gauge(
     "dsdb_write_points", "Points this node stored for write requests, by place", ["place"], registry=REGISTRY
 )
+SERVICES = Gauge(
+    "dsdb_services",
+    "What the services of this node did since its start, by service",
+    ["service", "name"],
+    registry=REGISTRY,
+)
 STORE = Gauge("dsdb_store", "Figures of the local storage engine, by name", ["name"], registry=REGISTRY)
 
 
@@ -58,6 +64,9 @@ def render(node: Node, writes: WriteStats) -> bytes:
         WRITES.labels(outcome).set(count)
     POINTS.labels("local").set(writes.point_req_local)
     POINTS.labels("remote").set(writes.point_req_remote)
+    for service, counters in node.service_stats.items():
+        for name, value in counters.items():
+            SERVICES.labels(service, name).set(value)
     if node.store is not None:
         for name, value in node.store.stats().items():
             if isinstance(value, int | float):
