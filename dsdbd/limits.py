@@ -67,6 +67,8 @@ MAX_QUERY_CHARS = 1 << 20
 """A longer query text is refused before it is read: people and clients write kilobytes, and parsing holds the lock."""
 MAX_QUERY_NESTING = 64
 """Parentheses, calls and subqueries inside each other; keeps recursive readers of the tree far from the stack's end."""
+MAX_SHOWN_QUERY_CHARS = 4_096
+"""Characters of a query that SHOW QUERIES and the log of slow queries print: there may be thousands of queries."""
 MAX_EXPRESSION_DEPTH = 200
 """Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
 

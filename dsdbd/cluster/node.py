@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dsdbd.cluster.running import RunningQueries
 from dsdbd.meta.identity import Phase
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Node:
     store: Store | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     """Peer address to the latest reason why it and this node do not talk; shown by /health."""
+    queries: RunningQueries = field(default_factory=RunningQueries)
     service_stats: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counters of the node's services since its start, by service; shown by SHOW STATS and /metrics."""
 

@@ -18,6 +18,7 @@ import re2
 import structlog
 
 from dsdbd import query
+from dsdbd.cluster.running import INTERRUPTED
 from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
@@ -68,12 +69,15 @@ class Cancellation:
     """Tells the worker threads of a query to stop; set when the client went away or its time is up."""
 
     def __init__(self) -> None:
+        self.reason = INTERRUPTED
         self._event = threading.Event()
         self._waiting: set[asyncio.Future[Any]] = set()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = INTERRUPTED) -> None:
         """Stop the query's work on this node and its requests to others; call it on the event loop."""
-        self._event.set()
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
         for future in tuple(self._waiting):
             future.cancel()
 
@@ -87,10 +91,15 @@ class Cancellation:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._event.is_set() and (task is None or not task.cancelling()):
-                raise query.QueryCancelled("query interrupted") from None
+                raise query.QueryCancelled(self.reason) from None
             raise
         finally:
             self._waiting.discard(future)
+
+    def check(self) -> None:
+        """Raise QueryCancelled when the query shall stop."""
+        if self._event.is_set():
+            raise query.QueryCancelled(self.reason)
 
     def __call__(self) -> bool:
         """Whether the query shall stop."""
@@ -122,7 +131,7 @@ class ReadPath:
         The iterator does work and is meant for a worker thread. Raises RequestError, NotFound or ShardUnavailable.
         """
         schemas = await self._schemas(statement, now_ns, cancelled)
-        plan = await self.work(query.plan_select, statement, schemas, now_ns)
+        plan = await cancelled.guard(self.work(query.plan_select, statement, schemas, now_ns))
         encoded = query.encode_plan(plan)
         partials: list[Partial] = []
         for database, policy in schemas:
@@ -130,7 +139,7 @@ class ReadPath:
             request = ReadRequest("select", database, policy, [], encoded)
             answers = await self._scatter(_Part(request, places), cancelled)
             partials += [raw if isinstance(raw, query.Partial) else query.decode_partial(plan, raw) for raw in answers]
-        merged = await self.work(query.merge, plan, partials)
+        merged = await cancelled.guard(self.work(query.merge, plan, partials))
         return query.finish(plan, merged)
 
     async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:

@@ -153,6 +153,23 @@ class ClusterConfig:
         int,
         integer("max-remote-write-connections", 3, "Connections to each node that carry writes.", least=1, most=1000),
     ]
+    max_concurrent_queries: Annotated[
+        int,
+        integer(
+            "max-concurrent-queries",
+            0,
+            "Queries this node answers at once; a further one is refused. 0: no limit.",
+            least=0,
+            most=1_000_000,
+            unit="queries",
+        ),
+    ]
+    query_timeout_s: Annotated[
+        float, duration("query-timeout", "0s", "A query that takes longer is ended. 0s: no limit.", least="0s")
+    ]
+    log_queries_after_s: Annotated[
+        float, duration("log-queries-after", "0s", "A query that takes longer is logged. 0s: none is.", least="0s")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

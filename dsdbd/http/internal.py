@@ -16,6 +16,7 @@ from dsdbd.cluster.membership import removed_reason
 from dsdbd.cluster.messages import encode
 from dsdbd.cluster.peers import KEPT_ALIVE, TAG_ALIVE, TAG_ANSWER, TAG_ERROR
 from dsdbd.cluster.reads import Cancellation
+from dsdbd.cluster.statements.queries import own_queries
 from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
 from dsdbd.http.body import read_body
 from dsdbd.http.disconnect import cancel_when_gone
@@ -60,6 +61,8 @@ class InternalApi:
             web.post("/execute", self._signed(self._execute)),
             web.post("/internal/shards/{shard_id:[0-9]+}", self._signed(self._write_shard)),
             web.post("/internal/read", self._signed(self._read)),
+            web.get("/internal/queries", self._signed(self._queries)),
+            web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
         ]
 
     def meta_routes(self) -> list[web.RouteDef]:
@@ -194,6 +197,13 @@ class InternalApi:
     async def _write_shard(self, request: web.Request, body: bytes) -> web.StreamResponse:
         index = request.query.get("index", "0")
         await self._writes.receive(int(request.match_info["shard_id"]), body, int(index) if index.isdigit() else 0)
+        return web.Response(status=204)
+
+    async def _queries(self, _request: web.Request, _: bytes) -> web.StreamResponse:
+        return web.Response(body=own_queries(self._node))
+
+    async def _kill(self, request: web.Request, _: bytes) -> web.StreamResponse:
+        self._node.queries.kill(int(request.match_info["qid"]))
         return web.Response(status=204)
 
     async def _read(self, request: web.Request, body: bytes) -> web.StreamResponse:

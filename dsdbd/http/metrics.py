@@ -33,6 +33,7 @@ WRITES = Gauge(
 POINTS = Gauge(
     "dsdb_write_points", "Points this node stored for write requests, by place", ["place"], registry=REGISTRY
 )
+QUERIES = Gauge("dsdb_queries", "Queries of this node, by what became of them", ["name"], registry=REGISTRY)
 SERVICES = Gauge(
     "dsdb_services",
     "What the services of this node did since its start, by service",
@@ -64,6 +65,8 @@ def render(node: Node, writes: WriteStats) -> bytes:
         WRITES.labels(outcome).set(count)
     POINTS.labels("local").set(writes.point_req_local)
     POINTS.labels("remote").set(writes.point_req_remote)
+    for name, value in node.queries.stats().items():
+        QUERIES.labels(name).set(value)
     for service, counters in node.service_stats.items():
         for name, value in counters.items():
             SERVICES.labels(service, name).set(value)

@@ -32,6 +32,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except DSDBError as error:
+        if request.get(STREAMING):
+            return _broken_off(request)
         return error_response(error, request)
     except web.HTTPRequestEntityTooLarge:
         return error_response(BodyTooLarge("Request Entity Too Large"), request)
@@ -45,10 +47,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _nobody()
     except Exception:
         log.exception("a request failed by a defect of dsdbd", method=request.method, path=redact(request.path_qs))
-        if request.get(STREAMING) and request.transport is not None:
-            # A part of the answer is out: only a broken connection tells the client that the rest does not come.
-            request.transport.abort()
-            return _nobody()
+        if request.get(STREAMING):
+            return _broken_off(request)
         return error_response(DSDBError("internal error; the daemon's log has the details"), request)
 
 
@@ -58,6 +58,13 @@ async def refuse_plain(request: web.Request, handler: Handler) -> web.StreamResp
     if not request.secure and signing.SIGNATURE_HEADER not in request.headers:
         raise RequestError("Client sent an HTTP request to an HTTPS server.")
     return await handler(request)
+
+
+def _broken_off(request: web.Request) -> web.Response:
+    """A part of the answer is out: only a broken connection tells the client that the rest does not come."""
+    if request.transport is not None:
+        request.transport.abort()
+    return _nobody()
 
 
 def _nobody() -> web.Response:

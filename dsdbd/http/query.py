@@ -15,10 +15,11 @@ from dsdbd.errors import DSDBError, NotFound, RequestError
 from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.http.middleware import STREAMING
 from dsdbd.http.responses import CSV, JSON, wants_csv
+from dsdbd.http.tracking import tracked
 from dsdbd.influxql import parse
 from dsdbd.influxql.format import to_text
 from dsdbd.logs import redact
-from dsdbd.query import StatementResult, chunk_results, encode_results_csv, encode_results_json
+from dsdbd.query import QueryCancelled, StatementResult, chunk_results, encode_results_csv, encode_results_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -93,11 +94,19 @@ class QueryHandler:
             user,
         )
         reading = request.method == "GET"
-        with cancel_when_gone(request, cancelled):
-            if _is_chunked(form):
-                return await self._stream(request, form, self._run(statements, context, reading=reading))
-            results = [result async for result in self._run(statements, context, reading=reading)]
-            return await self._answer(request, form, results)
+        try:
+            with (
+                tracked(self._node, statements, text, context.database, cancelled),
+                cancel_when_gone(request, cancelled),
+            ):
+                results = self._run(statements, context, reading=reading)
+                if _is_chunked(form):
+                    return await self._stream(request, form, results, cancelled)
+                return await self._answer(request, form, [result async for result in results], cancelled)
+        except QueryCancelled as error:
+            if request.get(STREAMING):
+                raise
+            return await self._answer(request, form, [StatementResult(0, error=error.message)], Cancellation())
 
     async def _run(
         self, statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
@@ -109,8 +118,9 @@ class QueryHandler:
                 yield StatementResult(number, error="not executed")
                 continue
             try:
+                context.cancelled.check()
                 series = await self._execute(statement, context)
-                rows = await _collected(series, self._reads)
+                rows = await _collected(series, self._reads, context.cancelled)
                 messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
                 yield StatementResult(number, series=rows, messages=messages)
             except DSDBError as error:
@@ -118,7 +128,8 @@ class QueryHandler:
                     # Nothing else was asked: a load balancer or client sees the failure in the status, too.
                     raise
                 failed = True
-                yield StatementResult(number, error=error.message)
+                reason = context.cancelled.reason if isinstance(error, QueryCancelled) else error.message
+                yield StatementResult(number, error=reason)
 
     async def _execute(self, statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
         """Carry out a statement; what this node does not know it looks for once more in the newest metadata."""
@@ -130,7 +141,11 @@ class QueryHandler:
         return await execute(statement, context)
 
     async def _answer(
-        self, request: web.Request, form: Mapping[str, str], results: list[StatementResult]
+        self,
+        request: web.Request,
+        form: Mapping[str, str],
+        results: list[StatementResult],
+        cancelled: Cancellation,
     ) -> web.StreamResponse:
         content_type, pieces = _encode(request, form, results)
         rows = sum(len(series) for result in results for series in result.series)
@@ -140,23 +155,35 @@ class QueryHandler:
             return small
         response = _streamed(request, content_type)
         await response.prepare(request)
-        await _send(response, pieces, self._reads)
+        await _send(response, pieces, self._reads, cancelled)
         await response.write_eof()
         return response
 
     async def _stream(
-        self, request: web.Request, form: Mapping[str, str], results: AsyncIterator[StatementResult]
+        self,
+        request: web.Request,
+        form: Mapping[str, str],
+        results: AsyncIterator[StatementResult],
+        cancelled: Cancellation,
     ) -> web.StreamResponse:
         size = form.get("chunk_size", "")
         rows = int(size) if size.isdigit() and int(size) > 0 else _DEFAULT_CHUNK_ROWS
         response: web.StreamResponse | None = None
         async for result in results:
             for chunk in chunk_results([result], rows):
-                content_type, pieces = _encode(request, form, [chunk])
+                # Between two documents the client can be told in a third; within one only by breaking off.
+                stopped = cancelled() and result.error is None
+                shown = StatementResult(result.statement_id, error=cancelled.reason) if stopped else chunk
+                content_type, pieces = _encode(request, form, [shown])
                 if response is None:
                     response = _streamed(request, content_type)
                     await response.prepare(request)
-                await _send(response, pieces, self._reads)
+                await _send(response, pieces, self._reads, Cancellation() if cancelled() else cancelled)
+                if stopped:
+                    break
+            else:
+                continue
+            break
         assert response is not None
         await response.write_eof()
         return response
@@ -166,9 +193,19 @@ def _deprecation(statement: ast.Statement) -> str:
     return f"deprecated use of '{to_text(statement)}' in a read only context, please use a POST request instead"
 
 
-async def _collected(series: Iterator[Any], reads: ReadPath) -> list[Any]:
+async def _collected(series: Iterator[Any], reads: ReadPath, cancelled: Cancellation) -> list[Any]:
     """All rows, as columns: an error while they are made must come before the first byte of the answer."""
-    return await reads.work(list, series) if not hasattr(series, "__length_hint__") else list(series)
+    if hasattr(series, "__length_hint__"):
+        return list(series)
+
+    def collect() -> list[Any]:
+        rows = []
+        for one in series:
+            cancelled.check()
+            rows.append(one)
+        return rows
+
+    return await cancelled.guard(reads.work(collect))
 
 
 def _encode(
@@ -194,10 +231,13 @@ def _compress(request: web.Request, response: web.StreamResponse) -> None:
         response.enable_compression(web.ContentCoding.gzip)
 
 
-async def _send(response: web.StreamResponse, pieces: Iterator[bytes], reads: ReadPath) -> None:
-    """Encode in a worker thread and send, a few hundred kilobytes at a time."""
-    while block := await reads.work(_take, pieces):
-        await response.write(block)
+async def _send(
+    response: web.StreamResponse, pieces: Iterator[bytes], reads: ReadPath, cancelled: Cancellation
+) -> None:
+    """Encode in a worker thread and send, a few hundred kilobytes at a time. Raises QueryCancelled."""
+    while block := await cancelled.guard(reads.work(_take, pieces)):
+        # Guarded, too: a client that takes nothing would keep a query that was ended.
+        await cancelled.guard(asyncio.ensure_future(response.write(block)))
 
 
 def _take(pieces: Iterator[bytes]) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dsdbd import query
 from dsdbd.cluster.statements.context import StatementContext, rows_of
 from dsdbd.cluster.statements.ddl import CHANGES, change
+from dsdbd.cluster.statements.queries import kill_query, show_queries
 from dsdbd.cluster.statements.server import show_diagnostics, show_stats
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast, ast_show
@@ -30,6 +31,11 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Iterat
         return iter(())
     if isinstance(statement, ast.Select):
         return await _select(statement, context)
+    if isinstance(statement, ast_show.ShowQueries):
+        return iter([await show_queries(context.node)])
+    if isinstance(statement, ast.KillQuery):
+        await kill_query(context.node, statement.query_id, statement.host)
+        return iter(())
     if isinstance(statement, ast_show.SchemaStatement):
         return await _show_schema(statement, context)
     return iter(_show_metadata(statement, context))

@@ -32,6 +32,7 @@ def show_stats(context: StatementContext, module: str | None) -> list[SeriesRows
             "writeTimeout": writes.write_timeout,
         }
     }
+    tables["queryExecutor"] = dict(context.node.queries.stats())
     tables |= {name: dict(counters) for name, counters in context.node.service_stats.items()}
     raft = context.node.raft
     if raft is not None:
