@@ -214,6 +214,8 @@ def test_the_sentences_that_operations_explains_are_the_programs(title: str) -> 
 
 
 def test_every_measuring_program_is_described() -> None:
-    programs = {f"benchmarks.{path.stem}" for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_"}
+    modules = [path for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_"]
+    packages = [path.parent for path in (REPOSITORY / "benchmarks").glob("*/__main__.py")]
+    programs = {f"benchmarks.{path.stem}" for path in (*modules, *packages)}
     described = {name for name in named(first_cells(page("docs/benchmarks.md"))) if name.startswith("benchmarks.")}
     assert described == programs
