@@ -5,8 +5,9 @@ Every function here leaves either the old file or the new one after a crash at a
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -21,26 +22,41 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o640) -> Iterator[Path]:
+    """Give an empty temporary file to write to; it becomes ``path`` at the end of the block, durable on return.
+
+    A crash before the rename leaves the old file and a ``.tmp`` beside it, which the next call overwrites.
+    Raises OSError; after any exception the temporary file is removed if that is possible.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+        yield temporary
+        # A sync through any descriptor takes what was written through others.
+        fd = os.open(temporary, os.O_WRONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        # The rename is atomic; the directory fsync after it makes it survive a power cut.
+        temporary.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
 def write_atomic(path: Path, chunks: bytes | Iterable[bytes], *, mode: int = 0o640) -> None:
     """Replace ``path`` by ``chunks``; durable on return.
 
     A crash before the rename leaves the old file and a ``.tmp`` beside it, which the next call overwrites.
     Raises OSError; the temporary file is then removed if that is possible.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(fd, "wb") as file:
-            for chunk in (chunks,) if isinstance(chunks, bytes) else chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        # The rename is atomic; the directory fsync after it makes it survive a power cut.
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_dir(path.parent)
+    with replacing(path, mode=mode) as temporary, temporary.open("wb") as file:
+        for chunk in (chunks,) if isinstance(chunks, bytes) else chunks:
+            file.write(chunk)
 
 
 def make_dirs(path: Path, *, mode: int = 0o750) -> None:

@@ -27,6 +27,7 @@ class StoreSettings:
     ``group_max_bytes``: encoded batches that share one fdatasync.
     ``merge_files``: neighbouring segment files of similar size that are merged into one.
     ``merge_max_bytes``: size of the files of one merge, which bounds its memory.
+    ``read_cache_bytes``: decoded columns of segments kept in memory, of all shards together.
     """
 
     head_max_bytes: int = 64 << 20
@@ -38,3 +39,4 @@ class StoreSettings:
     group_max_bytes: int = 16 << 20
     merge_files: int = 8
     merge_max_bytes: int = 128 << 20
+    read_cache_bytes: int = 256 << 20
