@@ -52,6 +52,8 @@ _SET_PASSWORD = re.compile(
     _FLAGS,
 )
 _WITH_PASSWORD = re.compile(rf"(password{_BLANK}*+)(?:{_TEXT})", _FLAGS)
+# Without quotes it is no statement, and a password all the same.
+_WITH_PLAIN_PASSWORD = re.compile(rf"(with{_BLANK}++password{_BLANK}++)(?:(?!{_BLANK}|[&;]).)++", _FLAGS)
 _PARAMETER = re.compile(r"((?:^|[?&])(?:p|password)=)[^&\s\"']+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
@@ -68,6 +70,7 @@ def redact(text: str) -> str:
             text = f"{text[: word.end()]} {REDACTED}"
         text = _SET_PASSWORD.sub(lambda match: f"{match[1]}{match[2] or ' '}{REDACTED}", text)
         text = _WITH_PASSWORD.sub(rf"\1{REDACTED}", text)
+        text = _WITH_PLAIN_PASSWORD.sub(rf"\1{REDACTED}", text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\1{REDACTED}", text)
     return _USERINFO.sub(rf"\1{REDACTED}", text) if "://" in text else text

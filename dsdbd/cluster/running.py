@@ -66,7 +66,7 @@ class RunningQueries:
             self._duration_s += max(now_s - query.started_s, 0.0)
 
     def kill(self, qid: int) -> None:
-        """End a query; it stays listed until its work has ended. Raises RequestError for one that is not running."""
+        """End a query; it stays listed until its request has ended. Raises RequestError for one that is not running."""
         query = self._queries.get(qid)
         if query is None:
             raise RequestError(f"no such query id: {qid}")

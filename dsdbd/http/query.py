@@ -96,7 +96,7 @@ class QueryHandler:
         reading = request.method == "GET"
         try:
             with (
-                tracked(self._node, statements, text, context.database, cancelled),
+                tracked(request, self._node, statements, text, context.database, cancelled),
                 cancel_when_gone(request, cancelled),
             ):
                 results = self._run(statements, context, reading=reading)
@@ -171,14 +171,14 @@ class QueryHandler:
         response: web.StreamResponse | None = None
         async for result in results:
             for chunk in chunk_results([result], rows):
-                # Between two documents the client can be told in a third; within one only by breaking off.
+                # A document is sent whole, and the next one tells the client that the query was ended.
                 stopped = cancelled() and result.error is None
                 shown = StatementResult(result.statement_id, error=cancelled.reason) if stopped else chunk
                 content_type, pieces = _encode(request, form, [shown])
                 if response is None:
                     response = _streamed(request, content_type)
                     await response.prepare(request)
-                await _send(response, pieces, self._reads, Cancellation() if cancelled() else cancelled)
+                await _send(response, pieces, self._reads, Cancellation())
                 if stopped:
                     break
             else:
@@ -235,9 +235,9 @@ async def _send(
     response: web.StreamResponse, pieces: Iterator[bytes], reads: ReadPath, cancelled: Cancellation
 ) -> None:
     """Encode in a worker thread and send, a few hundred kilobytes at a time. Raises QueryCancelled."""
-    while block := await cancelled.guard(reads.work(_take, pieces)):
-        # Guarded, too: a client that takes nothing would keep a query that was ended.
-        await cancelled.guard(asyncio.ensure_future(response.write(block)))
+    while block := await reads.work(_take, pieces):
+        cancelled.check()
+        await response.write(block)
 
 
 def _take(pieces: Iterator[bytes]) -> bytes:

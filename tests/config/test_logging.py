@@ -208,7 +208,16 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
         ("http://joe:secret@dsdb1:8088/query", "http://joe:[REDACTED]@dsdb1:8088/query"),
         ("/query?q=WITH%20PASSWORD%20'a%5C'b'&db=d", "/query?q=WITH%20PASSWORD%20[REDACTED]"),
         ("SET PASSWORD FOR 'x' 'p'; SHOW USERS", "SET PASSWORD FOR [REDACTED]"),
+        (
+            "create user u with  password  'it\\'s' WITH ALL PRIVILEGES",
+            "create user u with  password  [REDACTED] WITH ALL PRIVILEGES",
+        ),
+        ("CREATE USER u WITH /* x */ PASSWORD 'p'", "CREATE USER u WITH /* x */ PASSWORD [REDACTED]"),
+        ("CREATE USER u WITH PASSWORD secret; SHOW USERS", "CREATE USER u WITH PASSWORD [REDACTED]; SHOW USERS"),
+        ("/query?q=CREATE+USER+u+WITH+PASSWORD+secret&db=d", "/query?q=CREATE+USER+u+WITH+PASSWORD+[REDACTED]&db=d"),
         # Nothing to hide.
+        ("SELECT password FROM m WHERE a = 'p'", "SELECT password FROM m WHERE a = 'p'"),
+        ("CREATE USER u WITH PASSWORD ; SHOW USERS", "CREATE USER u WITH PASSWORD ; SHOW USERS"),
         ("the password for joe is wrong", "the password for joe is wrong"),
         ("http://dsdb1:8088/query?q=x", "http://dsdb1:8088/query?q=x"),
         ("SELECT p FROM password WHERE p='x'", "SELECT p FROM password WHERE p='x'"),

@@ -21,8 +21,6 @@ EXAMPLES = {
     "DROP MEASUREMENT": "DROP MEASUREMENT m",
     "DROP SHARD": "DROP SHARD 1",
     "SELECT INTO": "SELECT v INTO n FROM m",
-    "SHOW QUERIES": "SHOW QUERIES",
-    "KILL QUERY": "KILL QUERY 1",
     "EXPLAIN": "EXPLAIN SELECT v FROM m",
     "subqueries": "SELECT max(v) FROM (SELECT v FROM m)",
     "continuous queries": "CREATE CONTINUOUS QUERY c ON d BEGIN SELECT mean(v) INTO n FROM m GROUP BY time(1h) END",
