@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -27,9 +27,12 @@ from dsdbd.meta.store import MetaMachine, RaftBackend
 from dsdbd.storage import Store, StoreSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dsdbd.cluster.node import Node
     from dsdbd.config import Config
     from dsdbd.http.apps import Applications
+    from dsdbd.http.front import Front
     from dsdbd.meta.identity import Identity
 
 log = structlog.get_logger("daemon")
@@ -90,6 +93,7 @@ class Network:
         self._sockets: list[tuple[str, socket.socket, set[Service]]] = []
         self._listeners: list[Listener] = []
         self._runners: list[web.AppRunner] = []
+        self._fronts: list[Front] = []
         self._accepting = AcceptThread()
 
     def bind(self) -> None:
@@ -144,7 +148,7 @@ class Network:
                 await runner.setup()
                 self._runners.append(runner)
                 assert runner.server is not None
-                http = Endpoint(loop, runner.server, tls)
+                http = Endpoint(loop, self._protocols(applications, runner.server, services, tls=tls), tls)
                 preamble = PREAMBLE if Service.NODE in services else b""
                 self._listeners.append(Listener(address, sock, http, raft_preamble=preamble))
                 log.info("listening", address=address, services=",".join(sorted(s.value for s in services)))
@@ -152,6 +156,21 @@ class Network:
             self._close_sockets()
             raise
         await self._accepting.start(self._listeners)
+
+    def _protocols(
+        self,
+        applications: Applications,
+        server: web.Server,
+        services: set[Service],
+        *,
+        tls: ssl.SSLContext | None,
+    ) -> Callable[[], Any]:
+        """What makes the protocol of each connection. With TLS it is the library's: it refuses clients without."""
+        if Service.PUBLIC not in services or tls is not None:
+            return server
+        front = applications.front(server)
+        self._fronts.append(front)
+        return front
 
     def open_raft(self, raft: RaftNode) -> None:
         """Hand Raft connections of the node-to-node address to a started Raft node."""
@@ -168,7 +187,8 @@ class Network:
         """Stop accepting, let requests under way end, close their connections."""
         await self._accepting.stop()
         self._close_sockets()
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        fronts = [front.stop(_REQUEST_END_S) for front in self._fronts]
+        await asyncio.gather(*fronts, *(runner.cleanup() for runner in self._runners))
 
     def _close_sockets(self) -> None:
         for _, sock, _ in self._sockets:

@@ -27,6 +27,11 @@ class Freshness:
         self._caught_up = False
         self._tried_s = float("-inf")
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether ``catch_up`` has nothing to do any more."""
+        return self._caught_up
+
     async def catch_up(self) -> None:
         """Once after the start: wait for everything that was committed before.
 

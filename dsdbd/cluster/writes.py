@@ -7,6 +7,7 @@ batch is the same for every owner; nothing is parsed twice.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -18,7 +19,7 @@ from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.hybrid_clock import HybridClock
 from dsdbd.cluster.peers import PeerUnreachable
-from dsdbd.cluster.routing import route, uncovered_times
+from dsdbd.cluster.routing import fits, route, uncovered_times
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("write")
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
+Stored = list[tuple[int, Future[None]]]
+"""Shard ids with the futures of their batches, which are done when the points are durable and visible."""
 _INLINE_ROWS = 100
 _ROW_BYTES = 50
 """Least size of an encoded row, to tell a small batch from its bytes."""
@@ -100,6 +103,53 @@ class WritePath:
             self.stats.write_partial += 1
         return dropped
 
+    def version(self) -> int:
+        """The version of a write that begins now; call it on the event loop."""
+        return self._hybrid_clock.next(self._node.clock.now_ns())
+
+    def store_here(
+        self, *, database: str, policy: str, points: Sequence[Points], version: int, now_ns: int, in_thread: bool
+    ) -> Stored | None:
+        """Hand points to this node's log at once where nothing stands between: on the event loop, or in a thread.
+
+        None, and nothing is stored, where the general way is needed: a policy, a field or a time that the metadata does
+        not cover, a shard that others own, storage that is still opening, files that would be read on the event loop.
+        """
+        node = self._node
+        store = node.store
+        try:
+            found = views.policy(node.metadata.state, database, policy)
+        except NotFound:
+            return None
+        if store is None or not fits(points, found, now_ns):
+            return None
+        routed = route(points, found.shard_groups)
+        for shard, _ in routed:
+            if shard.owners != (node.data_id,) or not (in_thread or shard.id in self._opened):
+                return None
+        stored: Stored = []
+        for shard, parts in routed:
+            batch = Batch(version, tuple(parts))
+            try:
+                future = store.submit(ShardKey(database, found.name, shard.id), batch, encode_batch(batch))
+            except DSDBError as error:
+                future = Future()
+                future.set_exception(error)
+            stored.append((shard.id, future))
+        return stored
+
+    def count_stored(self, requests: int, rows: int, error: BaseException | None) -> None:
+        """Take requests that went by ``store_here`` into the statistics; call it on the event loop."""
+        self.stats.req += requests
+        self.stats.point_req += rows
+        self.stats.point_req_local += rows
+        if error is None:
+            self.stats.write_ok += requests
+        elif isinstance(error, OutcomeUnknown):
+            self.stats.write_timeout += requests
+        else:
+            self.stats.write_error += requests
+
     async def finish(self) -> None:
         """Wait for owners that were still storing when their request had been answered."""
         if self._background:
@@ -115,18 +165,12 @@ class WritePath:
         if not points:
             return dropped
         policy = await self._cover(database, policy, points)
-        shards = {shard.id: shard for group in policy.shard_groups for shard in group.shards}
         routed = await _work(sum(map(len, points)), route, points, policy.shard_groups)
         version = self._hybrid_clock.next(self._node.clock.now_ns())
         outcomes = await asyncio.gather(
             *(
-                self._store(
-                    ShardKey(database, policy.name, shard_id),
-                    shards[shard_id],
-                    Batch(version, tuple(parts)),
-                    consistency,
-                )
-                for shard_id, parts in routed.items()
+                self._store(ShardKey(database, policy.name, shard.id), shard, Batch(version, tuple(parts)), consistency)
+                for shard, parts in routed
             ),
             return_exceptions=True,
         )
@@ -187,15 +231,15 @@ class WritePath:
         Neighbours of another duration may cut an interval in pieces, hence the second round.
         """
         for _ in range(3):
-            times = await _work(sum(map(len, points)), uncovered_times, points, policy.shard_groups)
-            if not len(times):
+            most = limits.MAX_SHARD_GROUPS_PER_WRITE
+            times = await _work(sum(map(len, points)), uncovered_times, points, policy, most + 1)
+            if not times:
                 return policy
-            wanted = views.missing_groups(policy, times.tolist())
-            if len(wanted) > limits.MAX_SHARD_GROUPS_PER_WRITE:
+            wanted = views.missing_groups(policy, times)
+            if len(wanted) > most:
                 raise RequestError(
-                    f"the points of this request fall into {len(wanted)} new shard groups, more than "
-                    f"{limits.MAX_SHARD_GROUPS_PER_WRITE}; sort them by time and send them in several requests, or use "
-                    "a policy with longer shard groups"
+                    f"the points of this request fall into more than {most} new shard groups; sort them by time and "
+                    "send them in several requests, or use a policy with longer shard groups"
                 )
             await self._node.metadata.propose(CreateShardGroups(database, policy.name, wanted))
             policy = self._policy(database, policy.name)
@@ -235,6 +279,9 @@ class WritePath:
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed."""
         encoded = await _work(len(batch), encode_batch, batch)
+        if self._node.data_id is not None and shard.owners == (self._node.data_id,):
+            await self._store_alone(key, batch, encoded)
+            return
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)))
         if count.owners == 0:
             raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
@@ -267,13 +314,23 @@ class WritePath:
         try:
             await asyncio.wait_for(asyncio.shield(decided), timeout_s)
         except TimeoutError:
-            raise OutcomeUnknown(
-                f"timeout: {count.confirmed} of {count.required} owners of shard {key.shard_id} confirmed within "
-                f"{timeout_s:g}s; the points may be stored, writing them again is harmless"
-            ) from None
+            raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
         if count.verdict() is Verdict.STORED:
             return
         raise count.failure(key.shard_id)
+
+    async def _store_alone(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
+        """Store at the only owner, this node; nothing has to be counted."""
+        if self._node.store is None:
+            raise lone_failure(Unavailable("this node's storage is still opening"), key.shard_id)
+        self.stats.point_req_local += len(batch)
+        timeout_s = self._node.config.cluster.write_timeout_s
+        try:
+            await asyncio.wait_for(self._submit(key, batch, encoded), timeout_s)
+        except TimeoutError:
+            raise OutcomeUnknown(late(key.shard_id, timeout_s)) from None
+        except DSDBError as error:
+            raise lone_failure(error, key.shard_id) from None
 
     async def _store_at(self, owner: int, key: ShardKey, batch: Batch, encoded: bytes) -> None:
         node = self._node
@@ -353,6 +410,34 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
     known = {**(policy.schema.get(part.measurement) or {}), **held.get(part.measurement, {})}
     fields = {key: column for key, column in part.fields.items() if known[key] is column.type}
     return Points(part.measurement, part.series, part.series_index, part.time_ns, fields)
+
+
+def late(shard_id: int, timeout_s: float, confirmed: int = 0, required: int = 1) -> str:
+    """What a client is told when the owners have not answered in time."""
+    return (
+        f"timeout: {confirmed} of {required} owners of shard {shard_id} confirmed within {timeout_s:g}s; the points "
+        "may be stored, writing them again is harmless"
+    )
+
+
+def failure_of(stored: Stored) -> BaseException | None:
+    """What the client is told when every future is done; None when all is stored."""
+    failures = [
+        lone_failure(error, shard_id) for shard_id, future in stored if (error := future.exception()) is not None
+    ]
+    return _combine(failures, len(stored)) if failures else None
+
+
+def lone_failure(error: BaseException, shard_id: int) -> BaseException:
+    """The error of a shard's only owner, in the words that a shard with several owners has for it."""
+    if not isinstance(error, DSDBError):
+        return error
+    count = AckCount(owners=1, required=1)
+    if isinstance(error, OutcomeUnknown):
+        count.lose(error)
+    else:
+        count.refuse(error)
+    return count.failure(shard_id)
 
 
 def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:

@@ -9,15 +9,17 @@ from aiohttp import web
 
 from dsdbd.cluster.freshness import Freshness
 from dsdbd.http.auth import Authenticator
+from dsdbd.http.front import Front
 from dsdbd.http.internal import InternalApi
 from dsdbd.http.middleware import access_log, answer_errors, refuse_plain
 from dsdbd.http.public import PublicPages
 from dsdbd.http.query import QueryHandler
 from dsdbd.http.responses import add_common_headers
+from dsdbd.http.small_writes import SmallWrites
 from dsdbd.http.write import WriteHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dsdbd.cluster.membership import Membership
     from dsdbd.cluster.node import Node
@@ -43,7 +45,15 @@ class Applications:
         self._internal = InternalApi(node, membership, writes, reads)
         self._public = PublicPages(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
+        self._small = SmallWrites(node, writes, self._write)
         self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
+
+    def front(self, server: Callable[[], Any]) -> Front:
+        """What answers ordinary writes on a public address before ``server``, which answers all else."""
+        http = self._node.config.http
+        return Front(
+            server, self._write, self._small, limit_bytes=http.max_body_size_bytes, log_enabled=http.log_enabled
+        )
 
     def build(self, services: Iterable[Service], *, tls: bool) -> web.Application:
         """One application with the routes of ``services``; where two have a path, the public API's counts.

@@ -93,12 +93,32 @@ def access_log(*, enabled: bool, tracing: bool) -> Middleware:
 
 
 def _line(request: web.Request, response: web.StreamResponse, took_s: float) -> str:
-    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    size = response.body_length if response.prepared else (response.content_length or 0)
-    user = request.get("user_name") or "-"
-    referer, agent = request.headers.get("Referer", "-"), request.headers.get("User-Agent", "-")
     version = f"HTTP/{request.version.major}.{request.version.minor}"
-    return (
-        f"{request.remote or '-'} - {user} [{when}] {request.method} {redact(request.path_qs)} {version} "
-        f"{response.status} {size} {referer} {agent} {request_id(request)} {took_s:.6f}"
+    return access_line(
+        remote=request.remote or "-",
+        user=request.get("user_name") or "-",
+        request=f"{request.method} {redact(request.path_qs)} {version}",
+        status=response.status,
+        size=response.body_length if response.prepared else (response.content_length or 0),
+        referer=request.headers.get("Referer", "-"),
+        agent=request.headers.get("User-Agent", "-"),
+        request_id=request_id(request),
+        took_s=took_s,
     )
+
+
+def access_line(
+    *,
+    remote: str,
+    user: str,
+    request: str,
+    status: int,
+    size: int,
+    referer: str,
+    agent: str,
+    request_id: str,
+    took_s: float,
+) -> str:
+    """One request in the combined log format, with its id and its duration in seconds."""
+    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    return f"{remote} - {user} [{when}] {request} {status} {size} {referer} {agent} {request_id} {took_s:.6f}"

@@ -40,7 +40,7 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Basic realm="InfluxDB"'
     else:
-        response.headers["X-Influxdb-Error"] = _header_text(error.message)
+        response.headers["X-Influxdb-Error"] = header_text(error.message)
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
@@ -70,12 +70,12 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
 async def add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Version, request id and CORS headers of every answer, added just before it is sent."""
     headers = response.headers
-    headers["Request-Id"] = headers["X-Request-Id"] = _header_text(request_id(request))
+    headers["Request-Id"] = headers["X-Request-Id"] = header_text(request_id(request))
     headers["X-Influxdb-Build"] = "OSS"
     headers["X-Influxdb-Version"] = headers["X-DSDB-Version"] = VERSION
     origin = request.headers.get("Origin")
     if origin:
-        headers["Access-Control-Allow-Origin"] = _header_text(origin)
+        headers["Access-Control-Allow-Origin"] = header_text(origin)
         headers["Access-Control-Allow-Methods"] = _CORS_METHODS
         headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
         headers["Access-Control-Expose-Headers"] = "Date, X-InfluxDB-Version, X-InfluxDB-Build"
@@ -110,6 +110,11 @@ class _RequestIds:
 _ids = _RequestIds()
 
 
-def _header_text(text: str) -> str:
+def new_request_id() -> str:
+    """An id for a request that came without one."""
+    return _ids.next()
+
+
+def header_text(text: str) -> str:
     """Text that may stand in a header: one line, printable ASCII, bounded."""
     return "".join(char if " " <= char < "\x7f" else " " for char in text)[:_MAX_HEADER_CHARS]

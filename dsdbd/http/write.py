@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
-from aiohttp import web
-
-from dsdbd.cluster.acks import parse_consistency
+from dsdbd.cluster.acks import Consistency, parse_consistency
 from dsdbd.cluster.budget import ByteBudget
-from dsdbd.errors import NotFound, PartialWrite, RequestError, UnparsablePoints
+from dsdbd.cluster.writes import failure_of, late
+from dsdbd.errors import NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
 from dsdbd.http.responses import no_content
 from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
@@ -19,16 +20,41 @@ from dsdbd.model.line_protocol import parse_lines
 from dsdbd.model.times import PRECISION_NS
 
 if TYPE_CHECKING:
-    from dsdbd.cluster.acks import Consistency
+    from collections.abc import Mapping
+
+    from aiohttp import web
+
     from dsdbd.cluster.freshness import Freshness
     from dsdbd.cluster.node import Node
-    from dsdbd.cluster.writes import WritePath
+    from dsdbd.cluster.writes import Dropped, Stored, WritePath
     from dsdbd.http.auth import Authenticator
     from dsdbd.model.line_protocol import LineError, Parsed
 
-_INLINE_BYTES = 4096
+INLINE_BYTES = 4096
 """Bodies up to this size are parsed on the event loop: cheaper than handing them to a thread, and well under a
 millisecond."""
+_PARSE_THREADS = max(2, os.cpu_count() or 1)
+"""Bodies that are parsed at the same time; more threads than cores would only take the interpreter from each other."""
+
+
+class Target(NamedTuple):
+    """What the address of a write request says."""
+
+    database: str
+    policy: str
+    precision: str
+    consistency: Consistency
+
+
+def target_of(params: Mapping[str, str]) -> Target:
+    """The target of a request with these parameters. Raises RequestError in the words of InfluxDB 1.x."""
+    database = params.get("db", "")
+    if not database:
+        raise RequestError("database is required")
+    precision = params.get("precision") or "ns"
+    if precision not in PRECISION_NS:
+        raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, ms, s, m or h)')
+    return Target(database, params.get("rp", ""), precision, parse_consistency(params.get("consistency", "")))
 
 
 class WriteHandler:
@@ -39,7 +65,8 @@ class WriteHandler:
         self._freshness = freshness
         self._writes = writes
         self._auth = auth
-        self._bodies = ByteBudget(MAX_WRITE_BYTES_HELD, "points that are being written")
+        self._threads = ThreadPoolExecutor(_PARSE_THREADS, thread_name_prefix="dsdb-parse")
+        self.bodies = ByteBudget(MAX_WRITE_BYTES_HELD, "points that are being written")
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Store the body's points; 204, or the errors of InfluxDB 1.x."""
@@ -55,39 +82,94 @@ class WriteHandler:
         ):
             raise NotFound(f'database not found: "{database}"')
         self._auth.authorize_write(user, database)
-        precision = params.get("precision") or "ns"
-        if precision not in PRECISION_NS:
-            raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, ms, s, m or h)')
-        consistency = parse_consistency(params.get("consistency", ""))
-        with self._bodies.held() as hold:
+        target = target_of(params)
+        with self.bodies.held() as hold:
             body = await read_body(request, self._node.config.http.max_body_size_bytes, hold)
-            await self._store(body, database, precision, consistency, params.get("rp", ""))
+            await self.store(body, target)
         return no_content()
 
-    async def _store(self, body: bytes, database: str, precision: str, consistency: Consistency, policy: str) -> None:
-        """Parse and store; raises what the answer shall say."""
+    def takes(self, target: Target) -> bool:
+        """Whether nothing but the body decides what comes of a request: no credentials, no newer metadata."""
+        return (
+            self._freshness.caught_up
+            and not self._auth.enabled
+            and target.database in self._node.metadata.state.databases
+        )
+
+    async def store(self, body: bytes, target: Target) -> None:
+        """Parse and store a body; raises what the answer shall say."""
+        now_ns = self._node.clock.now_ns()
+        version = self._writes.version()
+        if len(body) <= INLINE_BYTES:
+            parsed, stored = self._parse_and_store(body, target, version, now_ns, in_thread=False)
+        else:
+            # One hop takes a body from its bytes into the queue of the log.
+            work = functools.partial(self._parse_and_store, body, target, version, now_ns, in_thread=True)
+            parsed, stored = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        dropped: list[Dropped] = []
+        if stored is not None:
+            await self._stored(stored, parsed.rows)
+        elif parsed.rows:
+            dropped = await self._writes.write(
+                database=target.database, policy=target.policy, points=parsed.points, consistency=target.consistency
+            )
+        else:
+            _raise_unparsable(parsed)
+        _raise_partial(parsed, dropped)
+
+    def parse(self, body: bytes, target: Target, now_ns: int) -> Parsed:
+        """The points of a body; ``now_ns`` is the time of those without one. Any thread may call it."""
+        # The types that hold already decide which rows of a body are in conflict, not the row that comes first.
+        known_types = functools.partial(views.known_types, self._node.metadata.state, target.database, target.policy)
+        return parse_lines(body, precision=target.precision, default_time_ns=now_ns, known_types=known_types)
+
+    def store_here(
+        self, parsed: Parsed, target: Target, version: int, now_ns: int, *, in_thread: bool
+    ) -> Stored | None:
+        """Hand parsed points to this node's log; None where only the general way can store them."""
+        return self._writes.store_here(
+            database=target.database,
+            policy=target.policy,
+            points=parsed.points,
+            version=version,
+            now_ns=now_ns,
+            in_thread=in_thread,
+        )
+
+    def _parse_and_store(
+        self, body: bytes, target: Target, version: int, now_ns: int, *, in_thread: bool
+    ) -> tuple[Parsed, Stored | None]:
         if body[:64].lstrip()[:1] == b"{":
             raise RequestError("JSON write protocol has been deprecated")
-        now_ns = self._node.clock.now_ns()
-        # The types that hold already decide which rows of a body are in conflict, not the row that comes first.
-        known_types = functools.partial(views.known_types, self._node.metadata.state, database, policy)
-        parse = functools.partial(
-            parse_lines, body, precision=precision, default_time_ns=now_ns, known_types=known_types
-        )
-        parsed = parse() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(parse)
+        parsed = self.parse(body, target, now_ns)
         if not parsed.rows:
-            _raise_unparsable(parsed)
-            return
-        dropped = await self._writes.write(
-            database=database, policy=policy, points=parsed.points, consistency=consistency
-        )
-        reasons = [error.message for error in parsed.errors] + _more(parsed.error_count, parsed.errors)
-        count = parsed.conflict_count + sum(drop.count for drop in dropped)
-        if count:
-            conflicts = [conflict.reason for conflict in parsed.conflicts[:1]]
-            reasons.append((conflicts + [drop.reason for drop in dropped])[0])
-        if reasons:
-            raise PartialWrite(f"partial write: {chr(10).join(reasons)} dropped={count}")
+            return parsed, None
+        return parsed, self.store_here(parsed, target, version, now_ns, in_thread=in_thread)
+
+    async def _stored(self, stored: Stored, rows: int) -> None:
+        """Wait until every batch is durable and visible; raises the error of those that are not."""
+        timeout_s = self._node.config.cluster.write_timeout_s
+        error: BaseException | None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(asyncio.wrap_future(future) for _, future in stored), return_exceptions=True)
+            error = failure_of(stored)
+        except TimeoutError:
+            error = OutcomeUnknown(late(stored[0][0], timeout_s))
+        self._writes.count_stored(1, rows, error)
+        if error is not None:
+            raise error
+
+
+def _raise_partial(parsed: Parsed, dropped: list[Dropped]) -> None:
+    """Raise for lines and rows that were not stored while the others were."""
+    reasons = [error.message for error in parsed.errors] + _more(parsed.error_count, parsed.errors)
+    count = parsed.conflict_count + sum(drop.count for drop in dropped)
+    if count:
+        conflicts = [conflict.reason for conflict in parsed.conflicts[:1]]
+        reasons.append((conflicts + [drop.reason for drop in dropped])[0])
+    if reasons:
+        raise PartialWrite(f"partial write: {chr(10).join(reasons)} dropped={count}")
 
 
 def _raise_unparsable(parsed: Parsed) -> None:

@@ -1,0 +1,108 @@
+"""The head of an ordinary write request, read without building a request object. Pure.
+
+Ordinary is what clients send a thousand times a second; whatever else HTTP allows is left to the library.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
+
+from dsdbd.errors import RequestError
+from dsdbd.http.write import target_of
+
+if TYPE_CHECKING:
+    from dsdbd.http.write import Target
+
+START = b"POST /write?"
+"""What every ordinary write request begins with."""
+HEAD_END = b"\r\n\r\n"
+MAX_HEAD_BYTES = 4096
+_VERSION = b" HTTP/1.1"
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e]*")
+_PLAIN_QUERY = re.compile(rb"[!$&'()*+,./0-9:;=?@A-Z_a-z~%-]*")
+_FOR_THE_LIBRARY = frozenset(
+    (b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer", b"sec-websocket-key1")
+)
+_ONCE = frozenset((b"content-length", b"content-encoding", b"connection", b"x-request-id", b"request-id"))
+
+
+class WriteHead(NamedTuple):
+    """An ordinary write request without its body."""
+
+    target: Target
+    size_bytes: int
+    """Length of the body as it is sent."""
+    packed: bool
+    """Whether the body is gzipped."""
+    request_id: str
+    """The caller's id of the request; empty without one."""
+    path_qs: str
+    referer: str
+    agent: str
+
+
+def parse_head(head: bytes) -> WriteHead | None:
+    """The head (with its blank line) of a request that is ordinary in every way, else None."""
+    request_line, *lines = head[: -len(HEAD_END)].split(b"\r\n")
+    if not request_line.startswith(START) or not request_line.endswith(_VERSION):
+        return None
+    query = request_line[len(START) : -len(_VERSION)]
+    found: dict[bytes, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name in _FOR_THE_LIBRARY:
+            return None
+        if name in _ONCE and name in found:
+            return None
+        found.setdefault(name, value.strip(b" \t").decode("ascii"))
+    length, encoding = found.get(b"content-length", ""), found.get(b"content-encoding", "identity").lower()
+    if not (length.isdigit() and len(length) < 12) or encoding not in ("identity", "gzip", ""):
+        return None
+    if found.get(b"connection", "keep-alive").lower() != "keep-alive" or not _PLAIN_QUERY.fullmatch(query):
+        return None
+    target = _target(query)
+    if target is None:
+        return None
+    return WriteHead(
+        target,
+        int(length),
+        encoding == "gzip",
+        found.get(b"x-request-id") or found.get(b"request-id") or "",
+        (b"/write?" + query).decode("ascii"),
+        found.get(b"referer", "-"),
+        found.get(b"user-agent", "-"),
+    )
+
+
+def _target(query: bytes) -> Target | None:
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:
+        return None
+    params: dict[str, str] = {}
+    for key, value in pairs:
+        params.setdefault(key, value)
+    try:
+        return target_of(params)
+    except RequestError:
+        return None
+
+
+def body_bytes_after(data: bytes) -> int | None:
+    """Bytes of a request that have still to come after ``data``, which begins with it; None where that is not plain.
+
+    Negative when the next request has begun already.
+    """
+    end = data.find(HEAD_END)
+    if end < 0:
+        return None
+    head = data[:end].lower()
+    if b"\r\ntransfer-encoding:" in head or b"\r\nupgrade:" in head or head.count(b"\r\ncontent-length:") > 1:
+        return None
+    _, _, rest = head.partition(b"\r\ncontent-length:")
+    length = rest.partition(b"\r\n")[0].strip() or b"0"
+    return int(length) - (len(data) - end - len(HEAD_END)) if length.isdigit() else None
