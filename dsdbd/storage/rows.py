@@ -5,7 +5,7 @@ Of every (series, time, field) the value of the highest version counts; among eq
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,17 +43,10 @@ def column_bytes(column: Column) -> int:
     return size + (0 if column.valid is None else column.valid.nbytes)
 
 
-def concat_rows(parts: list[Rows], types: Mapping[str, FieldType]) -> Rows:
+def concat_rows(parts: Sequence[Rows], types: Mapping[str, FieldType]) -> Rows:
     """Rows one after another with the fields of ``types``; a part that has a field in another type lacks it."""
-    fields = {}
-    for key, field_type in types.items():
-        columns = []
-        for part in parts:
-            column = part.fields.get(key)
-            if column is None or column.type is not field_type:
-                column = Column.missing(field_type, len(part))
-            columns.append(column)
-        fields[key] = concat_columns(columns)
+    columns = [(len(part), part.fields) for part in parts]
+    fields = {key: concat_field(columns, key, field_type) for key, field_type in types.items()}
     if len(parts) == 1:
         return Rows(parts[0].series, parts[0].time_ns, parts[0].version, fields)
     return Rows(
@@ -62,6 +55,27 @@ def concat_rows(parts: list[Rows], types: Mapping[str, FieldType]) -> Rows:
         np.concatenate([part.version for part in parts]),
         fields,
     )
+
+
+def concat_field(parts: Sequence[tuple[int, Mapping[str, Column]]], key: str, field_type: FieldType) -> Column:
+    """One field of several parts (their rows and columns); missing where a part lacks it or has it in another type.
+
+    Neighbouring parts that lack it are filled together, so that many small parts of few fields each stay cheap.
+    """
+    columns: list[Column] = []
+    gap = 0
+    for rows, fields in parts:
+        column = fields.get(key)
+        if column is None or column.type is not field_type:
+            gap += rows
+            continue
+        if gap:
+            columns.append(Column.missing(field_type, gap))
+            gap = 0
+        columns.append(column)
+    if gap:
+        columns.append(Column.missing(field_type, gap))
+    return concat_columns(columns)
 
 
 def sort_rows(rows: Rows) -> Rows:
