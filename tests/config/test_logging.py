@@ -258,6 +258,7 @@ def test_redaction_takes_linear_time() -> None:
         "password for ",
         'password for "',
         "password for a",
+        "with password a",
         "p=",
         "://a:",
     ):

@@ -29,6 +29,8 @@ PURE_ROOMS = (
     "dsdbd/cluster/routing.py",
     "dsdbd/cluster/acks.py",
     "dsdbd/cluster/hybrid_clock.py",
+    "dsdbd/cluster/running.py",
+    "dsdbd/services/groups.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "aiohttp", "structlog"}
 DANGEROUS_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill"}
