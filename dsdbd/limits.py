@@ -18,6 +18,20 @@ MAX_STRING_BYTES = 65_536
 """Longest string field value, as the DSDB guide states."""
 MAX_REPORTED_LINES = 20
 """A write error names at most this many bad lines, then counts the rest, so that the error stays readable."""
+PARSE_BLOCK_BYTES = 2 << 20
+"""A write body is parsed in blocks of about this size, so that no step of the parser holds the interpreter for long."""
+PARSE_BLOCK_LINES = 10_000
+"""Lines of such a block, for bodies of very short lines."""
+MAX_PARSER_KEY_BYTES = 64 << 20
+"""Series keys, as clients write them, that the parser remembers with what they mean; beyond it, it starts anew and
+reads each key once more."""
+MAX_PARSER_PATTERN_BYTES = 64 << 20
+"""Memory of the patterns that the parser keeps for lines with the same fields; those used longest ago are dropped, and
+made again when they are needed."""
+MAX_PARSER_WANTED = 10_000
+"""Forms of lines that the parser counts before it makes a pattern for them; beyond it, it counts anew."""
+MAX_PARSER_PATTERN_FIELDS = 100
+"""Fields of a line up to which a pattern is made for it: making one takes 0.1 ms a field and holds the interpreter."""
 
 # --- metadata
 MAX_COMMAND_BYTES = 256 << 10

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dsdbd import limits
 from dsdbd.errors import RequestError
 from dsdbd.model.columns import Points
-from dsdbd.model.line_protocol_columns import MeasurementBuilder
+from dsdbd.model.line_protocol_columns import MeasurementBuilder, Part
+from dsdbd.model.line_protocol_groups import Group, read_groups
+from dsdbd.model.line_protocol_keys import KNOWN_KEYS, MAX_REMEMBERED_BYTES, KnownKey, read_keys
+from dsdbd.model.line_protocol_lines import LineBlock, line_blocks, strip_line
 from dsdbd.model.line_protocol_scan import BOOLEANS, LineProblem, scan_point
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, PRECISION_NS
 from dsdbd.model.types import FieldType
@@ -21,8 +25,8 @@ _SHOWN_TEXT = 200
 """Characters shown of a line that is too long to be shown whole."""
 _NUMBER_START = frozenset("0123456789.-")
 _NUMBER_END = frozenset("0123456789.")
-_MARKS = re.compile(rb'[\\\n "=,]')
-"""The only bytes that tell where a line ends."""
+_MIN_BLOCK_LINES = 16
+"""Fewer lines are read one by one."""
 _MAX_FAST_INTEGER_CHARS = 18
 """A decimal number of 18 characters fits int64 whatever its digits are."""
 
@@ -50,7 +54,7 @@ class Parsed:
     MAX_REPORTED_LINES are kept.
     ``conflicts``: well-formed lines whose row was dropped (a field type that contradicts an earlier row of the body,
     or the reserved name ``time``); ``conflict_count`` likewise.
-    ``rows``: rows in ``points``.
+    ``rows``: rows in ``points``. ``columnar_rows``: lines, stored or in conflict, that were read column by column.
     """
 
     points: tuple[Points, ...]
@@ -59,6 +63,15 @@ class Parsed:
     rows: int
     error_count: int
     conflict_count: int
+    columnar_rows: int = 0
+
+
+class _PlacedGroup(NamedTuple):
+    """A group whose ``rows`` are positions in a block, and the canonical key of each row."""
+
+    measurement: str
+    keys: list[bytes]
+    group: Group
 
 
 KnownTypes = Callable[[str], Mapping[str, FieldType]]
@@ -81,9 +94,9 @@ def parse_lines(
     if precision not in PRECISION_NS:
         raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, µ, ms, s, m or h)')
     parser = _Parser(PRECISION_NS[precision], default_time_ns, known_types)
-    for number, raw in split_lines(body):
-        parser.line(number, raw)
-    points = tuple(builder.points() for builder in parser.builders.values() if len(builder))
+    for block in line_blocks(body):
+        parser.block(block)
+    points = tuple(part for part in (builder.points() for builder in parser.builders.values()) if len(part))
     return Parsed(
         points,
         tuple(parser.errors),
@@ -91,63 +104,8 @@ def parse_lines(
         sum(len(part) for part in points),
         parser.error_count,
         parser.conflict_count,
+        parser.columnar_rows,
     )
-
-
-def split_lines(body: bytes) -> Iterator[tuple[int, bytes]]:
-    r"""Numbered lines without their line end; blank lines and comments are left out.
-
-    A line ends at a newline outside of a string field. One ``\r`` before it belongs to the line end. Comments are
-    recognised before strings, so a quote in a comment does not swallow the lines after it.
-    """
-    if b'"' not in body and b"\\" not in body:
-        for number, line in enumerate(body.split(b"\n"), start=1):
-            stripped = line.lstrip(b" \t\0")
-            if stripped and stripped[0] != 0x23 and stripped != b"\r":
-                yield number, stripped[:-1] if stripped[-1] == 0x0D else stripped
-        return
-    at = 0
-    number = 1
-    while at < len(body):
-        end = body.find(b"\n", at)
-        end = len(body) if end < 0 else end
-        line = body[at:end].lstrip(b" \t\0")
-        if line and line[0] != 0x23 and (b'"' in line or b"\\" in line):
-            end = _line_end(body, end - len(line))
-            line = body[at:end].lstrip(b" \t\0")
-        if line.endswith(b"\r"):
-            line = line[:-1]
-        if line and line[0] != 0x23:
-            yield number, line
-        number += body.count(b"\n", at, end + 1)
-        at = end + 1
-
-
-def _line_end(body: bytes, at: int) -> int:
-    """Offset of the newline that ends the line starting at ``at``, newlines in string fields left aside."""
-    size = len(body)
-    in_fields = quoted = False
-    equals = commas = 0
-    while (found := _MARKS.search(body, at)) is not None:
-        at = found.start()
-        byte = body[at]
-        if byte == 0x5C and at + 2 < size:  # a backslash and the character after it
-            at += 2
-            continue
-        if byte == 0x0A and not quoted:
-            return at
-        if byte == 0x20:
-            in_fields = True
-        elif in_fields:
-            # A quote opens a string only as a field value: there one more "=" than "," has been seen.
-            if byte == 0x22 and equals > commas:
-                quoted = not quoted
-            elif byte == 0x3D and not quoted:
-                equals += 1
-            elif byte == 0x2C and not quoted:
-                commas += 1
-        at += 1
-    return size
 
 
 class _Parser:
@@ -162,10 +120,92 @@ class _Parser:
         self.conflicts: list[LineError] = []
         self.error_count = 0
         self.conflict_count = 0
-        self._known_keys: dict[str, tuple[MeasurementBuilder, int]] = {}
+        self.columnar_rows = 0
+        self._conflicts_kept = 0
+
+    def block(self, block: LineBlock) -> None:
+        """Read a block of lines: in groups what can be, the other lines one by one, all in the order they came in."""
+        lines = block.lines
+        self._conflicts_kept = len(self.conflicts)
+        groups = self._groups(block) if len(lines) >= _MIN_BLOCK_LINES else []
+        if not groups:
+            for number, line in zip(block.numbers, lines, strict=True):
+                self.line(number, line)
+            return
+        alone = np.ones(len(lines), np.bool_)
+        for part in groups:
+            alone[part.group.rows] = False
+        # A group stands where its first line stands: from there on the types of its fields are fixed.
+        groups.sort(key=lambda part: int(part.group.rows[0]), reverse=True)
+        for row in np.flatnonzero(alone).tolist():
+            while groups and groups[-1].group.rows[0] < row:
+                self._add_group(groups.pop(), block)
+            self.line(block.numbers[row], lines[row])
+        while groups:
+            self._add_group(groups.pop(), block)
+        self.conflicts.sort(key=lambda conflict: conflict.line_number)
+        del self.conflicts[limits.MAX_REPORTED_LINES :]
+
+    def _groups(self, block: LineBlock) -> list[_PlacedGroup]:
+        """Groups of lines that were read column by column; ``rows`` of each are positions in the block."""
+        lines = block.lines
+        if max(map(len, lines)) > _FAST_LINE_BYTES:
+            lines = [line if len(line) <= _FAST_LINE_BYTES else b"" for line in lines]
+        parts = [line.partition(b" ") for line in lines]
+        known = KNOWN_KEYS.lookup([part[0] for part in parts])
+        new = known.count(None)
+        if new >= _MIN_BLOCK_LINES:
+            found = read_keys([part[0] for part, entry in zip(parts, known, strict=True) if entry is None])
+            if found:
+                KNOWN_KEYS.remember(found)
+                known = [entry or found.get(part[0]) for part, entry in zip(parts, known, strict=True)]
+                new = known.count(None)
+        quoted = any(b'"' in line for line in block.lines)
+        max_time = MAX_TIME_NS // self.unit_ns
+        placed: list[_PlacedGroup] = []
+        for measurement, rows in _by_measurement(known, new).items():
+            rests = [part[2] for part in parts] if rows is None else [parts[row][2] for row in rows]
+            keys = known if rows is None else [known[row] for row in rows]
+            for group in read_groups(rests, quoted, max_time):
+                inside = group.rows.tolist() if len(group.rows) < len(keys) else None
+                own = keys if inside is None else [keys[row] for row in inside]
+                if rows is not None:
+                    group = group._replace(rows=np.array(rows, np.int64)[group.rows])
+                placed.append(_PlacedGroup(measurement, [key[1] for key in own if key is not None], group))
+        return placed
+
+    def _add_group(self, placed: _PlacedGroup, block: LineBlock) -> None:
+        """Add the rows of a group, or note that they contradict what is known."""
+        shape, rows, times, columns = placed.group
+        builder = self._builder(placed.measurement)
+        self.columnar_rows += len(rows)
+        reason = builder.admit(shape.names, shape.types)
+        if reason is not None:
+            self.conflict_count += len(rows)
+            for row in rows[: limits.MAX_REPORTED_LINES].tolist():
+                self.conflicts.append(LineError(block.numbers[row], strip_line(block.lines[row]).decode(), reason))
+            return
+        if times is None:
+            time_ns = np.full(len(rows), self.default_time_ns, np.int64)
+        else:
+            time_ns = times if self.unit_ns == 1 else times * self.unit_ns
+        if isinstance(block.numbers, range):
+            order = rows + block.numbers.start
+        else:
+            order = np.array(block.numbers, np.int64)[rows]
+        builder.add_part(Part(order, builder.series_positions(placed.keys), time_ns, columns))
+
+    def _builder(self, measurement: str) -> MeasurementBuilder:
+        builder = self.builders.get(measurement)
+        if builder is None:
+            builder = self.builders[measurement] = MeasurementBuilder(measurement, self.known_types(measurement))
+        return builder
 
     def line(self, number: int, raw: bytes) -> None:
-        """Read one line into a builder, or note what is wrong with it."""
+        """Read one line into a builder, or note what is wrong with it; blank lines and comments are passed over."""
+        raw = strip_line(raw)
+        if not raw:
+            return
         try:
             if len(raw) > limits.MAX_LINE_BYTES:
                 raise LineProblem(f"line too long: {len(raw)} > {limits.MAX_LINE_BYTES} bytes")
@@ -173,14 +213,14 @@ class _Parser:
                 text = raw.decode()
             except UnicodeDecodeError as error:
                 raise LineProblem(f"invalid UTF-8 at byte {error.start}") from None
-            if b'"' in raw or b"\\" in raw or len(raw) > _FAST_LINE_BYTES or not self._fast_line(number, text):
-                self._whole_line(number, text)
+            if b'"' in raw or b"\\" in raw or len(raw) > _FAST_LINE_BYTES or not self._fast_line(number, raw, text):
+                self._whole_line(number, raw, text)
         except LineProblem as problem:
             self.error_count += 1
             if len(self.errors) < limits.MAX_REPORTED_LINES:
                 self.errors.append(LineError(number, _shown(raw), str(problem)))
 
-    def _fast_line(self, number: int, text: str) -> bool:
+    def _fast_line(self, number: int, raw: bytes, text: str) -> bool:
         """Read a line of the common shape; False leaves it, untouched, to the complete scanner."""
         parts = text.split(" ")
         if len(parts) == 3:
@@ -194,7 +234,7 @@ class _Parser:
             time_ns = self.default_time_ns
         else:
             return False
-        known = self._known_keys.get(parts[0])
+        (known,) = KNOWN_KEYS.lookup([raw.partition(b" ")[0]])
         if known is None or not parts[1].isascii():
             return False
         cells = _fast_cells(parts[1])
@@ -203,7 +243,7 @@ class _Parser:
         self._add(number, text, known, time_ns, cells)
         return True
 
-    def _whole_line(self, number: int, text: str) -> None:
+    def _whole_line(self, number: int, raw: bytes, text: str) -> None:
         point = scan_point(text)
         if point.time is None:
             time_ns = self.default_time_ns
@@ -215,26 +255,38 @@ class _Parser:
         if any(key == "time" for key, _ in point.series.tags):
             self._dropped(number, text, f'invalid tag key: input tag "time" on measurement "{measurement}" is invalid')
             return
-        builder = self.builders.get(measurement)
-        if builder is None:
-            builder = self.builders[measurement] = MeasurementBuilder(measurement, self.known_types(measurement))
-        known = (builder, builder.series_position(point.series.key()))
-        if len(point.key) < _FAST_LINE_BYTES and "\\" not in point.key:
-            self._known_keys[point.key] = known
+        known = (measurement, point.series.key())
+        key = raw.partition(b" ")[0]
+        if len(key) <= MAX_REMEMBERED_BYTES and b"\\" not in key:
+            KNOWN_KEYS.remember({key: known})
         self._add(number, text, known, time_ns, point.cells)
 
-    def _add(
-        self, number: int, text: str, known: tuple[MeasurementBuilder, int], time_ns: int, cells: list[tuple[str, Any]]
-    ) -> None:
-        builder, position = known
-        reason = builder.add(position, time_ns, cells)
+    def _add(self, number: int, text: str, known: KnownKey, time_ns: int, cells: list[tuple[str, Any]]) -> None:
+        builder = self._builder(known[0])
+        reason = builder.add(number, builder.series_position(known[1]), time_ns, cells)
         if reason is not None:
             self._dropped(number, text, reason)
 
     def _dropped(self, number: int, text: str, reason: str) -> None:
         self.conflict_count += 1
-        if len(self.conflicts) < limits.MAX_REPORTED_LINES:
+        # Those of groups are not counted: they may stand behind lines that are still to come.
+        if self._conflicts_kept < limits.MAX_REPORTED_LINES:
+            self._conflicts_kept += 1
             self.conflicts.append(LineError(number, text, reason))
+
+
+def _by_measurement(known: list[KnownKey | None], new: int) -> dict[str, list[int] | None]:
+    """Positions of the lines of each measurement; None for all of them. Lines whose key is not known are left out."""
+    first = known[0]
+    if not new and first is not None:
+        names = [entry[0] for entry in known if entry is not None]
+        if names.count(first[0]) == len(names):
+            return {first[0]: None}
+    rows: dict[str, list[int] | None] = {}
+    for row, entry in enumerate(known):
+        if entry is not None:
+            rows.setdefault(entry[0], []).append(row)  # type: ignore[union-attr]
+    return rows
 
 
 def _fast_cells(fields: str) -> list[tuple[str, Any]] | None:

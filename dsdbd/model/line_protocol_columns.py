@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from dsdbd.model.columns import Column, Points
+from dsdbd.model.columns import Column, Int32s, Int64s, Points
 from dsdbd.model.types import FieldType
 
 _FIELD_TYPES = {
@@ -20,121 +21,201 @@ _FIELD_TYPES = {
 _DTYPES: dict[FieldType, Any] = {FieldType.FLOAT: np.float64, FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_}
 
 
+class Part(NamedTuple):
+    """Some rows of a measurement.
+
+    ``order``: int64[n], ascending, the number of each row's line. ``series_index``, ``time_ns``, ``fields``: as in
+    Points.
+    """
+
+    order: Int64s
+    series_index: Int32s
+    time_ns: Int64s
+    fields: Mapping[str, Column]
+
+
 class _Cells:
     """Values of one field and the rows they belong to; both lists grow together."""
 
-    __slots__ = ("python_type", "rows", "values")
+    __slots__ = ("rows", "type", "values")
 
-    def __init__(self, python_type: type) -> None:
-        self.python_type = python_type
+    def __init__(self, field_type: FieldType) -> None:
+        self.type = field_type
         self.rows: list[int] = []
         self.values: list[Any] = []
 
     def column(self, rows: int) -> Column:
-        field_type = _FIELD_TYPES[self.python_type]
         full = len(self.rows) == rows
         valid = None
         if not full:
             valid = np.zeros(rows, dtype=np.bool_)
             valid[self.rows] = True
-        if field_type is FieldType.STRING:
+        if self.type is FieldType.STRING:
             if full:
-                return Column(field_type, pa.array(self.values, pa.string()))
+                return Column(self.type, pa.array(self.values, pa.string()))
             spread: list[str | None] = [None] * rows
             for row, value in zip(self.rows, self.values, strict=True):
                 spread[row] = value
-            return Column(field_type, pa.array(spread, pa.string()), valid)
+            return Column(self.type, pa.array(spread, pa.string()), valid)
         if full:
-            return Column(field_type, np.array(self.values, dtype=_DTYPES[field_type]))
-        values = np.zeros(rows, dtype=_DTYPES[field_type])
+            return Column(self.type, np.array(self.values, dtype=_DTYPES[self.type]))
+        values = np.zeros(rows, dtype=_DTYPES[self.type])
         values[self.rows] = self.values
-        return Column(field_type, values, valid)
+        return Column(self.type, values, valid)
 
 
 class MeasurementBuilder:
-    """Collects the points of one measurement in arrival order.
+    """Collects the points of one measurement.
 
-    ``known`` are the types its fields have already: a row that contradicts them is dropped and fixes nothing.
+    Rows come one by one or as parts. They must be offered in the order of their lines as far as types go: a row or
+    part fixes the types of its fields for those after it. ``known`` are the types its fields have already: a row that
+    contradicts them is dropped and fixes nothing.
     """
 
     def __init__(self, measurement: str, known: Mapping[str, FieldType]) -> None:
         self.measurement = measurement
         self._known = known
+        self._types: dict[str, FieldType] = {}
         self._series: dict[bytes, int] = {}
+        self._parts: list[Part] = []
+        self._order: list[int] = []
         self._series_index: list[int] = []
         self._time_ns: list[int] = []
         self._cells: dict[str, _Cells] = {}
-
-    def __len__(self) -> int:
-        return len(self._time_ns)
+        self._judged: dict[object, str | None] = {}
 
     def series_position(self, key: bytes) -> int:
         """Position of a series, given by its canonical key, in the result; a new series gets the next one."""
         return self._series.setdefault(key, len(self._series))
 
-    def add(self, position: int, time_ns: int, cells: Sequence[tuple[str, Any]]) -> str | None:
+    def series_positions(self, keys: Sequence[bytes]) -> Int32s:
+        """Positions of the series of many rows."""
+        series = self._series
+        for key in dict.fromkeys(keys):
+            if key not in series:
+                series[key] = len(series)
+        return np.fromiter(map(series.__getitem__, keys), np.int32, len(keys))
+
+    def admit(self, names: tuple[str, ...], types: tuple[FieldType, ...]) -> str | None:
+        """Whether rows of these fields, none of them named ``time`` or named twice, may come; else the reason."""
+        shape = (names, types)
+        if shape not in self._judged:
+            # Types never change once they are fixed, so the answer holds for all later rows.
+            self._judged[shape] = self._fix(list(zip(names, types, strict=True)))
+        return self._judged[shape]
+
+    def add_part(self, part: Part) -> None:
+        """Add rows whose fields were admitted."""
+        self._parts.append(part)
+
+    def add(self, order: int, position: int, time_ns: int, cells: Sequence[tuple[str, Any]]) -> str | None:
         """Add one row; returns why it was dropped whole, or None.
 
         The first row that has a field fixes the field's type for the measurement. A field named ``time`` is left out,
         and a row with no other field is dropped, as in InfluxDB 1.x. Of a field given twice the later value counts.
         """
-        columns = self._cells
+        types = self._types
         for name, value in cells:
-            column = columns.get(name)
-            if column is None:
-                problem = self._new_fields(cells)
+            if types.get(name) is not _FIELD_TYPES[type(value)]:
+                problem = self._fix([(name, _FIELD_TYPES[type(value)]) for name, value in cells])
                 if problem is not None:
                     return problem
                 cells = [cell for cell in cells if cell[0] != "time"]
                 break
-            if column.python_type is not type(value):
-                return self._conflict(name, _FIELD_TYPES[type(value)], _FIELD_TYPES[column.python_type])
         row = len(self._time_ns)
         for name, value in cells:
-            column = columns[name]
+            column = self._cells.get(name)
+            if column is None:
+                column = self._cells[name] = _Cells(types[name])
             if column.rows and column.rows[-1] == row:
                 column.values[-1] = value
             else:
                 column.rows.append(row)
                 column.values.append(value)
+        self._order.append(order)
         self._series_index.append(position)
         self._time_ns.append(time_ns)
         return None
 
-    def _new_fields(self, cells: Sequence[tuple[str, Any]]) -> str | None:
-        """Open columns for fields seen for the first time; nothing is opened when the row is dropped."""
-        fresh: dict[str, _Cells] = {}
+    def _fix(self, cells: Sequence[tuple[str, FieldType]]) -> str | None:
+        """Fix the types of a row's fields; none is fixed when the row is dropped, and the reason is returned."""
+        fresh: dict[str, FieldType] = {}
         useful = False
-        for name, value in cells:
+        for name, sent in cells:
             if name == "time":
                 continue
             useful = True
-            column = self._cells.get(name) or fresh.get(name)
-            if column is None:
-                known = self._known.get(name)
-                if known is not None and known is not _FIELD_TYPES[type(value)]:
-                    return self._conflict(name, _FIELD_TYPES[type(value)], known)
-                fresh[name] = _Cells(type(value))
-            elif column.python_type is not type(value):
-                return self._conflict(name, _FIELD_TYPES[type(value)], _FIELD_TYPES[column.python_type])
+            fixed = self._types.get(name) or self._known.get(name) or fresh.setdefault(name, sent)
+            if fixed is not sent:
+                return (
+                    f'field type conflict: input field "{name}" on measurement "{self.measurement}" is type '
+                    f"{sent.value}, already exists as type {fixed.value}"
+                )
+            fresh[name] = sent
         if not useful:
             return f'invalid field name: input field "time" on measurement "{self.measurement}" is invalid'
-        self._cells.update(fresh)
+        self._types.update(fresh)
         return None
 
-    def _conflict(self, name: str, sent: FieldType, fixed: FieldType) -> str:
-        return (
-            f'field type conflict: input field "{name}" on measurement "{self.measurement}" is type '
-            f"{sent.value}, already exists as type {fixed.value}"
-        )
-
     def points(self) -> Points:
-        """The rows added so far as columns."""
-        rows = len(self._time_ns)
-        return Points(
-            self.measurement,
-            tuple(self._series),
-            np.array(self._series_index, dtype=np.int32),
-            np.array(self._time_ns, dtype=np.int64),
-            {name: cells.column(rows) for name, cells in self._cells.items()},
-        )
+        """The rows added so far as columns, in the order of their lines."""
+        parts = self._parts
+        if self._order:
+            rows = len(self._order)
+            single = Part(
+                np.array(self._order, np.int64),
+                np.array(self._series_index, np.int32),
+                np.array(self._time_ns, np.int64),
+                {name: cells.column(rows) for name, cells in self._cells.items()},
+            )
+            parts = [*parts, single]
+        if not parts:
+            return Points(self.measurement, (), np.zeros(0, np.int32), np.zeros(0, np.int64), {})
+        merged = parts[0] if len(parts) == 1 else _merge(parts)
+        return Points(self.measurement, tuple(self._series), merged.series_index, merged.time_ns, merged.fields)
+
+
+def _merge(parts: list[Part]) -> Part:
+    """Parts of one measurement as one, rows ordered by their lines."""
+    order = np.concatenate([part.order for part in parts])
+    rows = len(order)
+    sequence = None
+    if (np.diff(order) < 0).any():
+        sequence = np.argsort(order, kind="stable")
+    place = np.arange(rows, dtype=np.int64)
+    if sequence is not None:
+        place[sequence] = np.arange(rows, dtype=np.int64)
+    bounds = np.cumsum([0, *(len(part.order) for part in parts)]).tolist()
+    places = [place[start:stop] for start, stop in itertools.pairwise(bounds)]
+    holders: dict[str, list[tuple[Int64s, Column]]] = {}
+    for where, part in zip(places, parts, strict=True):
+        for name, column in part.fields.items():
+            holders.setdefault(name, []).append((where, column))
+    fields = {name: _spread(columns, rows) for name, columns in holders.items()}
+    series_index = np.concatenate([part.series_index for part in parts])
+    time_ns = np.concatenate([part.time_ns for part in parts])
+    if sequence is not None:
+        order, series_index, time_ns = order[sequence], series_index[sequence], time_ns[sequence]
+    return Part(order, series_index, time_ns, fields)
+
+
+def _spread(columns: list[tuple[Int64s, Column]], rows: int) -> Column:
+    """One column of ``rows`` rows with the values of several at the places given; without a value elsewhere."""
+    field_type = columns[0][1].type
+    valid = None
+    if sum(len(where) for where, _ in columns) < rows or any(column.valid is not None for _, column in columns):
+        valid = np.zeros(rows, np.bool_)
+        for where, column in columns:
+            valid[where] = True if column.valid is None else column.valid
+    if field_type is not FieldType.STRING:
+        values = np.zeros(rows, _DTYPES[field_type])
+        for where, column in columns:
+            values[where] = column.values
+        return Column(field_type, values, valid)
+    source = np.full(rows, -1, np.int64)
+    start = 0
+    for where, column in columns:
+        source[where] = np.arange(start, start + len(column), dtype=np.int64)
+        start += len(column)
+    texts = pa.concat_arrays([column.values for _, column in columns])
+    return Column(field_type, texts.take(pa.array(source, mask=source < 0)), valid)

@@ -1,0 +1,110 @@
+"""Lines of one measurement parted into groups of one shape each, and read column by column."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.line_protocol_patterns import split_accepted
+from dsdbd.model.line_protocol_shapes import SHAPES, Shape, cells_of, shape_key, signature
+
+_MIN_ROWS = 8
+"""Fewer lines of a shape are read one by one: that costs less than the group would."""
+_MAX_ROUNDS = 4
+"""Shapes tried on lines that looked alike and are not; what is left then is read one by one."""
+
+
+class Group(NamedTuple):
+    """Lines of one shape.
+
+    ``rows``: int64[n], their positions among the lines given, ascending. ``times``: int64[n] in the unit of the
+    request, None where the lines have none. ``columns``: one per field, of n rows.
+    """
+
+    shape: Shape
+    rows: Int64s
+    times: Int64s | None
+    columns: dict[str, Column]
+
+
+def read_groups(rests: list[bytes], quoted: bool, max_time: int) -> list[Group]:
+    """Read what can be read column by column; lines in no group are for the scanner.
+
+    ``rests``: what follows the key of each line. ``quoted`` says that there may be quotes among them. Times beyond
+    ``max_time`` on either side are left to the scanner.
+    """
+    strings: list[list[bytes] | None] | None = None
+    if quoted:
+        cells = [cells_of(rest) for rest in rests]
+        rests = [cell.outer for cell in cells]
+        strings = [cell.strings for cell in cells]
+    reader = _Reader(rests, strings, max_time)
+    if len(rests) < _MIN_ROWS or reader.read_uniform():
+        return reader.groups
+    alike: dict[bytes, list[int]] = {}
+    for row, rest in enumerate(rests):
+        alike.setdefault(signature(rest), []).append(row)
+    for rows in alike.values():
+        for _ in range(_MAX_ROUNDS):
+            if len(rows) < _MIN_ROWS:
+                break
+            rows = reader.read(rows)
+    return reader.groups
+
+
+class _Reader:
+    def __init__(self, rests: list[bytes], strings: list[list[bytes] | None] | None, max_time: int) -> None:
+        self.groups: list[Group] = []
+        self._rests = rests
+        self._strings = strings
+        self._max_time = max_time
+
+    def read_uniform(self) -> bool:
+        """Read all lines as one group; False leaves them as they are."""
+        key = shape_key(self._rests[0])
+        shape = SHAPES.get(key, len(self._rests)) if key is not None else None
+        if shape is None:
+            return False
+        text = b"\n".join(self._rests) + b"\n"
+        if text.count(b"\n") != len(self._rests) or shape.pattern.fullmatch(text) is None:
+            return False
+        self._add(shape, text, list(range(len(self._rests))))
+        return True
+
+    def read(self, rows: list[int]) -> list[int]:
+        """Read the lines that have the shape of the first; returns the others, without the first."""
+        key = shape_key(self._rests[rows[0]])
+        if key is None:
+            return rows[1:]
+        shape = SHAPES.get(key, len(rows))
+        if shape is None:
+            return []
+        accepted = split_accepted(shape.pattern, [self._rests[row] for row in rows])
+        refused = [rows[position] for position in accepted.refused]
+        taken = rows if accepted.rows is None else [rows[position] for position in accepted.rows]
+        if taken:
+            self._add(shape, accepted.text, taken)
+        return refused
+
+    def _add(self, shape: Shape, text: bytes, rows: list[int]) -> None:
+        strings: list[list[bytes]] = []
+        if shape.strings:
+            assert self._strings is not None, "a pattern with strings accepted a line without quotes"
+            found = [self._strings[row] or [] for row in rows]
+            if any(len(texts) != shape.strings for texts in found):
+                # Quotes that are not paired. Rare enough to leave the whole group to the scanner.
+                return
+            strings = found
+        result = shape.read(text, len(rows), strings)
+        if result is None:
+            return
+        columns, times = result
+        group = Group(shape, np.array(rows, np.int64), times, columns)
+        if times is not None and not (-self._max_time <= int(times.min()) and int(times.max()) <= self._max_time):
+            inside = np.flatnonzero((times >= -self._max_time) & (times <= self._max_time))
+            columns = {name: column.take(inside) for name, column in columns.items()}
+            group = Group(shape, group.rows[inside], times[inside], columns)
+        if len(group.rows):
+            self.groups.append(group)

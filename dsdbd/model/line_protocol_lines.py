@@ -1,0 +1,132 @@
+"""A write body cut into its lines, a bounded piece at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from dsdbd import limits
+
+_BLANKS = b" \t\0"
+_MARKS = re.compile(rb'[\\\n "=,]')
+"""The only bytes that tell where a line ends."""
+_COMPLETE = re.compile(
+    rb'(?:[^"\\ ]|\\.)++ '
+    rb'(?:[^"\\ ,=]|\\.)++=(?:"(?:[^"\\]|\\.)*+"|[^"\\ ,=]*+)'
+    rb'(?:,(?:[^"\\ ,=]|\\.)++=(?:"(?:[^"\\]|\\.)*+"|[^"\\ ,=]*+))*+'
+    rb'(?: [^"\\]*+)?',
+    re.DOTALL,
+)
+"""Lines in which every quote belongs to a whole string field, so that the newline behind them ends them."""
+
+
+class LineBlock(NamedTuple):
+    """Lines without their line ends and the number of each (from 1); blank lines and comments may be among them."""
+
+    numbers: Sequence[int]
+    lines: list[bytes]
+
+
+def line_blocks(body: bytes) -> Iterator[LineBlock]:
+    r"""The lines of a body in blocks of at most PARSE_BLOCK_LINES lines and about PARSE_BLOCK_BYTES.
+
+    A line ends at a newline outside of a string field. One ``\r`` before it belongs to the line end. Comments are
+    recognised before strings, so a quote in a comment does not swallow the lines after it.
+    """
+    at = 0
+    number = 1
+    size = len(body)
+    while at < size:
+        end = at + limits.PARSE_BLOCK_BYTES
+        if end < size:
+            end = body.rfind(b"\n", at, end)
+            if end < 0:
+                end = body.find(b"\n", at)
+        if end < 0 or end > size:
+            end = size
+        piece = body[at:end] if at or end < size else body
+        lines = piece.split(b"\n")
+        numbers: Sequence[int] = range(number, number + len(lines))
+        number += len(lines)
+        cut = end
+        if b'"' in piece or b"\\" in piece:
+            lines, numbers, end, number = _join_strings(body, at, end, lines, numbers)
+        if b"\r" in piece or end != cut:
+            lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+        for start in range(0, len(lines), limits.PARSE_BLOCK_LINES):
+            stop = start + limits.PARSE_BLOCK_LINES
+            yield LineBlock(numbers[start:stop], lines[start:stop])
+        at = end + 1
+
+
+def strip_line(line: bytes) -> bytes:
+    """The line without leading white space; empty for a blank line or a comment."""
+    line = line.lstrip(_BLANKS)
+    return b"" if line[:1] == b"#" else line
+
+
+def _join_strings(
+    body: bytes, at: int, end: int, lines: list[bytes], numbers: Sequence[int]
+) -> tuple[list[bytes], Sequence[int], int, int]:
+    """Lines of ``body[at:end]``, which was cut at every newline, with those cut inside of a string put together.
+
+    The last line may reach beyond ``end``. Returns lines, their numbers, the new end, and the number of the line
+    after it.
+    """
+    first = numbers[0]
+    whole: list[bytes] = []
+    kept: list[int] = []
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        kept.append(first + position)
+        if _ends_here(line):
+            whole.append(line)
+            at += len(line) + 1
+            position += 1
+            continue
+        blanks = len(line) - len(line.lstrip(_BLANKS))
+        line_end = _line_end(body, at + blanks)
+        line = body[at:line_end]
+        whole.append(line)
+        inside = line.count(b"\n")
+        at = line_end + 1
+        position += 1 + inside
+        end = max(end, line_end)
+    return whole, numbers if len(whole) == len(lines) else kept, end, first + position
+
+
+def _ends_here(line: bytes) -> bool:
+    """True when the newline behind a line ends it for certain."""
+    if b'"' not in line and not line.endswith(b"\\"):
+        return True
+    stripped = line.lstrip(_BLANKS)
+    return stripped[:1] in (b"", b"#") or _COMPLETE.fullmatch(stripped) is not None
+
+
+def _line_end(body: bytes, at: int) -> int:
+    """Offset of the newline that ends the line starting at ``at``, newlines in string fields left aside."""
+    size = len(body)
+    in_fields = quoted = False
+    equals = commas = 0
+    while (found := _MARKS.search(body, at)) is not None:
+        at = found.start()
+        byte = body[at]
+        if byte == 0x5C and at + 2 < size:  # a backslash and the character after it
+            at += 2
+            continue
+        if byte == 0x0A and not quoted:
+            return at
+        if byte == 0x20:
+            in_fields = True
+        elif in_fields:
+            # A quote opens a string only as a field value: there one more "=" than "," has been seen.
+            if byte == 0x22 and equals > commas:
+                quoted = not quoted
+            elif byte == 0x3D and not quoted:
+                equals += 1
+            elif byte == 0x2C and not quoted:
+                commas += 1
+        at += 1
+    return size

@@ -1,0 +1,201 @@
+"""Lines that have the same fields in the same order, read column by column."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from dsdbd import limits
+from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.line_protocol_patterns import PatternCache, compile_lines, pattern_bytes
+from dsdbd.model.line_protocol_scan import BOOLEANS
+from dsdbd.model.types import FieldType
+
+_TRUE = [text for text, value in BOOLEANS.items() if value]
+_FALSE = [text for text, value in BOOLEANS.items() if not value]
+_TRUE_BYTES = frozenset(text.encode() for text in _TRUE)
+_BOOLEAN_BYTES = frozenset(text.encode() for text in BOOLEANS)
+_VALUE_PATTERNS = {
+    # Short enough that no integer and no exponent overflows; the scanner reads longer ones.
+    FieldType.FLOAT: rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?",
+    FieldType.INTEGER: rb"-?[0-9]{1,18}i",
+    FieldType.STRING: rb'"',
+    FieldType.BOOLEAN: b"(?:" + b"|".join(sorted(_BOOLEAN_BYTES)) + b")",
+}
+_TIME_PATTERN = rb" -?(?:[0-9]{1,18}|[0-8][0-9]{18})"
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_ESCAPE = re.compile(rb'\\(["\\])')
+_NUMBER_CHARACTERS = b"0123456789.-+eE"
+_NAME = re.compile(rb'[^\x00-\x1f\x7f"\\ ,=]+')
+_SEPARATORS = bytes.maketrans(b"= \n", b",,,")
+_CSV_SEPARATORS = bytes.maketrans(b"= ", b",,")
+_CSV_MIN_CELLS = 3_000
+"""Values from which Arrow's reader is quicker than Python's own conversions, in spite of what it takes to start."""
+_ARROW_TYPES = {FieldType.FLOAT: pa.float64(), FieldType.INTEGER: pa.int64(), FieldType.BOOLEAN: pa.bool_()}
+_WORTH_ROWS = 100
+
+
+class Cells(NamedTuple):
+    """What follows the key of a line: fields and time without the content of strings, and that content.
+
+    ``strings`` is None where there is no quote.
+    """
+
+    outer: bytes
+    strings: list[bytes] | None
+
+
+def cells_of(rest: bytes) -> Cells:
+    """Take the strings out of fields and time; each leaves one quote behind.
+
+    Where quotes are not paired the number of strings differs from the number of quotes left behind.
+    """
+    if b'"' not in rest:
+        return Cells(rest, None)
+    if b"\\" in rest:
+        strings = [_ESCAPE.sub(rb"\1", text) for text in _QUOTED.findall(rest)]
+        return Cells(_QUOTED.sub(b'"', rest), strings)
+    parts = rest.split(b'"')
+    return Cells(b'"'.join(parts[::2]), parts[1::2]) if len(parts) & 1 else Cells(rest, [])
+
+
+def signature(outer: bytes) -> bytes:
+    """What lines of one shape have in common, and lines of different shapes seldom."""
+    return outer.translate(None, _NUMBER_CHARACTERS)
+
+
+class ShapeKey(NamedTuple):
+    """Names and types of a line's fields in their order, and whether a time follows."""
+
+    names: tuple[bytes, ...]
+    types: tuple[FieldType, ...]
+    timed: bool
+
+
+def shape_key(outer: bytes) -> ShapeKey | None:
+    """The shape that a line seems to have; None for one that only the scanner should read."""
+    fields, _, time = outer.partition(b" ")
+    names: list[bytes] = []
+    types: list[FieldType] = []
+    for part in fields.split(b","):
+        name, _, text = part.partition(b"=")
+        if not text or _NAME.fullmatch(name) is None:
+            return None
+        names.append(name)
+        if text == b'"':
+            types.append(FieldType.STRING)
+        elif text in _BOOLEAN_BYTES:
+            types.append(FieldType.BOOLEAN)
+        else:
+            types.append(FieldType.INTEGER if text.endswith(b"i") else FieldType.FLOAT)
+    if b"time" in names or len(set(names)) < len(names) or len(names) > limits.MAX_PARSER_PATTERN_FIELDS:
+        return None
+    return ShapeKey(tuple(names), tuple(types), bool(time))
+
+
+class Shape:
+    """A shape with the pattern that proves it and what reads its lines; raises UnicodeDecodeError for bad names."""
+
+    def __init__(self, key: ShapeKey) -> None:
+        self.names = tuple(name.decode() for name in key.names)
+        self.types = key.types
+        self.timed = key.timed
+        self.strings = key.types.count(FieldType.STRING)
+        pairs = [
+            re.escape(name) + b"=" + _VALUE_PATTERNS[kind] for name, kind in zip(key.names, key.types, strict=True)
+        ]
+        pattern = b",".join(pairs) + (_TIME_PATTERN if key.timed else b"")
+        self.pattern = compile_lines(pattern, len(pairs))
+        self._width = 2 * len(pairs) + key.timed
+        # The suffix of integers is taken away with all other letters i, which names may lose: they are known.
+        self._dropped = b"i" if FieldType.INTEGER in key.types else b""
+        self._inline = [(number, kind) for number, kind in enumerate(key.types) if kind is not FieldType.STRING]
+        arrow = {f"f{2 * number + 1}": _ARROW_TYPES[kind] for number, kind in self._inline}
+        if key.timed:
+            arrow[f"f{self._width - 1}"] = pa.int64()
+        self._read = pacsv.ReadOptions(use_threads=False, block_size=1 << 30, autogenerate_column_names=True)
+        self._parse = pacsv.ParseOptions(quote_char=False, double_quote=False, escape_char=False)
+        self._convert = pacsv.ConvertOptions(
+            check_utf8=False,
+            column_types=arrow,
+            include_columns=list(arrow),
+            null_values=[],
+            true_values=_TRUE,
+            false_values=_FALSE,
+            strings_can_be_null=False,
+        )
+
+    def read(
+        self, text: bytes, rows: int, strings: list[list[bytes]]
+    ) -> tuple[dict[str, Column], Int64s | None] | None:
+        """Columns and times, in the unit of the request, of lines that the pattern accepted.
+
+        ``text``: the lines. ``strings``: of each line, as many as the shape has. None when a value is beyond what
+        its type holds or a string is not UTF-8: then the scanner finds out which.
+        """
+        if rows * self._width < _CSV_MIN_CELLS:
+            inline, times = self._read_cells(text)
+        else:
+            try:
+                inline, times = self._read_csv(text)
+            except pa.ArrowInvalid:
+                return None
+        columns: dict[str, Column] = {}
+        string = 0
+        for number, (name, kind) in enumerate(zip(self.names, self.types, strict=True)):
+            if kind is FieldType.STRING:
+                try:
+                    values = pa.array([line[string] for line in strings], pa.binary()).cast(pa.string())
+                except pa.ArrowInvalid:
+                    return None
+                string += 1
+            else:
+                values = inline[number]
+                if kind is FieldType.FLOAT and not np.isfinite(values).all():
+                    return None
+            columns[name] = Column(kind, values)
+        return columns, times
+
+    def _read_csv(self, text: bytes) -> tuple[dict[int, np.ndarray], Int64s | None]:
+        if not self._inline and not self.timed:
+            return {}, None
+        source = pa.py_buffer(text.translate(_CSV_SEPARATORS, self._dropped))
+        table = pacsv.read_csv(source, self._read, self._parse, self._convert)
+        arrays = [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
+        times = arrays.pop().to_numpy() if self.timed else None
+        return {
+            number: array.to_numpy(zero_copy_only=kind is not FieldType.BOOLEAN)
+            for (number, kind), array in zip(self._inline, arrays, strict=True)
+        }, times
+
+    def _read_cells(self, text: bytes) -> tuple[dict[int, np.ndarray], Int64s | None]:
+        cells = text.translate(_SEPARATORS, self._dropped).split(b",")
+        columns: dict[int, np.ndarray] = {}
+        for number, kind in self._inline:
+            texts = cells[2 * number + 1 :: self._width]
+            if kind is FieldType.FLOAT:
+                columns[number] = np.array(list(map(float, texts)), np.float64)
+            elif kind is FieldType.INTEGER:
+                columns[number] = np.array(list(map(int, texts)), np.int64)
+            else:
+                columns[number] = np.array([text in _TRUE_BYTES for text in texts], np.bool_)
+        times = None
+        if self.timed:
+            times = np.array(list(map(int, cells[self._width - 1 :: self._width])), np.int64)
+        return columns, times
+
+
+def _make_shape(key: ShapeKey) -> Shape | None:
+    try:
+        return Shape(key)
+    except UnicodeDecodeError:
+        return None
+
+
+SHAPES = PatternCache(
+    _make_shape, lambda key: pattern_bytes(len(key.names)), limits.MAX_PARSER_PATTERN_BYTES, _WORTH_ROWS
+)
