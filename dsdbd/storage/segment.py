@@ -1,15 +1,14 @@
-"""One Parquet file of one measurement: writing it, opening it, reading rows of chosen series from it.
+"""One Parquet file of one measurement, open for reading: a block of sorted rows.
 
-Rows are sorted by (series key, time, _version). docs/format/segment.md describes the file for its other readers.
-Damage shows as CorruptData; what becomes of a damaged file is the shard's decision.
+docs/format/segment.md describes the file for its other readers. Damage shows as CorruptData; what becomes of a damaged
+file is the shard's decision.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,301 +17,339 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsdbd import fsio
 from dsdbd.errors import CorruptData
-from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.columns import Column, Int64s, concat_columns
+from dsdbd.model.scan import TagColumn
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
+from dsdbd.storage.block import Runs
+from dsdbd.storage.cache import ColumnCache, Extent, next_file_id
+from dsdbd.storage.ranges import coalesce, expand, gather_column
 from dsdbd.storage.rows import Rows
+from dsdbd.storage.segment_format import (
+    METADATA_KEY,
+    ROW_GROUP_ROWS,
+    TIME,
+    VERSION,
+    RunTable,
+    decode_about,
+    decode_runs,
+    series_starts,
+)
+from dsdbd.storage.segment_write import write_segment
 
-ROW_GROUP_ROWS = 32_768
-"""A row group ends at the first series that starts behind this many rows; a longer series has groups of its own."""
+__all__ = ["ROW_GROUP_ROWS", "Segment", "schema_of", "series_starts", "write_segment"]
 
-_FORMAT = 1
-_METADATA_KEY = b"dsdb"
-_WRITE_CHUNK_BYTES = 4 << 20
-_TIME = "time"
-_VERSION = "_version"
-_ENCODINGS = {
-    FieldType.FLOAT: "BYTE_STREAM_SPLIT",
-    FieldType.INTEGER: "DELTA_BINARY_PACKED",
-    FieldType.BOOLEAN: "PLAIN",
-}
+_EXTENT_GROUPS = 8
+"""Neighbouring row groups decoded in one call and kept as one array: a scan of them is a view, not a copy."""
+_EXTENT_BYTES = 64 << 20
+"""Decoded bytes of all columns of one such call, unless a single row group has more."""
 _T = TypeVar("_T")
 
 
-def column_names(tags: Sequence[str], fields: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Column of each tag and of each field.
-
-    A column is named like its key. Where the name is taken (``time``, ``_version``, a field named like a tag) the
-    first free one of ``key_1``, ``key_2`` … is used; the column's metadata holds the key.
-    """
-    taken = {_TIME, _VERSION, *tags, *fields}
-    used = {_TIME, _VERSION}
-    result: list[dict[str, str]] = []
-    for keys in (tags, fields):
-        names = {}
-        for key in keys:
-            name, suffix = key, 0
-            while name in used or (suffix and name in taken):
-                suffix += 1
-                name = f"{key}_{suffix}"
-            used.add(name)
-            names[key] = name
-        result.append(names)
-    return result[0], result[1]
-
-
-def row_group_bounds(series_starts: Int64s, rows: int) -> list[int]:
-    """Boundaries of the row groups, from 0 to ``rows``."""
-    bounds = [0]
-    for start, end in zip(series_starts.tolist(), [*series_starts[1:].tolist(), rows], strict=True):
-        if start - bounds[-1] >= ROW_GROUP_ROWS:
-            bounds.append(start)
-        while end - bounds[-1] > 2 * ROW_GROUP_ROWS:
-            bounds.append(bounds[-1] + ROW_GROUP_ROWS)
-    if rows > bounds[-1]:
-        bounds.append(rows)
-    return bounds
-
-
-def series_starts(ranks: Int64s) -> Int64s:
-    """First row of each series in a sorted column of series ranks."""
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(np.diff(ranks)) + 1])
-
-
-def write_segment(path: Path, measurement: str, series: Sequence[Series], rows: Rows) -> None:
-    """Write sorted rows (at least one); ``rows.series`` are positions in ``series``.
-
-    Durable on return; raises OSError, and then no file is left.
-    """
-    starts = series_starts(rows.series)
-    used = rows.series[starts]
-    lengths = np.diff(np.append(starts, len(rows)))
-    tag_keys = sorted({key for position in used.tolist() for key, _ in series[position].tags})
-    tag_columns, field_columns = column_names(tag_keys, sorted(rows.fields))
-    arrays: list[Any] = []
-    schema: list[Any] = []
-    for key, name in tag_columns.items():
-        arrays.append(_tag_array(key, [series[position] for position in used.tolist()], lengths))
-        schema.append(_column_schema(name, arrays[-1].type, "tag", key))
-    arrays.append(pa.array(rows.time_ns).cast(pa.timestamp("ns", tz="UTC")))
-    schema.append(_column_schema(_TIME, arrays[-1].type, "time", ""))
-    for key, name in field_columns.items():
-        arrays.append(rows.fields[key].to_arrow())
-        schema.append(_column_schema(name, arrays[-1].type, "field", key))
-    arrays.append(pa.array(rows.version))
-    schema.append(_column_schema(_VERSION, arrays[-1].type, "version", ""))
-    bounds = row_group_bounds(starts, len(rows))
-    ranges = [(int(rows.time_ns[a:b].min()), int(rows.time_ns[a:b].max())) for a, b in itertools.pairwise(bounds)]
-    columns = [
-        [column.name, *(column.metadata[key].decode() for key in (b"dsdb.role", b"dsdb.key"))] for column in schema
-    ]
-    about = _encode_about(measurement, columns, ranges)
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(schema, metadata={_METADATA_KEY: about}))
-    texts = [field_columns[key] for key, column in rows.fields.items() if column.type is FieldType.STRING]
-    encodings = {_TIME: "DELTA_BINARY_PACKED", _VERSION: "DELTA_BINARY_PACKED"}
-    for key, column in rows.fields.items():
-        if column.type is not FieldType.STRING:
-            encodings[field_columns[key]] = _ENCODINGS[column.type]
-    fsio.write_atomic(path, _encode(table, bounds, [*tag_columns.values(), *texts], encodings))
-
-
-def _encode_about(measurement: str, columns: list[list[str]], row_group_times: list[tuple[int, int]]) -> bytes:
-    """What the reader relies on, with a checksum: Parquet checks its pages, but not its footer."""
-    content = {"format": _FORMAT, "measurement": measurement, "columns": columns, "row_group_times": row_group_times}
-    return json.dumps({"about": content, "crc32": zlib.crc32(json.dumps(content).encode())}).encode()
-
-
-def _decode_about(path: Path, encoded: bytes) -> dict[str, Any]:
-    wrapped = json.loads(encoded)
-    content: dict[str, Any] = wrapped["about"]
-    if zlib.crc32(json.dumps(content).encode()) != wrapped["crc32"]:
-        raise CorruptData(f"segment {path} cannot be read: its footer fails its check")
-    if content["format"] != _FORMAT:
-        raise CorruptData(f"segment {path} has format {content['format']}; this version reads {_FORMAT}")
-    return content
-
-
-def _column_schema(name: str, arrow_type: Any, role: str, key: str) -> Any:
-    return pa.field(name, arrow_type, metadata={"dsdb.role": role, "dsdb.key": key})
-
-
-def _tag_array(key: str, series: Sequence[Series], lengths: Int64s) -> Any:
-    values: dict[str, int] = {}
-    codes = np.empty(len(series), dtype=np.int32)
-    for position, one in enumerate(series):
-        value = one.tag(key)
-        codes[position] = values.setdefault(value, len(values)) if value else -1
-    spread = np.repeat(codes, lengths)
-    absent = spread < 0
-    indices = pa.array(spread, mask=absent if absent.any() else None)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(list(values), pa.string()))
-
-
-def _encode(table: Any, bounds: list[int], dictionary: list[str], encodings: dict[str, str]) -> Iterator[bytes]:
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink,
-        table.schema,
-        version="2.6",
-        compression="zstd",
-        use_dictionary=dictionary or False,
-        column_encoding=encodings,
-        write_page_checksum=True,
-    ) as writer:
-        for start, end in itertools.pairwise(bounds):
-            writer.write_table(table.slice(start, end - start), row_group_size=end - start)
-    buffer = sink.getvalue()
-    for at in range(0, buffer.size, _WRITE_CHUNK_BYTES):
-        yield buffer.slice(at, min(_WRITE_CHUNK_BYTES, buffer.size - at)).to_pybytes()
-
-
-def _reading(path: Path, work: Callable[[], _T]) -> _T:
-    """Run a read; whatever Arrow says about malformed bytes becomes CorruptData, real I/O errors stay OSError."""
-    try:
-        return work()
-    except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        raise CorruptData(f"segment {path} cannot be read: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise CorruptData(f"segment {path} cannot be read: {error}") from error
-
-
 class Segment:
-    """An open segment: its footer in memory, its file opened for every read.
+    """An open segment.
 
-    ``low`` and ``high``: the range of file numbers it stands for. ``fields``: field key to type.
-    ``run_series``: series number of each run of rows, None until ``read_series`` was turned into numbers.
-    ``pins``: readers that may still open the file; guarded by the shard's lock.
+    ``low`` and ``high``: the range of file numbers it stands for. ``rows``, ``fields``, ``unique``: as of a Block.
+    ``tags``: tag keys that a series of it may have. ``run_series``: series number of each run of rows, None until the
+    shard has numbered ``read_tags``. ``pins``: readers that may still read the file; guarded by the shard's lock.
     """
 
-    def __init__(self, path: Path, low: int, high: int) -> None:
+    def __init__(self, path: Path, low: int, high: int, cache: ColumnCache | None = None) -> None:
+        """Read the footer. Raises CorruptData, OSError."""
         self.path = path
         self.low = low
         self.high = high
         self.pins = 0
         self.obsolete = False
         self.run_series: Int64s | None = None
-        self.run_starts: Int64s = np.empty(0, dtype=np.int64)
-        _reading(path, self._open)
+        self._cache = ColumnCache(0, 1) if cache is None else cache
+        self._id = next_file_id()
+        self._run_table: RunTable | None = None
+        self._starts: Int64s = np.empty(0, dtype=np.int64)
+        try:
+            self._reading(self._open)
+        except BaseException:
+            self.close()
+            raise
+
+    def _reading(self, work: Callable[[], _T]) -> _T:
+        """Run a read; whatever Arrow says about malformed bytes becomes CorruptData, real I/O errors stay OSError."""
+        try:
+            return work()
+        except CorruptData as error:
+            if str(self.path) in error.message:
+                raise
+            raise CorruptData(f"segment {self.path} cannot be read: {error.message}") from error
+        except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+            raise CorruptData(f"segment {self.path} cannot be read: {error}") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise CorruptData(f"segment {self.path} cannot be read: {error}") from error
 
     def _open(self) -> None:
-        with pq.ParquetFile(self.path) as file:
-            self._metadata = file.metadata
-            schema = file.schema_arrow
+        reader = self._reader()
+        metadata, schema = reader.metadata, reader.schema_arrow
+        about = decode_about(metadata.metadata[METADATA_KEY])
+        sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+        self._cache.files.give(self._id, reader)
         self.size_bytes = self.path.stat().st_size
-        about = _decode_about(self.path, schema.metadata[_METADATA_KEY])
-        self.measurement = str(about["measurement"])
-        self._group_times = np.array(about["row_group_times"], dtype=np.int64).reshape(-1, 2)
-        sizes = [self._metadata.row_group(at).num_rows for at in range(self._metadata.num_row_groups)]
+        self.measurement = about.measurement
+        self.unique = about.unique
+        self._runs_at = about.runs
+        groups = np.array(about.row_groups, dtype=np.int64).reshape(-1, 3)
+        if len(groups) != len(sizes) or not sizes:
+            raise CorruptData("it contradicts itself: row groups and what is said of them differ in number")
+        self._group_times = groups[:, :2]
+        self._group_bytes = groups[:, 2]
         self._group_starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)])
-        if len(self._group_times) != len(sizes) or not sizes:
-            raise CorruptData(f"segment {self.path} contradicts itself: row groups and their times differ in number")
         self.rows = int(self._group_starts[-1])
         self.min_ns, self.max_ns = int(self._group_times[:, 0].min()), int(self._group_times[:, 1].max())
         self.tags: dict[str, str] = {}
         self._field_columns: dict[str, str] = {}
         self.fields: dict[str, FieldType] = {}
-        for name, role, key in about["columns"]:
+        nullable = set()
+        for name, role, key in about.columns:
             if role == "tag":
                 self.tags[key] = name
             elif role == "field":
+                column = schema.field(name)
                 self._field_columns[key] = name
-                self.fields[key] = Column.from_arrow(pa.array([], schema.field(name).type)).type
+                self.fields[key] = Column.from_arrow(pa.array([], column.type)).type
+                if column.nullable:
+                    nullable.add(key)
+        self.nullable_fields = frozenset(nullable)
+
+    def _reader(self) -> Any:
+        reader = self._cache.files.take(self._id)
+        return reader or pq.ParquetFile(self.path, page_checksum_verification=True)
+
+    def close(self) -> None:
+        """Forget what is kept of the file in memory; a later read opens it again, if it is still there."""
+        self._cache.forget(self._id)
 
     @property
     def memory_bytes(self) -> int:
         """About the memory of all rows as columns."""
-        return self.rows * 8 * (len(self.fields) + 3)
+        return int(self._group_bytes.sum())
+
+    # --- runs
+
+    def read_tags(self) -> dict[str, TagColumn]:
+        """The tags of the series of each run, in row order. Raises CorruptData, OSError."""
+        return dict(self._reading(lambda: self._table(with_tags=True)).tags)
 
     def read_series(self) -> tuple[list[Series], Int64s]:
-        """The series of the file in row order, and the first row of each. Raises CorruptData, OSError."""
-        return _reading(self.path, self._read_series)
-
-    def _read_series(self) -> tuple[list[Series], Int64s]:
-        if not self.tags:
-            return [Series(self.measurement, ())], np.zeros(1, dtype=np.int64)
-        keys = sorted(self.tags)
-        with self._file() as file:
-            table = file.read(columns=[self.tags[key] for key in keys], use_threads=False)
-        changes: npt.NDArray[np.bool_] = np.zeros(max(self.rows - 1, 0), dtype=np.bool_)
-        codes: list[npt.NDArray[np.int64]] = []
-        values: list[list[str]] = []
-        for key in keys:
-            column = table.column(self.tags[key]).unify_dictionaries()
-            chunk = column.combine_chunks()
-            chunk = chunk.chunk(0) if isinstance(chunk, pa.ChunkedArray) else chunk
-            indices = np.asarray(chunk.indices.cast(pa.int64()).fill_null(-1))
-            changes |= np.diff(indices) != 0
-            codes.append(indices)
-            values.append(chunk.dictionary.to_pylist())
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(changes) + 1])
-        texts = [
-            [vocabulary[code] if code >= 0 else "" for code in column[starts].tolist()]
-            for column, vocabulary in zip(codes, values, strict=True)
+        """The series of each run in row order, and the first row of each. Raises CorruptData, OSError."""
+        table = self._reading(lambda: self._table(with_tags=True))
+        columns = [
+            [column.values[code] if code >= 0 else "" for code in column.codes.tolist()]
+            for column in table.tags.values()
         ]
+        rows = zip(*columns, strict=True) if columns else [()] * len(table.lengths)
+        keys = list(table.tags)
         series = [
             Series(self.measurement, tuple((key, text) for key, text in zip(keys, row, strict=True) if text))
-            for row in zip(*texts, strict=True)
+            for row in rows
         ]
-        return series, starts
+        return series, self._starts
 
-    def _file(self) -> Any:
-        return pq.ParquetFile(self.path, metadata=self._metadata, page_checksum_verification=True)
+    def _table(self, *, with_tags: bool = False) -> RunTable:
+        """The runs; their tags are not kept once the series have numbers."""
+        known = self._run_table
+        if known is None or (with_tags and len(known.tags) < len(self.tags)):
+            known = self._run_table = self._read_table()
+            self._starts = np.cumsum(known.lengths) - known.lengths
+        return known
+
+    def _read_table(self) -> RunTable:
+        with self.path.open("rb") as file:
+            file.seek(self._runs_at.offset)
+            encoded = file.read(self._runs_at.size_bytes)
+        if zlib.crc32(encoded) != self._runs_at.crc32:
+            raise CorruptData("the table of its runs fails its check")
+        table = decode_runs(encoded)
+        if int(table.lengths.sum()) != self.rows or table.tags.keys() != self.tags.keys():
+            raise CorruptData("it contradicts itself: its runs are not its rows")
+        return table
+
+    def number_series(self, numbers: Int64s) -> None:
+        """Set the series number of every run, in the order of ``read_tags``."""
+        table = self._reading(self._table)
+        assert len(numbers) == len(table.lengths), "a number for every run"
+        self.run_series = numbers
+        self._run_table = RunTable(table.lengths, table.first_ns, table.last_ns, {})
+
+    def runs(self) -> Runs:
+        """The runs; the shard has numbered their series before."""
+        assert self.run_series is not None, "the shard numbers the series first"
+        table = self._reading(self._table)
+        return Runs(self.run_series, self._starts, table.lengths, table.first_ns, table.last_ns)
+
+    # --- rows
+
+    def narrowed(self, starts: Int64s, stops: Int64s, min_ns: int, max_ns: int) -> tuple[Int64s, Int64s]:
+        """The parts of the ranges that lie in row groups which overlap the inclusive times: a superset of their rows.
+
+        Reads nothing; worth it for runs that are longer than a row group.
+        """
+        overlap = (self._group_times[:, 1] >= min_ns) & (self._group_times[:, 0] <= max_ns)
+        if overlap.all():
+            return starts, stops
+        low, high = coalesce(self._group_starts[:-1][overlap], self._group_starts[1:][overlap])
+        first = np.searchsorted(high, starts, side="right")
+        last = np.searchsorted(low, stops, side="left")
+        span = np.repeat(np.arange(len(starts)), np.maximum(last - first, 0))
+        at = expand(first, np.maximum(last, first))
+        return np.maximum(low[at], starts[span]), np.minimum(high[at], stops[span])
+
+    def prepare(self, starts: Int64s, stops: Int64s, fields: Sequence[str]) -> None:
+        """Decode what is missing for these ranges: times, the fields, and versions where two rows may be of one time.
+
+        Raises CorruptData, OSError.
+        """
+        names = [TIME, *(self._field_columns[key] for key in fields)] + ([] if self.unique else [VERSION])
+        groups = self._touched(starts, stops)
+        self._reading(lambda: self._load_missing(groups, names))
+
+    def times(self, starts: Int64s, stops: Int64s) -> Int64s:
+        """Times in nanoseconds, int64. Raises CorruptData, OSError."""
+        values: Int64s = self._rows_of(TIME, starts, stops).values
+        return values
+
+    def versions(self, starts: Int64s, stops: Int64s) -> Int64s:
+        """Row versions, int64. Raises CorruptData, OSError."""
+        values: Int64s = self._rows_of(VERSION, starts, stops).values
+        return values
+
+    def column(self, field: str, starts: Int64s, stops: Int64s) -> Column:
+        """Values of a field of ``fields``. Raises CorruptData, OSError."""
+        return self._rows_of(self._field_columns[field], starts, stops)
+
+    def _touched(self, starts: Int64s, stops: Int64s) -> list[int]:
+        """The row groups that hold rows of the ranges, ascending."""
+        if len(starts) == 1:
+            first = int(np.searchsorted(self._group_starts, starts[0], side="right")) - 1
+            return list(range(first, int(np.searchsorted(self._group_starts, stops[0], side="left"))))
+        first_groups = np.searchsorted(self._group_starts, starts, side="right") - 1
+        last_groups = np.searchsorted(self._group_starts, stops, side="left")
+        count = len(self._group_starts)
+        depth = np.bincount(first_groups, minlength=count) - np.bincount(last_groups, minlength=count)
+        groups: list[int] = np.flatnonzero(np.cumsum(depth)[:-1] > 0).tolist()
+        return groups
+
+    def _rows_of(self, name: str, starts: Int64s, stops: Int64s) -> Column:
+        """Rows of a column; a view where one range lies in row groups that were decoded together."""
+        nonempty = stops > starts
+        if not nonempty.all():
+            starts, stops = starts[nonempty], stops[nonempty]
+        starts, stops = coalesce(starts, stops)
+        parts = self._reading(lambda: self._extents(name, self._touched(starts, stops)))
+        if len(parts) == 1:
+            base = int(self._group_starts[parts[0].first])
+            return gather_column(parts[0].column, starts - base, stops - base)
+        gathered = []
+        for extent in parts:
+            low, high = int(self._group_starts[extent.first]), int(self._group_starts[extent.stop])
+            first = int(np.searchsorted(stops, low, side="right"))
+            last = int(np.searchsorted(starts, high, side="left"))
+            inside = np.maximum(starts[first:last], low) - low, np.minimum(stops[first:last], high) - low
+            if last > first:
+                gathered.append(gather_column(extent.column, *inside))
+        return concat_columns(gathered) if gathered else self._empty(name)
+
+    def _empty(self, name: str) -> Column:
+        if name in (TIME, VERSION):
+            return Column(FieldType.INTEGER, np.empty(0, dtype=np.int64))
+        key = next(key for key, column in self._field_columns.items() if column == name)
+        missing = Column.missing(self.fields[key], 0)
+        return Column(missing.type, missing.values)
+
+    def _extents(self, name: str, groups: list[int]) -> list[Extent]:
+        """Extents that hold the row groups, ascending; decodes those that are missing."""
+        found = self._cache.get(self._id, name, groups)
+        missing = [group for group in groups if group not in found]
+        if missing:
+            for extent in self._load([name], missing):
+                found.update(dict.fromkeys(range(extent.first, extent.stop), extent))
+        chosen = [found[group] for group in groups]
+        return [extent for extent, _ in itertools.groupby(chosen)]
+
+    # --- decoding
+
+    def _load_missing(self, groups: list[int], names: list[str]) -> None:
+        """Decode what the cache lacks; columns that lack the same row groups together."""
+        wanted: dict[tuple[int, ...], list[str]] = {}
+        for name in names:
+            missing = tuple(self._cache.missing(self._id, name, groups))
+            if missing:
+                wanted.setdefault(missing, []).append(name)
+        for missing, together in wanted.items():
+            self._load(together, list(missing))
+
+    def _load(self, names: list[str], groups: list[int]) -> list[Extent]:
+        """Decode columns of row groups and offer them to the cache."""
+        reader = self._reader()
+        extents: list[Extent] = []
+        for span in self._spans(groups):
+            table = reader.read_row_groups(span, columns=names, use_threads=len(names) > 1)
+            first, stop = span[0], span[-1] + 1
+            if table.num_rows != int(self._group_starts[stop] - self._group_starts[first]):
+                raise CorruptData("it contradicts itself: a row group is shorter than its footer says")
+            for name in names:
+                array = table.column(name)
+                if name == TIME:
+                    array = array.cast(pa.int64())
+                extent = Extent(self._id, name, first, stop, Column.from_arrow(array))
+                self._cache.put(extent)
+                extents.append(extent)
+        self._cache.files.give(self._id, reader)
+        return extents
+
+    def _spans(self, groups: list[int]) -> list[list[int]]:
+        """The row groups as neighbours to decode in one call."""
+        spans: list[list[int]] = []
+        size = 0
+        for group in groups:
+            size += int(self._group_bytes[group])
+            # Spans begin at multiples, so that different reads of the same rows ask for the same ones.
+            joined = spans and spans[-1][-1] == group - 1 and group % _EXTENT_GROUPS and size <= _EXTENT_BYTES
+            if joined:
+                spans[-1].append(group)
+            else:
+                spans.append([group])
+                size = int(self._group_bytes[group])
+        return spans
+
+    # --- until scans ask for blocks
+
+    @property
+    def run_starts(self) -> Int64s:
+        """First row of each run."""
+        self._reading(self._table)
+        return self._starts
 
     def read(self, wanted: npt.NDArray[np.bool_] | None, min_ns: int, max_ns: int, fields: Sequence[str]) -> Rows:
         """Rows of the wanted series (a mask over series numbers, None for all) within inclusive times.
 
         Fields the file lacks are left out. Needs ``run_series``. Raises CorruptData, OSError.
         """
-        return _reading(self.path, lambda: self._read(wanted, min_ns, max_ns, fields))
-
-    def _read(self, wanted: npt.NDArray[np.bool_] | None, min_ns: int, max_ns: int, fields: Sequence[str]) -> Rows:
-        assert self.run_series is not None, "the shard numbers the series first"
+        runs = self.runs()
+        chosen = (runs.last_ns >= min_ns) & (runs.first_ns <= max_ns)
+        if wanted is not None:
+            chosen &= wanted[runs.series]
+        starts, lengths = runs.starts[chosen], runs.lengths[chosen]
         present = [key for key in fields if key in self.fields]
-        run_wanted = np.ones(len(self.run_series), dtype=np.bool_) if wanted is None else wanted[self.run_series]
-        groups = self._groups(run_wanted, min_ns, max_ns)
-        columns = [_TIME, _VERSION, *(self._field_columns[key] for key in present)]
-        with self._file() as file:
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
-        series, chosen = self._rows_of(groups, run_wanted)
-        if len(series) != table.num_rows:
-            raise CorruptData(f"segment {self.path} contradicts itself: a row group is shorter than its footer says")
-        time_ns = table.column(_TIME).cast(pa.int64()).to_numpy()
-        version = table.column(_VERSION).to_numpy()
-        columns_read = {key: Column.from_arrow(table.column(self._field_columns[key])) for key in present}
-        rows = Rows(series, time_ns, version, columns_read)
-        chosen &= (time_ns >= min_ns) & (time_ns <= max_ns)
-        return rows if chosen.all() else rows.take(np.flatnonzero(chosen))
-
-    def _groups(self, run_wanted: npt.NDArray[np.bool_], min_ns: int, max_ns: int) -> list[int]:
-        """Row groups that hold a wanted series and overlap the times."""
-        ends = np.append(self.run_starts[1:], self.rows)
-        first = np.searchsorted(self._group_starts, self.run_starts[run_wanted], side="right") - 1
-        last = np.searchsorted(self._group_starts, ends[run_wanted] - 1, side="right") - 1
-        edges = np.zeros(len(self._group_starts), dtype=np.int64)
-        np.add.at(edges, first, 1)
-        np.add.at(edges, last + 1, -1)
-        touched = np.cumsum(edges)[:-1] > 0
-        touched &= (self._group_times[:, 1] >= min_ns) & (self._group_times[:, 0] <= max_ns)
-        groups: list[int] = np.flatnonzero(touched).tolist()
-        return groups
-
-    def _rows_of(self, groups: list[int], run_wanted: npt.NDArray[np.bool_]) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-        """Series number of every row of the groups, and whether it is wanted."""
-        assert self.run_series is not None, "the shard numbers the series first"
-        runs: list[Int64s] = [np.empty(0, dtype=np.int64)]
-        ends = np.append(self.run_starts[1:], self.rows)
-        for group in groups:
-            low, high = int(self._group_starts[group]), int(self._group_starts[group + 1])
-            first = int(np.searchsorted(self.run_starts, low, side="right")) - 1
-            last = int(np.searchsorted(self.run_starts, high, side="left"))
-            lengths = np.minimum(ends[first:last], high) - np.maximum(self.run_starts[first:last], low)
-            runs.append(np.repeat(np.arange(first, last, dtype=np.int64), lengths))
-        row_runs = np.concatenate(runs)
-        return self.run_series[row_runs], run_wanted[row_runs]
+        self.prepare(starts, starts + lengths, present)
+        rows = Rows(
+            np.repeat(runs.series[chosen], lengths),
+            self.times(starts, starts + lengths),
+            self.versions(starts, starts + lengths),
+            {key: self.column(key, starts, starts + lengths) for key in present},
+        )
+        inside = (rows.time_ns >= min_ns) & (rows.time_ns <= max_ns)
+        return rows if inside.all() else rows.take(np.flatnonzero(inside))
 
 
 def schema_of(segments: Sequence[Segment]) -> Mapping[str, FieldType]:
