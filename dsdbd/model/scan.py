@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.series import Series, parse_key
+from dsdbd.model.texts import Texts
+
+_FEW = 64
+"""So few series are handled without Arrow, whose calls cost more than they save."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagColumn:
     """One tag of n series: ``codes`` int32[n] are positions in ``values``, -1 where a series lacks the tag.
 
-    ``values`` are distinct and never empty; it may hold values that no series of the set has.
+    ``values`` are distinct and never empty; it may hold values that no series of the set has. Where there may be many
+    of them they are ``Texts``.
     """
 
     codes: Int32s
     values: Sequence[str]
+
+    def to_arrow(self) -> Any:
+        """The tag of each series, an Arrow ``large_string`` array, null where the series lacks it."""
+        absent = self.codes < 0
+        mask = absent if absent.any() else None
+        return Texts.of(self.values).array.take(pa.array(self.codes, mask=mask))
+
+    def distinct(self) -> Any:
+        """The values that some series has, an Arrow ``large_string`` array in no particular order."""
+        marks = np.zeros(len(self.values) + 1, dtype=np.bool_)
+        marks[self.codes] = True  # -1 marks the last one
+        return Texts.of(self.values).take(np.flatnonzero(marks[:-1]))
+
+
+class KeyColumn(Sequence[bytes]):
+    """Canonical keys that are built when they are asked for, many at a time at little cost each."""
+
+    @abstractmethod
+    def array(self, numbers: Int64s) -> Any:
+        """Keys of some series as an Arrow ``large_string`` array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +70,16 @@ class SeriesSet:
     def series_keys(self) -> list[bytes]:
         """The canonical keys."""
         keys = self.all_keys
+        if isinstance(keys, KeyColumn) and len(self) > _FEW:
+            found: list[bytes] = self.key_array().cast(pa.large_binary()).to_pylist()
+            return found
         return [keys[number] for number in self.numbers.tolist()]
+
+    def key_array(self) -> Any:
+        """The canonical keys as an Arrow ``large_string`` array."""
+        if isinstance(self.all_keys, KeyColumn):
+            return self.all_keys.array(self.numbers)
+        return pa.array(self.series_keys(), pa.large_binary()).cast(pa.large_string())
 
     def texts(self, tag_key: str) -> list[str]:
         """Each series' value of a tag, empty where it has none."""
@@ -49,6 +87,9 @@ class SeriesSet:
         if column is None:
             return [""] * len(self)
         values = column.values
+        if isinstance(values, Texts) and len(self) > _FEW:
+            texts: list[str] = pc.fill_null(column.to_arrow(), "").to_pylist()
+            return texts
         return [values[code] if code >= 0 else "" for code in column.codes.tolist()]
 
     @staticmethod

@@ -1,108 +1,276 @@
-"""Series of one measurement in one shard: numbers, and which of them a predicate selects."""
+"""Series of one measurement in one shard: numbers, and which of them a predicate selects.
+
+A series is kept as one code per tag; its key is built from the codes when somebody asks for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import re2
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, TagPredicate
-from dsdbd.model.scan import SeriesSet
+from dsdbd.model.columns import Bools, Int32s, Int64s
+from dsdbd.model.predicate import AllOf, TagPredicate
+from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.series import Series, parse_key
+from dsdbd.model.texts import Texts
+from dsdbd.storage.index_columns import Keys, ParsedSeries, SeriesColumns, Tags
+from dsdbd.storage.index_order import can_order, key_order
+from dsdbd.storage.index_parse import parse_uniform
+from dsdbd.storage.index_select import select_rows
+from dsdbd.storage.index_shapes import join_keys
+from dsdbd.storage.index_table import STEP, HashTable
 
-Numbers = npt.NDArray[np.int64]
+Numbers = Int64s
 
-_SORT_DIRECTLY = 256
-"""Fewer series are sorted by their keys; for more the rank of every series is kept until a new one arrives."""
+_CACHED_KEYS = 1 << 17
+"""Keys whose numbers are kept in a dict, for series whose points keep coming; 40 MB with keys of 200 bytes."""
+_FEW = 16
+"""So few series are handled one by one, without columns."""
 
 
 class SeriesIndex:
-    """Numbers series from 0 in order of arrival and finds them by tag; not thread-safe, its shard's lock guards it.
+    """Numbers series from 0 in order of arrival and finds them by tag.
 
-    A list of series numbers per (tag key, value) answers equality without a look at other series; a regular
-    expression is tried once on each distinct value of its key.
+    One thread at a time may add (``number``, ``numbers``, ``numbers_of_columns``); all others may be called by any
+    thread meanwhile, without a lock, and see every series whose adding was finished before.
+
+    ``hash_of`` is replaced in tests only: equal hashes of different keys are part of the design.
     """
 
-    def __init__(self) -> None:
-        self.series: list[Series] = []
-        self.keys: list[bytes] = []
-        self._numbers: dict[bytes, int] = {}
-        self._postings: dict[str, dict[str, list[int]]] = {}
-        self._ranks: Numbers = np.empty(0, dtype=np.int64)
+    def __init__(self, hash_of: Callable[[Any], int] = hash) -> None:
+        self._hash_of = hash_of
+        self._columns = SeriesColumns(hash_of)
+        self._table = HashTable()
+        self._elsewhere: dict[bytes, int] = {}
+        self._cache: dict[bytes, int] = {}
+        self._uncached = 0
+        self.keys = Keys(self._columns)
+        self.series: Sequence[Series] = ParsedSeries(self.keys)
 
     def __len__(self) -> int:
-        return len(self.series)
+        return len(self._columns)
+
+    def size_bytes(self) -> int:
+        """Memory of the index, the cache of keys included."""
+        cached = len(self._cache) * (160 + len(next(iter(self._cache), b"")))
+        return self._columns.size_bytes + self._table.size_bytes + cached
+
+    # --- adding
 
     def number(self, key: bytes) -> int:
         """Number of a series, which is added when it is new; raises CorruptData for bytes that are no series key."""
-        number = self._numbers.get(key)
-        if number is None:
-            series = parse_key(key)
-            number = self._numbers[key] = len(self.series)
-            self.series.append(series)
-            self.keys.append(key)
-            for tag, value in series.tags:
-                self._postings.setdefault(tag, {}).setdefault(value, []).append(number)
-        return number
+        found = self._cache.get(key)
+        return int(self.numbers((key,))[0]) if found is None else found
 
     def numbers(self, keys: Iterable[bytes]) -> Numbers:
-        """Numbers of several series, in their order."""
-        return np.fromiter((self.number(key) for key in keys), dtype=np.int64)
+        """Numbers of several series, in their order; raises CorruptData as ``number`` does."""
+        if not isinstance(keys, list | tuple):
+            keys = list(keys)
+        found = np.empty(len(keys), dtype=np.int64)
+        for start in range(0, len(keys), STEP):
+            part = keys[start : start + STEP]
+            numbers = np.fromiter(map(self._cache.get, part, repeat(-1)), dtype=np.int64, count=len(part))
+            missing = np.flatnonzero(numbers < 0).tolist()
+            if missing:
+                unknown = [part[position] for position in missing]
+                numbers[missing] = resolved = self._resolve(unknown)
+                self._keep(unknown, resolved)
+            found[start : start + len(part)] = numbers
+        return found
+
+    def _keep(self, keys: list[bytes], numbers: Numbers) -> None:
+        """Cache keys while there is room; begin anew when most look-ups have missed what is cached for a while."""
+        if len(self._cache) + len(keys) > _CACHED_KEYS:
+            self._uncached += len(keys)
+            if self._uncached < 4 * _CACHED_KEYS:
+                return
+            self._uncached = 0
+            self._cache = {}
+        self._cache.update(zip(keys, numbers.tolist(), strict=True))
+
+    def _resolve(self, keys: list[bytes]) -> Numbers:
+        """Numbers of keys that are not cached."""
+        if len(keys) <= _FEW:
+            return np.fromiter(map(self._resolve_one, keys), dtype=np.int64, count=len(keys))
+        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
+        numbers = self._table.find(hashes).astype(np.int64)
+        hit = np.flatnonzero(numbers >= 0)
+        if len(hit):
+            given = pa.array([keys[position] for position in hit.tolist()], pa.large_binary())
+            same = pc.equal(self.keys.array(numbers[hit]).cast(pa.large_binary()), given)
+            for position in hit[~same.to_numpy(zero_copy_only=False)].tolist():
+                numbers[position] = self._elsewhere.get(keys[position], -1)
+        new = np.flatnonzero(numbers < 0).tolist()
+        if new:
+            wanted = [keys[position] for position in new]
+            distinct = list(dict.fromkeys(wanted))
+            added = self._add(distinct)
+            if len(distinct) < len(wanted):
+                by_key = dict(zip(distinct, added.tolist(), strict=True))
+                numbers[new] = [by_key[key] for key in wanted]
+            else:
+                numbers[new] = added
+        return numbers
+
+    def _resolve_one(self, key: bytes) -> int:
+        found = self._table.find_one(self._hash_of(key))
+        if found >= 0 and self.keys[found] != key:
+            found = self._elsewhere.get(key, -1)
+        return self._add_one(key) if found < 0 else found
+
+    def _add(self, keys: list[bytes]) -> Numbers:
+        """Add distinct new keys."""
+        numbers = np.full(len(keys), -1, dtype=np.int64)
+        for group in parse_uniform(keys):
+            shape_id = self._columns.shape_id(group.prefix, group.names)
+            codes = [
+                self._intern(name, values, column)
+                for name, (values, column) in zip(group.names, group.columns, strict=True)
+            ]
+            numbers[group.positions] = self._columns.append(shape_id, codes, len(group.positions))
+            self._register([keys[position] for position in group.positions.tolist()])
+        for position in np.flatnonzero(numbers < 0).tolist():
+            numbers[position] = self._add_one(keys[position])
+        return numbers
+
+    def _add_one(self, key: bytes) -> int:
+        tags = parse_key(key).tags
+        first_of = dict(tags[::-1])  # of a tag given twice the first counts
+        by_name = dict(sorted(first_of.items()))
+        prefix = _prefix_of(key)
+        shape_id = self._columns.shape_id(prefix, tuple(by_name))
+        codes = [self._columns.dictionaries[name].add(value) for name, value in by_name.items()]
+        number = self._columns.append_one(shape_id, codes, key)
+        self._register([key])
+        return number
+
+    def _register(self, keys: Sequence[bytes]) -> None:
+        """Make the series that were added last findable by their keys."""
+        first = len(self._table)
+        if len(keys) == 1:
+            clashing = [] if self._table.add_one(self._hash_of(keys[0])) else [0]
+        else:
+            clashing = self._table.add(np.fromiter(map(self._hash_of, keys), np.int64, len(keys))).tolist()
+        for position in clashing:
+            self._elsewhere[keys[position]] = first + position
+
+    def _intern(self, name: str, values: Any, codes: Int32s) -> Int32s:
+        """Codes of this index for codes in an Arrow array of values, of which only those in use are added."""
+        used: Bools = np.zeros(len(values), dtype=np.bool_)
+        used[codes] = True
+        mapping = np.full(len(values), -1, dtype=np.int32)
+        places = np.flatnonzero(used)
+        chosen = values if len(places) == len(values) else values.take(pa.array(places))
+        mapping[places] = self._columns.dictionaries[name].add_all(chosen)
+        return mapping[codes]
+
+    def numbers_of_columns(self, measurement: str, tags: Mapping[str, TagColumn]) -> Numbers:
+        """Numbers of n series given by their tags, all columns of the same length; new ones are added.
+
+        For many series at once, such as those of a file; ``values`` had better be ``Texts``. Without any tag it is
+        the one series that has none.
+        """
+        names = sorted(tags)
+        prefix = _prefix_of(Series(measurement, ()).key())
+        if not names:
+            return self.numbers((prefix.encode(),))
+        values = {name: Texts.of(tags[name].values).array for name in names}
+        odd = any(pc.any(pc.match_substring(array, "\\")).as_py() for array in values.values())
+        count = len(tags[names[0]].codes)
+        numbers = np.empty(count, dtype=np.int64)
+        for start in range(0, count, STEP):
+            codes = {name: tags[name].codes[start : start + STEP] for name in names}
+            for present, rows in _by_presence(codes):
+                columns = {name: codes[name][rows] for name in present}
+                numbers[start + rows] = self._numbers_of_shape(prefix, values, columns, len(rows), odd)
+        return numbers
+
+    def _numbers_of_shape(
+        self, prefix: str, values: Mapping[str, Any], columns: Mapping[str, Int32s], count: int, odd: bool
+    ) -> Numbers:
+        """Numbers of series that all have the same tags."""
+        shape_id = self._columns.shape_id(prefix, tuple(columns))
+        shape = self._columns.shapes[shape_id]
+        built = join_keys(
+            prefix, shape.literals, [(values[name], codes, True) for name, codes in columns.items()], count
+        )
+        keys: list[bytes] = built.cast(pa.large_binary()).to_pylist()
+        if odd or not columns or count <= _FEW:
+            return self._resolve(keys)
+        codes = [self._intern(name, values[name], column) for name, column in columns.items()]
+        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=count)
+        numbers = self._table.find(hashes).astype(np.int64)
+        hit = np.flatnonzero(numbers >= 0)
+        same: Bools = self._columns.shape_of.view()[numbers[hit]] == shape_id
+        rows = np.where(same, self._columns.row_of.view()[numbers[hit]], 0)
+        for column, wanted in zip(shape.codes, codes, strict=True):
+            same &= column.view()[rows] == wanted[hit] if column.count else False
+        new = np.flatnonzero(numbers < 0)
+        if not same.all() or len(np.unique(hashes[new])) < len(new):
+            return self._resolve(keys)
+        numbers[new] = self._columns.append(shape_id, [column[new] for column in codes], len(new))
+        self._register([keys[position] for position in new.tolist()])
+        return numbers
+
+    # --- reading
 
     def subset(self, measurement: str, numbers: Numbers) -> SeriesSet:
-        """Some series with their tags as columns."""
-        return SeriesSet.of(measurement, [self.series[number] for number in numbers.tolist()])
+        """Some series with their tags as columns, which are gathered when they are looked at."""
+        return SeriesSet(measurement, self.keys, numbers, Tags(self._columns, numbers))
 
     def tag_keys(self) -> frozenset[str]:
         """Tag keys any series has."""
-        return frozenset(self._postings)
+        return frozenset(self._columns.names())
 
     def select(self, predicate: TagPredicate) -> Numbers:
         """Numbers of the matching series, ascending."""
-        match predicate:
-            case TagEquals(key, value, negated):
-                return self._with_values(key, {value}, negated)
-            case TagMatches(key, pattern, negated):
-                compiled = re2.compile(pattern)
-                values = {value for value in self._postings.get(key, ()) if compiled.search(value) is not None}
-                if compiled.search("") is not None:
-                    values.add("")
-                return self._with_values(key, values, negated)
-            case AllOf(parts):
-                chosen = np.arange(len(self.series), dtype=np.int64)
-                for part in parts:
-                    chosen = np.intersect1d(chosen, self.select(part), assume_unique=True)
-                return chosen
-            case AnyOf(parts):
-                chosen = np.empty(0, dtype=np.int64)
-                for part in parts:
-                    chosen = np.union1d(chosen, self.select(part))
-                return chosen
-
-    def _with_values(self, key: str, values: set[str], negated: bool) -> Numbers:
-        """Series whose tag has one of the values; an absent tag has the empty one."""
-        postings = self._postings.get(key, {})
-        if "" in values:
-            # Those with the tag absent are the rest of all that have it with an unwanted value.
-            wanted = {value for value in postings if value not in values}
-            negated = not negated
-        else:
-            wanted = values
-        lists = [postings[value] for value in wanted if value in postings]
-        mask: npt.NDArray[np.bool_] = np.zeros(len(self.series), dtype=np.bool_)
-        for numbers in lists:
-            mask[numbers] = True
-        return np.flatnonzero(~mask if negated else mask)
+        if isinstance(predicate, AllOf) and not predicate.parts:
+            return np.arange(len(self), dtype=np.int64)
+        found = []
+        shapes = list(self._columns.shapes)
+        for shape in shapes:
+            known = shape.numbers.view()
+            rows = select_rows(shape, predicate, len(known))
+            found.append(known if rows is None else known[rows])
+        if len(found) == 1:
+            numbers: Numbers = found[0].astype(np.int64)
+            return numbers
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *found]))
 
     def in_key_order(self, numbers: Numbers) -> Numbers:
         """The same numbers ordered by their series' keys."""
-        keys = self.keys
-        if len(numbers) < _SORT_DIRECTLY:
-            return np.array(sorted(numbers.tolist(), key=keys.__getitem__), dtype=np.int64)
-        if len(self._ranks) != len(keys):
-            order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-            self._ranks = np.empty(len(keys), dtype=np.int64)
-            self._ranks[order] = np.arange(len(keys), dtype=np.int64)
-        return numbers[np.argsort(self._ranks[numbers])]
+        if len(numbers) <= _FEW:
+            return np.array(sorted(numbers.tolist(), key=self.keys.__getitem__), dtype=np.int64)
+        groups = self._columns.groups(numbers)
+        if can_order(groups) and not self._columns.odd:
+            return numbers[key_order(groups, len(numbers))]
+        return numbers[np.asarray(pc.sort_indices(self.keys.array(numbers)))]
+
+
+def _prefix_of(key: bytes) -> str:
+    """The escaped measurement of a key."""
+    at = key.find(b",")
+    while at > 0 and key[at - 1 : at] == b"\\":
+        at = key.find(b",", at + 1)
+    return key[: at if at >= 0 else len(key)].decode()
+
+
+def _by_presence(codes: Mapping[str, Int32s]) -> list[tuple[list[str], Int64s]]:
+    """Rows by the tags they have: names of these tags, and positions."""
+    names = list(codes)
+    count = len(codes[names[0]])
+    sparse = [name for name in names if bool((codes[name] < 0).any())]
+    everything = np.arange(count, dtype=np.int64)
+    if not sparse:
+        return [(names, everything)]
+    pattern = np.zeros(count, dtype=np.int64)
+    for name in sparse:
+        _, pattern = np.unique(pattern * 2 + (codes[name] >= 0), return_inverse=True)
+    order = np.argsort(pattern, kind="stable")
+    pieces = np.split(order, np.flatnonzero(np.diff(pattern[order])) + 1)
+    return [([name for name in names if codes[name][rows[0]] >= 0], rows) for rows in pieces]
