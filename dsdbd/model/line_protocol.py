@@ -160,18 +160,18 @@ class _Parser:
                 KNOWN_KEYS.remember(found)
                 known = [entry or found.get(part[0]) for part, entry in zip(parts, known, strict=True)]
                 new = known.count(None)
-        quoted = any(b'"' in line for line in block.lines)
         max_time = MAX_TIME_NS // self.unit_ns
         placed: list[_PlacedGroup] = []
-        for measurement, rows in _by_measurement(known, new).items():
+        for measurement, rows in _by_measurement(known).items():
             rests = [part[2] for part in parts] if rows is None else [parts[row][2] for row in rows]
-            keys = known if rows is None else [known[row] for row in rows]
-            for group in read_groups(rests, quoted, max_time):
-                inside = group.rows.tolist() if len(group.rows) < len(keys) else None
-                own = keys if inside is None else [keys[row] for row in inside]
+            keys = [
+                entry[1] for entry in (known if rows is None else [known[row] for row in rows]) if entry is not None
+            ]
+            for group in read_groups(rests, block.quoted, max_time):
+                own = keys if len(group.rows) == len(keys) else [keys[row] for row in group.rows.tolist()]
                 if rows is not None:
                     group = group._replace(rows=np.array(rows, np.int64)[group.rows])
-                placed.append(_PlacedGroup(measurement, [key[1] for key in own if key is not None], group))
+                placed.append(_PlacedGroup(measurement, own, group))
         return placed
 
     def _add_group(self, placed: _PlacedGroup, block: LineBlock) -> None:
@@ -179,7 +179,7 @@ class _Parser:
         shape, rows, times, columns = placed.group
         builder = self._builder(placed.measurement)
         self.columnar_rows += len(rows)
-        reason = builder.admit(shape.names, shape.types)
+        reason = builder.admit(shape, shape.names, shape.types)
         if reason is not None:
             self.conflict_count += len(rows)
             for row in rows[: limits.MAX_REPORTED_LINES].tolist():
@@ -275,18 +275,22 @@ class _Parser:
             self.conflicts.append(LineError(number, text, reason))
 
 
-def _by_measurement(known: list[KnownKey | None], new: int) -> dict[str, list[int] | None]:
+def _by_measurement(known: list[KnownKey | None]) -> dict[str, list[int] | None]:
     """Positions of the lines of each measurement; None for all of them. Lines whose key is not known are left out."""
-    first = known[0]
-    if not new and first is not None:
-        names = [entry[0] for entry in known if entry is not None]
-        if names.count(first[0]) == len(names):
-            return {first[0]: None}
-    rows: dict[str, list[int] | None] = {}
+    names = [entry[0] for entry in known if entry is not None]
+    if not names:
+        return {}
+    if names.count(names[0]) == len(known):
+        return {names[0]: None}
+    rows: dict[str, list[int]] = {}
     for row, entry in enumerate(known):
         if entry is not None:
-            rows.setdefault(entry[0], []).append(row)  # type: ignore[union-attr]
-    return rows
+            name = entry[0]
+            if name in rows:
+                rows[name].append(row)
+            else:
+                rows[name] = [row]
+    return dict(rows)
 
 
 def _fast_cells(fields: str) -> list[tuple[str, Any]] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ class MeasurementBuilder:
         self._series_index: list[int] = []
         self._time_ns: list[int] = []
         self._cells: dict[str, _Cells] = {}
-        self._judged: dict[object, str | None] = {}
+        self._judged: dict[Hashable, str | None] = {}
 
     def series_position(self, key: bytes) -> int:
         """Position of a series, given by its canonical key, in the result; a new series gets the next one."""
@@ -96,9 +96,11 @@ class MeasurementBuilder:
                 series[key] = len(series)
         return np.fromiter(map(series.__getitem__, keys), np.int32, len(keys))
 
-    def admit(self, names: tuple[str, ...], types: tuple[FieldType, ...]) -> str | None:
-        """Whether rows of these fields, none of them named ``time`` or named twice, may come; else the reason."""
-        shape = (names, types)
+    def admit(self, shape: Hashable, names: tuple[str, ...], types: tuple[FieldType, ...]) -> str | None:
+        """Whether rows of these fields, none of them named ``time`` or named twice, may come; else the reason.
+
+        ``shape`` stands for names and types: the same for the same ones.
+        """
         if shape not in self._judged:
             # Types never change once they are fixed, so the answer holds for all later rows.
             self._judged[shape] = self._fix(list(zip(names, types, strict=True)))

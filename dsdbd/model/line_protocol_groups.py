@@ -8,7 +8,7 @@ import numpy as np
 
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.line_protocol_patterns import split_accepted
-from dsdbd.model.line_protocol_shapes import SHAPES, Shape, cells_of, shape_key, signature
+from dsdbd.model.line_protocol_shapes import Shape, cells_of, find_shape, signature
 
 _MIN_ROWS = 8
 """Fewer lines of a shape are read one by one: that costs less than the group would."""
@@ -35,13 +35,17 @@ def read_groups(rests: list[bytes], quoted: bool, max_time: int) -> list[Group]:
     ``rests``: what follows the key of each line. ``quoted`` says that there may be quotes among them. Times beyond
     ``max_time`` on either side are left to the scanner.
     """
+    if len(rests) < _MIN_ROWS:
+        return []
+    text = b"\n".join(rests) + b"\n"
     strings: list[list[bytes] | None] | None = None
-    if quoted:
+    if quoted and b'"' in text:
         cells = [cells_of(rest) for rest in rests]
         rests = [cell.outer for cell in cells]
         strings = [cell.strings for cell in cells]
+        text = b"\n".join(rests) + b"\n"
     reader = _Reader(rests, strings, max_time)
-    if len(rests) < _MIN_ROWS or reader.read_uniform():
+    if reader.read_uniform(text):
         return reader.groups
     alike: dict[bytes, list[int]] = {}
     for row, rest in enumerate(rests):
@@ -61,50 +65,43 @@ class _Reader:
         self._strings = strings
         self._max_time = max_time
 
-    def read_uniform(self) -> bool:
-        """Read all lines as one group; False leaves them as they are."""
-        key = shape_key(self._rests[0])
-        shape = SHAPES.get(key, len(self._rests)) if key is not None else None
-        if shape is None:
+    def read_uniform(self, text: bytes) -> bool:
+        """Read all lines, given as one text too, as one group; False leaves them as they are."""
+        count = len(self._rests)
+        shape = find_shape(self._rests[0], count)
+        # An escaped newline must not look like the end of a line: their number is what the pattern cannot see.
+        if shape is None or text.count(b"\n") != count or shape.pattern.fullmatch(text) is None:
             return False
-        text = b"\n".join(self._rests) + b"\n"
-        if text.count(b"\n") != len(self._rests) or shape.pattern.fullmatch(text) is None:
-            return False
-        self._add(shape, text, list(range(len(self._rests))))
+        self._add(shape, text, np.arange(count, dtype=np.int64), self._strings)
         return True
 
     def read(self, rows: list[int]) -> list[int]:
-        """Read the lines that have the shape of the first; returns the others, without the first."""
-        key = shape_key(self._rests[rows[0]])
-        if key is None:
-            return rows[1:]
-        shape = SHAPES.get(key, len(rows))
+        """Read the lines that have the shape of the first; returns those that may have another shape."""
+        shape = find_shape(self._rests[rows[0]], len(rows))
         if shape is None:
             return []
         accepted = split_accepted(shape.pattern, [self._rests[row] for row in rows])
         refused = [rows[position] for position in accepted.refused]
         taken = rows if accepted.rows is None else [rows[position] for position in accepted.rows]
         if taken:
-            self._add(shape, accepted.text, taken)
+            strings = None if self._strings is None else [self._strings[row] for row in taken]
+            self._add(shape, accepted.text, np.array(taken, np.int64), strings)
         return refused
 
-    def _add(self, shape: Shape, text: bytes, rows: list[int]) -> None:
-        strings: list[list[bytes]] = []
+    def _add(self, shape: Shape, text: bytes, rows: Int64s, strings: list[list[bytes] | None] | None) -> None:
+        found: list[list[bytes]] = []
         if shape.strings:
-            assert self._strings is not None, "a pattern with strings accepted a line without quotes"
-            found = [self._strings[row] or [] for row in rows]
-            if any(len(texts) != shape.strings for texts in found):
+            found = [texts for texts in strings or () if texts is not None and len(texts) == shape.strings]
+            if len(found) < len(rows):
                 # Quotes that are not paired. Rare enough to leave the whole group to the scanner.
                 return
-            strings = found
-        result = shape.read(text, len(rows), strings)
+        result = shape.read(text, len(rows), found)
         if result is None:
             return
         columns, times = result
-        group = Group(shape, np.array(rows, np.int64), times, columns)
         if times is not None and not (-self._max_time <= int(times.min()) and int(times.max()) <= self._max_time):
             inside = np.flatnonzero((times >= -self._max_time) & (times <= self._max_time))
             columns = {name: column.take(inside) for name, column in columns.items()}
-            group = Group(shape, group.rows[inside], times[inside], columns)
-        if len(group.rows):
-            self.groups.append(group)
+            rows, times = rows[inside], times[inside]
+        if len(rows):
+            self.groups.append(Group(shape, rows, times, columns))

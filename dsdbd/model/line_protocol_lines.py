@@ -22,10 +22,14 @@ _COMPLETE = re.compile(
 
 
 class LineBlock(NamedTuple):
-    """Lines without their line ends and the number of each (from 1); blank lines and comments may be among them."""
+    """Lines without their line ends; blank lines and comments may be among them.
+
+    ``numbers``: of each line, from 1. ``quoted``: whether there may be quotes in them.
+    """
 
     numbers: Sequence[int]
     lines: list[bytes]
+    quoted: bool
 
 
 def line_blocks(body: bytes) -> Iterator[LineBlock]:
@@ -50,13 +54,17 @@ def line_blocks(body: bytes) -> Iterator[LineBlock]:
         numbers: Sequence[int] = range(number, number + len(lines))
         number += len(lines)
         cut = end
-        if b'"' in piece or b"\\" in piece:
+        quoted = b'"' in piece
+        if quoted or b"\\" in piece:
             lines, numbers, end, number = _join_strings(body, at, end, lines, numbers)
-        if b"\r" in piece or end != cut:
+        if b"\r" in piece or end != cut:  # what was added may have some
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+        if not lines[-1]:
+            lines.pop()
+            numbers = numbers[:-1]
         for start in range(0, len(lines), limits.PARSE_BLOCK_LINES):
             stop = start + limits.PARSE_BLOCK_LINES
-            yield LineBlock(numbers[start:stop], lines[start:stop])
+            yield LineBlock(numbers[start:stop], lines[start:stop], quoted)
         at = end + 1
 
 
@@ -74,33 +82,32 @@ def _join_strings(
     The last line may reach beyond ``end``. Returns lines, their numbers, the new end, and the number of the line
     after it.
     """
+    open_lines = {
+        position
+        for position, line in enumerate(lines)
+        if (b'"' in line or line.endswith(b"\\")) and not _ends_here(line)
+    }
     first = numbers[0]
+    if not open_lines:
+        return lines, numbers, end, first + len(lines)
     whole: list[bytes] = []
     kept: list[int] = []
     position = 0
     while position < len(lines):
         line = lines[position]
         kept.append(first + position)
-        if _ends_here(line):
-            whole.append(line)
-            at += len(line) + 1
-            position += 1
-            continue
-        blanks = len(line) - len(line.lstrip(_BLANKS))
-        line_end = _line_end(body, at + blanks)
-        line = body[at:line_end]
+        if position in open_lines:
+            line_end = _line_end(body, at + len(line) - len(line.lstrip(_BLANKS)))
+            line = body[at:line_end]
+            end = max(end, line_end)
         whole.append(line)
-        inside = line.count(b"\n")
-        at = line_end + 1
-        position += 1 + inside
-        end = max(end, line_end)
-    return whole, numbers if len(whole) == len(lines) else kept, end, first + position
+        at += len(line) + 1
+        position += 1 + line.count(b"\n")
+    return whole, kept, end, first + position
 
 
 def _ends_here(line: bytes) -> bool:
-    """True when the newline behind a line ends it for certain."""
-    if b'"' not in line and not line.endswith(b"\\"):
-        return True
+    """True when the newline behind a line with quotes or backslashes ends it for certain."""
     stripped = line.lstrip(_BLANKS)
     return stripped[:1] in (b"", b"#") or _COMPLETE.fullmatch(stripped) is not None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ _TRUE = [text for text, value in BOOLEANS.items() if value]
 _FALSE = [text for text, value in BOOLEANS.items() if not value]
 _TRUE_BYTES = frozenset(text.encode() for text in _TRUE)
 _BOOLEAN_BYTES = frozenset(text.encode() for text in BOOLEANS)
+_TYPES = dict(zip(b"fisb", (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN), strict=True))
 _VALUE_PATTERNS = {
     # Short enough that no integer and no exponent overflows; the scanner reads longer ones.
     FieldType.FLOAT: rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?",
@@ -69,10 +70,13 @@ def signature(outer: bytes) -> bytes:
 
 
 class ShapeKey(NamedTuple):
-    """Names and types of a line's fields in their order, and whether a time follows."""
+    """Names and types of a line's fields in their order, and whether a time follows.
+
+    ``types`` has one byte for each field, a key of ``_TYPES``.
+    """
 
     names: tuple[bytes, ...]
-    types: tuple[FieldType, ...]
+    types: bytes
     timed: bool
 
 
@@ -80,21 +84,21 @@ def shape_key(outer: bytes) -> ShapeKey | None:
     """The shape that a line seems to have; None for one that only the scanner should read."""
     fields, _, time = outer.partition(b" ")
     names: list[bytes] = []
-    types: list[FieldType] = []
+    types = bytearray()
     for part in fields.split(b","):
         name, _, text = part.partition(b"=")
         if not text or _NAME.fullmatch(name) is None:
             return None
         names.append(name)
         if text == b'"':
-            types.append(FieldType.STRING)
+            types += b"s"
         elif text in _BOOLEAN_BYTES:
-            types.append(FieldType.BOOLEAN)
+            types += b"b"
         else:
-            types.append(FieldType.INTEGER if text.endswith(b"i") else FieldType.FLOAT)
+            types += b"i" if text.endswith(b"i") else b"f"
     if b"time" in names or len(set(names)) < len(names) or len(names) > limits.MAX_PARSER_PATTERN_FIELDS:
         return None
-    return ShapeKey(tuple(names), tuple(types), bool(time))
+    return ShapeKey(tuple(names), bytes(types), bool(time))
 
 
 class Shape:
@@ -102,21 +106,24 @@ class Shape:
 
     def __init__(self, key: ShapeKey) -> None:
         self.names = tuple(name.decode() for name in key.names)
-        self.types = key.types
+        self.types = tuple(_TYPES[code] for code in key.types)
         self.timed = key.timed
-        self.strings = key.types.count(FieldType.STRING)
+        self.strings = self.types.count(FieldType.STRING)
         pairs = [
-            re.escape(name) + b"=" + _VALUE_PATTERNS[kind] for name, kind in zip(key.names, key.types, strict=True)
+            re.escape(name) + b"=" + _VALUE_PATTERNS[kind] for name, kind in zip(key.names, self.types, strict=True)
         ]
         pattern = b",".join(pairs) + (_TIME_PATTERN if key.timed else b"")
         self.pattern = compile_lines(pattern, len(pairs))
         self._width = 2 * len(pairs) + key.timed
         # The suffix of integers is taken away with all other letters i, which names may lose: they are known.
-        self._dropped = b"i" if FieldType.INTEGER in key.types else b""
-        self._inline = [(number, kind) for number, kind in enumerate(key.types) if kind is not FieldType.STRING]
+        self._dropped = b"i" if FieldType.INTEGER in self.types else b""
+        self._inline = [(number, kind) for number, kind in enumerate(self.types) if kind is not FieldType.STRING]
         arrow = {f"f{2 * number + 1}": _ARROW_TYPES[kind] for number, kind in self._inline}
         if key.timed:
             arrow[f"f{self._width - 1}"] = pa.int64()
+        self._floats = [number for number, kind in self._inline if kind is FieldType.FLOAT]
+        self._integers = [number for number, kind in self._inline if kind is FieldType.INTEGER]
+        self._booleans = [number for number, kind in self._inline if kind is FieldType.BOOLEAN]
         self._read = pacsv.ReadOptions(use_threads=False, block_size=1 << 30, autogenerate_column_names=True)
         self._parse = pacsv.ParseOptions(quote_char=False, double_quote=False, escape_char=False)
         self._convert = pacsv.ConvertOptions(
@@ -138,12 +145,14 @@ class Shape:
         its type holds or a string is not UTF-8: then the scanner finds out which.
         """
         if rows * self._width < _CSV_MIN_CELLS:
-            inline, times = self._read_cells(text)
+            inline, times = self._read_cells(text, rows)
         else:
             try:
                 inline, times = self._read_csv(text)
             except pa.ArrowInvalid:
                 return None
+        if not all(np.isfinite(inline[number]).all() for number in self._floats):
+            return None
         columns: dict[str, Column] = {}
         string = 0
         for number, (name, kind) in enumerate(zip(self.names, self.types, strict=True)):
@@ -155,12 +164,10 @@ class Shape:
                 string += 1
             else:
                 values = inline[number]
-                if kind is FieldType.FLOAT and not np.isfinite(values).all():
-                    return None
             columns[name] = Column(kind, values)
         return columns, times
 
-    def _read_csv(self, text: bytes) -> tuple[dict[int, np.ndarray], Int64s | None]:
+    def _read_csv(self, text: bytes) -> tuple[dict[int, Any], Int64s | None]:
         if not self._inline and not self.timed:
             return {}, None
         source = pa.py_buffer(text.translate(_CSV_SEPARATORS, self._dropped))
@@ -172,21 +179,30 @@ class Shape:
             for (number, kind), array in zip(self._inline, arrays, strict=True)
         }, times
 
-    def _read_cells(self, text: bytes) -> tuple[dict[int, np.ndarray], Int64s | None]:
+    def _read_cells(self, text: bytes, rows: int) -> tuple[dict[int, Any], Int64s | None]:
         cells = text.translate(_SEPARATORS, self._dropped).split(b",")
-        columns: dict[int, np.ndarray] = {}
-        for number, kind in self._inline:
-            texts = cells[2 * number + 1 :: self._width]
-            if kind is FieldType.FLOAT:
-                columns[number] = np.array(list(map(float, texts)), np.float64)
-            elif kind is FieldType.INTEGER:
-                columns[number] = np.array(list(map(int, texts)), np.int64)
-            else:
-                columns[number] = np.array([text in _TRUE_BYTES for text in texts], np.bool_)
+        columns: dict[int, Any] = {}
+        if self._floats:
+            texts = [text for number in self._floats for text in cells[2 * number + 1 :: self._width]]
+            columns.update(zip(self._floats, np.array(list(map(float, texts))).reshape(-1, rows), strict=True))
         times = None
-        if self.timed:
-            times = np.array(list(map(int, cells[self._width - 1 :: self._width])), np.int64)
+        if self._integers or self.timed:
+            texts = [text for number in self._integers for text in cells[2 * number + 1 :: self._width]]
+            if self.timed:
+                texts += cells[self._width - 1 :: self._width]
+            values = np.array(list(map(int, texts)), np.int64).reshape(-1, rows)
+            times = values[-1] if self.timed else None
+            columns.update(zip(self._integers, values, strict=False))
+        for number in self._booleans:
+            texts = cells[2 * number + 1 :: self._width]
+            columns[number] = np.array([text in _TRUE_BYTES for text in texts], np.bool_)
         return columns, times
+
+
+def find_shape(outer: bytes, rows: int) -> Shape | None:
+    """The shape that a line seems to have, and ``rows`` lines with it; None while it is not worth a pattern."""
+    key = shape_key(outer)
+    return SHAPES.get(key, rows) if key is not None else None
 
 
 def _make_shape(key: ShapeKey) -> Shape | None:
