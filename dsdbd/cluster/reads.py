@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.influxql import ast, ast_show
     from dsdbd.meta.views import ShardPlace
-    from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesRows
+    from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock
 
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
@@ -125,7 +125,7 @@ class ReadPath:
         """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
-    async def select(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> Iterator[SeriesRows]:
+    async def select(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> Iterator[SeriesBlock]:
         """Rows of a SELECT whose sources name database and policy.
 
         The iterator does work and is meant for a worker thread. Raises RequestError, NotFound or ShardUnavailable.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
     from dsdbd.influxql import ast
-    from dsdbd.query import SeriesRows
+    from dsdbd.query import SeriesBlock, SeriesRows
 
 log = structlog.get_logger("query")
 _DEFAULT_CHUNK_ROWS = 10_000
@@ -131,7 +131,7 @@ class QueryHandler:
                 reason = context.cancelled.reason if isinstance(error, QueryCancelled) else error.message
                 yield StatementResult(number, error=reason)
 
-    async def _execute(self, statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
+    async def _execute(self, statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows | SeriesBlock]:
         """Carry out a statement; what this node does not know it looks for once more in the newest metadata."""
         try:
             return await execute(statement, context)

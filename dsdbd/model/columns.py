@@ -32,7 +32,8 @@ _FIELD_TYPES = {arrow_type: field_type for field_type, arrow_type in _ARROW_TYPE
 class Column:
     """One field of n rows.
 
-    ``values``: float64[n], int64[n] or bool[n] (NumPy), or for strings an Arrow ``string`` array of n entries.
+    ``values``: float64[n], int64[n] or bool[n] (NumPy), or for strings an Arrow ``string`` array of n entries; the
+    query engine also keeps strings as an Arrow dictionary of them (int32 positions), null where invalid.
     ``valid``: bool[n], False where the row has no value for the field; None when every row has one. Values at
     invalid rows are unspecified (for strings: null or any text).
     """
@@ -52,11 +53,12 @@ class Column:
     def to_arrow(self) -> Any:
         """An Arrow array of the same length, null where invalid."""
         if self.type is FieldType.STRING:
+            values = self.values.cast(pa.string()) if pa.types.is_dictionary(self.values.type) else self.values
             if self.valid is None:
-                return self.values
+                return values
             import pyarrow.compute as pc
 
-            return pc.if_else(pa.array(self.valid), self.values, pa.scalar(None, pa.string()))
+            return pc.if_else(pa.array(self.valid), values, pa.scalar(None, pa.string()))
         mask = None if self.valid is None else ~self.valid
         return pa.array(self.values, type=_ARROW_TYPES[self.type], mask=mask)
 

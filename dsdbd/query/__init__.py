@@ -13,7 +13,7 @@ from dsdbd.query.encode_csv import encode_results_csv
 from dsdbd.query.finish import finish
 from dsdbd.query.plan import normalise, plan_select, sources_of
 from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
-from dsdbd.query.rows import SeriesRows
+from dsdbd.query.rows import SeriesBlock, SeriesRows
 from dsdbd.query.run import Partial, QueryCancelled, decode_partial, encode_partial, merge, run_partial
 from dsdbd.query.schema import (
     BoundedShard,
@@ -33,6 +33,7 @@ __all__ = [
     "Partial",
     "QueryCancelled",
     "SelectPlan",
+    "SeriesBlock",
     "SeriesRows",
     "ShardReader",
     "StatementResult",

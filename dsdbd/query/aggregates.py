@@ -1,28 +1,29 @@
-"""Aggregates as (partial, merge, finish) over tables.
+"""Aggregates as (partial, merge, finish): which there are, how each travels, and those that need points.
 
-``partial`` turns rows with a column ``value`` into states and folds them within one scan, ``merge`` folds the states
-of many parts, ``finish`` gives one row (``distinct``: several) for each group and bucket. Folding is associative and
-commutative, so any split over shards and nodes gives the same answer. What has no small state keeps its points.
+A call travels as ``states`` (``dsdbd.query.states``), as the points it has ``picked``, because the answer shows more
+of a point than its value, or as all its ``points``, where no small state is enough. Picking is associative and
+commutative, so any split over shards and nodes gives the same answer.
 
 All kernels work on runs of rows: no Python loop per point, series or bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
-from dsdbd.query.plan_types import CallPlan
-from dsdbd.query.table import Table, run_lengths, run_starts, sort_table
+from dsdbd.query.ordering import run_lengths, run_starts
+from dsdbd.query.plan_types import CallPlan, SelectPlan
+from dsdbd.query.table import Table, sort_table
 
 _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
 _ORDERED = _NUMBERS | {FieldType.BOOLEAN}
 _ALL = frozenset(FieldType)
-_ADDING = frozenset({"count", "sum", "mean"})
+Kind = Literal["states", "picked", "points"]
 _PICKING = frozenset({"min", "max", "first", "last"})
 
 INPUT_TYPES: dict[str, frozenset[FieldType]] = {
@@ -61,37 +62,26 @@ def rank(column: Column) -> Int64s:
     return inverse.astype(np.int64)
 
 
-def partial(call: CallPlan, rows: Table, series_index: Any) -> Table:
-    """States of one scan's rows.
-
-    ``rows`` has the column ``value`` without missing entries, and is sorted by series and time; ``series_index`` is
-    an array that changes where the series does.
-    """
-    function = call.function
-    value = rows.columns["value"]
-    if function in _ADDING or function == "spread":
-        columns: dict[str, Column] = {}
-        if function in ("count", "mean"):
-            columns["count"] = Column(FieldType.INTEGER, np.ones(len(rows), dtype=np.int64))
-        if function in ("sum", "mean"):
-            columns["sum"] = value
-        if function == "spread":
-            columns["low"] = columns["high"] = value
-        table = rows.with_columns(columns)
-        return _fold_sums(table, run_starts(rows.group, rows.bucket))
-    if function in _PICKING:
-        return rows.take(_picked(function, rows, run_starts(series_index, rows.group, rows.bucket)))
-    return rows
-
-
-def merge(call: CallPlan, table: Table) -> Table:
-    """States folded over equal group and bucket; ``table`` may be in any order, its groups sorted."""
-    table = sort_table(table)
-    if call.function in _ADDING or call.function == "spread":
-        return _fold_sums(table, table.starts())
+def kind_of(plan: SelectPlan, call: CallPlan) -> Kind:
+    """How a call travels."""
+    if call.function in ("count", "sum", "mean", "spread", "stddev"):
+        return "states"
     if call.function in _PICKING:
-        return table.take(_picked(call.function, table, table.starts()))
-    return table
+        keeps_point = plan.selector and (bool(plan.refs) or not plan.interval_ns)
+        return "picked" if keeps_point else "states"
+    return "points"
+
+
+def merge(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
+    """What remains of the rows of many parts, sorted by group, bucket, time and series."""
+    if kind_of(plan, call) == "picked":
+        table = sort_table(table)
+        starts = table.starts()
+        run = np.repeat(np.arange(len(starts)), run_lengths(starts, len(table)))
+        criteria = extremes(call.function, table.columns["value"], table.time, table.member)
+        rows, run = narrow(np.arange(len(table)), run, criteria)
+        return table.take(rows[run_starts(run)])
+    return sort_table(table)
 
 
 def finish(call: CallPlan, table: Table) -> Table:
@@ -102,57 +92,50 @@ def finish(call: CallPlan, table: Table) -> Table:
         return table.with_columns({**table.columns, "value": Column.missing(kind, 0)})
     if function in _PICKING or function == "raw":
         return table
-    if function in _ADDING:
-        return table.with_columns({"value": _finished_sum(function, table)})
-    if function == "spread":
-        low, high = table.columns["low"], table.columns["high"]
-        return table.with_columns({"value": Column(low.type, high.values - low.values)})
     return _POINT_KERNELS[function](table, call.arg)
 
 
-def _fold_sums(table: Table, starts: Int64s) -> Table:
-    """Rows of each run added up; ``low`` and ``high`` keep the least and the greatest."""
-    if len(starts) == len(table):
-        return table
-    operations = {"low": np.minimum, "high": np.maximum}
-    columns = {
-        name: Column(column.type, operations.get(name, np.add).reduceat(column.values, starts))
-        for name, column in table.columns.items()
-    }
-    return table.take(starts).with_columns(columns)
+Extreme = tuple[Callable[[Int64s], Any], bool]
+"""Numbers of the rows it is called with, and whether the greatest of them wins; else the least does."""
 
 
-def _finished_sum(function: str, table: Table) -> Column:
-    if function == "mean":
-        return Column(FieldType.FLOAT, table.columns["sum"].values / table.columns["count"].values)
-    return table.columns[function]
-
-
-def _picked(function: str, table: Table, starts: Int64s) -> Int64s:
-    """Row of each run that a selector keeps; runs are sorted by time.
+def extremes(function: str, value: Column, time: Int64s, member: Int32s | None = None) -> list[Extreme]:
+    """What decides between the points of a run, in order of weight.
 
     Equal values: the earliest point. Equal times: ``first`` and ``last`` keep the greater value, of booleans ``first``
-    keeps false, as InfluxDB 1.x does.
+    keeps false, as InfluxDB 1.x does. What is still equal: the series whose key comes first.
     """
-    lengths = run_lengths(starts, len(table))
-    value = table.columns["value"]
+
+    def by_value(rows: Int64s) -> Any:
+        return value.values[rows].astype(np.int8) if value.type is FieldType.BOOLEAN else value.values[rows]
+
+    def by_rank(rows: Int64s) -> Any:
+        return by_value(rows) if value.type in _ORDERED else rank(value.take(rows))
+
+    def by_time(rows: Int64s) -> Any:
+        return time[rows]
+
+    by_member: list[Extreme] = [] if member is None else [(lambda rows: member[rows], False)]
     if function in ("first", "last"):
-        edge = table.time[starts if function == "first" else starts + lengths - 1]
-        candidates = np.flatnonzero(table.time == np.repeat(edge, lengths))
-        if len(candidates) == len(starts):
-            return candidates
-        greatest = not (function == "first" and value.type is FieldType.BOOLEAN)
-        ranks = rank(value.take(candidates))
-    else:
-        candidates = np.arange(len(table))
-        ranks = value.values.astype(np.int8) if value.type is FieldType.BOOLEAN else value.values
-        greatest = function == "max"
-    run_of = np.repeat(np.arange(len(starts)), lengths)[candidates]
-    firsts = run_starts(run_of)
-    extreme = (np.maximum if greatest else np.minimum).reduceat(ranks, firsts)
-    hits = np.flatnonzero(ranks == np.repeat(extreme, run_lengths(firsts, len(candidates))))
-    chosen: Int64s = candidates[hits[run_starts(run_of[hits])]]
-    return chosen
+        least = function == "first"
+        return [(by_time, not least), (by_rank, not (least and value.type is FieldType.BOOLEAN)), *by_member]
+    return [(by_value, function == "max"), (by_time, False), *by_member]
+
+
+def narrow(rows: Int64s, run: Int64s, criteria: Sequence[Extreme]) -> tuple[Int64s, Int64s]:
+    """Of each run of rows those that no criterion rules out: mostly one, several where all are equal.
+
+    ``run``: int64[n], ascending, the run of each of ``rows``. Returns rows and their runs.
+    """
+    for numbers, greatest in criteria:
+        starts = run_starts(run)
+        if len(starts) == len(rows):
+            break
+        found = numbers(rows)
+        extreme = (np.maximum if greatest else np.minimum).reduceat(found, starts)
+        keep = found == np.repeat(extreme, run_lengths(starts, len(rows)))
+        rows, run = rows[keep], run[keep]
+    return rows, run
 
 
 def _by_value(table: Table) -> Table:
@@ -182,18 +165,6 @@ def _percentile(table: Table, percent: float) -> Table:
     index = np.floor(lengths * percent / 100.0 + 0.5).astype(np.int64) - 1
     inside = (index >= 0) & (index < lengths)
     return ordered.take((starts + index)[inside])
-
-
-def _stddev(table: Table, _: float) -> Table:
-    """Standard deviation of a sample (n - 1), in two passes; not a number, and so null, for a single point."""
-    starts = table.starts()
-    lengths = run_lengths(starts, len(table))
-    values = table.columns["value"].values.astype(np.float64)
-    mean = np.add.reduceat(values, starts) / lengths
-    squares = np.add.reduceat((values - np.repeat(mean, lengths)) ** 2, starts)
-    with np.errstate(invalid="ignore"):
-        result = np.sqrt(squares / (lengths - 1))
-    return table.take(starts).with_columns({"value": Column(FieldType.FLOAT, result)})
 
 
 def _distinct_rows(table: Table) -> Table:
@@ -230,7 +201,6 @@ def _mode(table: Table, _: float) -> Table:
 _POINT_KERNELS: dict[str, Callable[[Table, float], Table]] = {
     "median": _median,
     "percentile": _percentile,
-    "stddev": _stddev,
     "distinct": _distinct,
     "count_distinct": _count_distinct,
     "mode": _mode,

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dsdbd.model.columns import Bools, Column, Int64s
+from dsdbd.model.columns import Bools, Column, Int32s, Int64s, concat_columns
 from dsdbd.model.types import FieldType
 
 _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
@@ -24,13 +25,33 @@ def cast_column(column: Column, field_type: FieldType) -> Column:
     return Column.missing(field_type, len(column))
 
 
-def string_column(texts: Sequence[str], index: Any, *, blank_is_null: bool) -> Column:
-    """Strings chosen by position: row i holds ``texts[index[i]]``; a blank one is null if so asked."""
-    column_values = pa.array(texts, pa.string()).take(pa.array(index))
-    if not blank_is_null:
-        return Column(FieldType.STRING, column_values)
-    present = np.array([text != "" for text in texts], dtype=np.bool_)
-    return Column(FieldType.STRING, column_values, None if bool(present.all()) else present[index])
+def coded_strings(texts: Any, codes: Int32s) -> Column:
+    """Strings chosen by position, kept as positions: row i holds ``texts[codes[i]]``, no value where the code is -1.
+
+    ``texts``: Arrow strings, ``codes``: int32[n]. ``values`` of the column is an Arrow dictionary array.
+    """
+    present = codes >= 0
+    if bool(present.all()):
+        return Column(FieldType.STRING, pa.DictionaryArray.from_arrays(pa.array(codes), texts))
+    indices = pa.array(codes, pa.int32(), mask=~present)
+    return Column(FieldType.STRING, pa.DictionaryArray.from_arrays(indices, texts), present)
+
+
+def is_coded(column: Column) -> bool:
+    """True for strings that are kept as positions in a list of texts."""
+    return column.type is FieldType.STRING and pa.types.is_dictionary(column.values.type)
+
+
+def plain_strings(column: Column) -> Column:
+    """The column without positions, every string by itself."""
+    return Column(column.type, column.values.cast(pa.string()), column.valid) if is_coded(column) else column
+
+
+def concat(parts: Sequence[Column]) -> Column:
+    """Columns of one type, one after another; needs at least one."""
+    if len(parts) > 1 and len({is_coded(part) for part in parts}) > 1:
+        parts = [plain_strings(part) for part in parts]
+    return concat_columns(list(parts))
 
 
 def take_or_missing(column: Column, rows: Int64s) -> Column:
@@ -51,10 +72,7 @@ def fill_missing(column: Column, value: int | float) -> Column:
         return column
     valid: Bools = column.valid
     if column.type is FieldType.STRING:
-        empty = pa.repeat(pa.scalar("", pa.string()), len(column))
-        import pyarrow.compute as pc
-
-        return Column(column.type, pc.if_else(pa.array(valid), column.values, empty))
+        return Column(column.type, pc.if_else(pa.array(valid), plain_strings(column).values, ""))
     constant: Any = False
     if column.type is not FieldType.BOOLEAN:
         constant = float(value) if column.type is FieldType.FLOAT else int(value)

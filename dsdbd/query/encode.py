@@ -19,7 +19,8 @@ from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.times import PRECISION_NS, format_rfc3339nano
 from dsdbd.model.types import FieldType
-from dsdbd.query.rows import SeriesRows
+from dsdbd.query.columns import plain_strings
+from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
 
 _FEW_ROWS = 64
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -37,7 +38,7 @@ class StatementResult:
     """
 
     statement_id: int
-    series: Iterable[SeriesRows] = ()
+    series: Iterable[SeriesRows | SeriesBlock] = ()
     error: str | None = None
     messages: tuple[tuple[str, str], ...] = ()
     partial: bool = False
@@ -65,7 +66,7 @@ def chunk_results(results: Iterable[StatementResult], chunk_size: int) -> Iterat
     """
     for result in results:
         held: StatementResult | None = None
-        for rows in result.series:
+        for rows in each_series(result.series):
             for start in range(0, max(len(rows), 1), chunk_size):
                 if held is not None:
                     yield replace(held, partial=True)
@@ -83,7 +84,7 @@ def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterato
             items = [f'{{"level":{quote(level)},"text":{quote(text)}}}' for level, text in result.messages]
             yield f',"messages":[{",".join(items)}]'.encode()
         some = False
-        for rows in result.series:
+        for rows in each_series(result.series):
             yield b"," if some else b',"series":['
             some = True
             yield from _series(rows, unit_ns)
@@ -166,7 +167,7 @@ def float_text(value: float) -> str:
 def _texts(column: Column) -> Any:
     """Arrow string array of the column's JSON texts, ``null`` where it has no value."""
     if column.type is FieldType.STRING:
-        values = column.values
+        values = plain_strings(column).values
         if values.null_count:
             values = pc.fill_null(values, "")
         texts = _string_texts(values)

@@ -14,8 +14,9 @@ from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column
 from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
+from dsdbd.query.columns import plain_strings
 from dsdbd.query.encode import StatementResult, float_texts, scaled_times
-from dsdbd.query.rows import SeriesRows
+from dsdbd.query.rows import SeriesRows, each_series
 
 _ESCAPES = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\="})
 _NEEDS_QUOTES = r'[,"\r\n]|^\\\.$|^\s'
@@ -31,7 +32,7 @@ def encode_results_csv(results: Iterable[StatementResult], *, epoch: str | None 
     statement: int | None = None
     titles: tuple[str, ...] = ()
     for result in results:
-        for rows in result.series:
+        for rows in each_series(result.series):
             if result.statement_id != statement or rows.columns != titles:
                 yield b"" if statement is None else b"\n"
                 statement, titles = result.statement_id, rows.columns
@@ -64,7 +65,7 @@ def _rows(whole: SeriesRows, rows: SeriesRows, unit_ns: int) -> bytes:
 
 def _texts(column: Column) -> Any:
     if column.type is FieldType.STRING:
-        texts = pc.fill_null(column.values, "")
+        texts = pc.fill_null(plain_strings(column).values, "")
         odd = pc.match_substring_regex(texts, _NEEDS_QUOTES)
         if pc.any(odd).as_py():
             quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from dsdbd.errors import RequestError
@@ -9,8 +12,18 @@ from dsdbd.limits import MAX_QUERY_BUCKETS
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import fill_missing, take_or_missing
+from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, SelectPlan
-from dsdbd.query.table import Table, run_lengths, run_starts
+from dsdbd.query.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Rows after filling: ``source`` int64[m] is the row of the table that each comes from, -1 for none."""
+
+    source: Int64s
+    group: Int32s
+    bucket: Int64s
 
 
 def fill_buckets(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
@@ -20,7 +33,40 @@ def fill_buckets(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     """
     if plan.fill == "none" or call.function == "distinct" or len(table) == 0:
         return table
-    low_ns, high_ns = plan.call_range(call)
+    layout = _layout(plan, plan.call_range(call), table)
+    columns = {name: take_or_missing(column, layout.source) for name, column in table.columns.items()}
+    columns["value"] = _filled(plan, call, table.columns["value"], layout)
+    member = np.zeros(len(layout.source), dtype=np.int32)
+    return Table(table.groups, table.members, layout.group, layout.bucket, layout.bucket, member, columns)
+
+
+def fill_together(plan: SelectPlan, calls: Sequence[CallPlan], table: Table) -> Table:
+    """As ``fill_buckets``, for calls of one time range at once: ``v0``, ``v1`` … are their values, missing in places.
+
+    A group in which a call has no value at all stays without one.
+    """
+    if plan.fill == "none" or len(table) == 0:
+        return table
+    layout = _layout(plan, (plan.min_ns, plan.max_ns), table)
+    columns = {}
+    for position, call in enumerate(calls):
+        value = table.columns[f"v{position}"]
+        if value.valid is None:
+            columns[f"v{position}"] = _filled(plan, call, value, layout)
+            continue
+        known = np.append(value.valid, False)
+        own = replace(layout, source=np.where(known[layout.source], layout.source, -1))
+        column = _filled(plan, call, Column(value.type, value.values), own)
+        some = np.zeros(len(table.groups), dtype=np.bool_)
+        some[table.group[value.valid]] = True
+        valid = some[layout.group] if column.valid is None else column.valid & some[layout.group]
+        columns[f"v{position}"] = Column(column.type, column.values, valid)
+    member = np.zeros(len(layout.source), dtype=np.int32)
+    return Table(table.groups, table.members, layout.group, layout.bucket, layout.bucket, member, columns)
+
+
+def _layout(plan: SelectPlan, time_range: tuple[int, int], table: Table) -> _Layout:
+    low_ns, high_ns = time_range
     starts = run_starts(table.group)
     first = table.bucket[starts]
     if plan.bounded_below:
@@ -32,18 +78,16 @@ def fill_buckets(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
             f"the query makes {total} rows of groups and buckets, the limit is {MAX_QUERY_BUCKETS}; use a longer "
             "interval, a shorter range, fewer groups or fill(none)"
         )
+    if total == len(table):
+        return _Layout(np.arange(total), table.group, table.bucket)
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
     lengths = run_lengths(starts, len(table))
     places = np.repeat(offsets, lengths) + (table.bucket - np.repeat(first, lengths)) // plan.interval_ns
     source = np.full(total, -1, dtype=np.int64)
     source[places] = np.arange(len(table))
-    group = np.repeat(table.group[starts], counts)
     step = np.arange(total) - np.repeat(offsets, counts)
     bucket = np.repeat(first, counts) + step * plan.interval_ns
-    columns = {name: take_or_missing(column, source) for name, column in table.columns.items()}
-    columns["value"] = _filled(plan, call, table.columns["value"], source, group, bucket)
-    member = np.zeros(total, dtype=np.int32)
-    return Table(table.groups, table.members, group, bucket, bucket, member, columns)
+    return _Layout(source, np.repeat(table.group[starts], counts), bucket)
 
 
 def carry_forward(column: Column, group: Int32s) -> Column:
@@ -53,7 +97,8 @@ def carry_forward(column: Column, group: Int32s) -> Column:
     return take_or_missing(column, _last_known(np.where(column.valid, np.arange(len(column)), -1), group))
 
 
-def _filled(plan: SelectPlan, call: CallPlan, value: Column, source: Int64s, group: Int32s, bucket: Int64s) -> Column:
+def _filled(plan: SelectPlan, call: CallPlan, value: Column, layout: _Layout) -> Column:
+    source, group, bucket = layout.source, layout.group, layout.bucket
     column = take_or_missing(value, source)
     if plan.fill == "null":
         return fill_missing(column, 0) if call.function in ("count", "count_distinct") else column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,33 +12,81 @@ from dsdbd.model.types import FieldType
 from dsdbd.query import aggregates
 from dsdbd.query.columns import fill_missing, take_or_missing
 from dsdbd.query.evaluate import evaluate, to_column
-from dsdbd.query.fill import carry_forward, fill_buckets
+from dsdbd.query.fill import carry_forward, fill_buckets, fill_together
+from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, FieldLeaf, SelectPlan, Slot, TagLeaf
-from dsdbd.query.rows import SeriesRows
+from dsdbd.query.rows import SeriesBlock
 from dsdbd.query.run import Partial
-from dsdbd.query.table import GroupKey, Table, align_groups, run_lengths, run_starts
+from dsdbd.query.states import States, finished_values
+from dsdbd.query.table import NO_MEMBERS, Table, align_groups
 from dsdbd.query.transform import apply_transform
 
 
-def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesRows]:
-    """The answer, one SeriesRows per group, in the order of InfluxDB 1.x: by measurement and tags, then time.
+def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
+    """The answer, in the order of InfluxDB 1.x: by measurement and tags, then time.
 
     With ORDER BY time DESC the groups are reversed too. Raises RequestError above the bucket limit.
     """
-    tables = [table for table in partial.tables if table is not None]
-    if not tables or all(len(table) == 0 for table in tables):
+    states, tables = partial.states, partial.tables
+    if (states is None or not len(states)) and all(table is None or not len(table) for table in tables):
         return
     if not plan.calls:
+        assert tables[0] is not None
         yield from _emit(plan, _limited(plan, _directed(plan, tables[0])), {})
         return
-    finished = []
-    positions = []
-    for position, (call, table) in enumerate(zip(plan.calls, partial.tables, strict=True)):
-        if table is not None and len(table):
-            finished.append(_limited(plan, _finish_call(plan, call, table)))
+    if states is not None:
+        together = _finish_together(plan, states)
+        if together is not None:
+            yield from _emit(plan, *together)
+            return
+    finished, positions = [], []
+    for position, (call, table) in enumerate(zip(plan.calls, tables, strict=True)):
+        if states is not None and aggregates.kind_of(plan, call) == "states":
+            rows = _call_table(call, position, states)
+        elif table is not None:
+            rows = aggregates.finish(call, table)
+        else:
+            continue
+        if len(rows):
+            finished.append(_limited(plan, _finish_call(plan, call, rows)))
             positions.append(position)
+    if not finished:
+        return
     rows, values = _join(plan, align_groups(finished))
     yield from _emit(plan, rows, dict(zip(positions, values, strict=True)))
+
+
+def _finish_together(plan: SelectPlan, states: States) -> tuple[Table, dict[int, Column]] | None:
+    """The rows of all calls at once, where one set of rows serves them all; None where it does not."""
+    if any(call.transforms or aggregates.kind_of(plan, call) != "states" for call in plan.calls):
+        return None
+    values = [finished_values(call, position, states) for position, call in enumerate(plan.calls)]
+    if any(value.valid is not None for value in values) and (
+        plan.limit or plan.offset or plan.slimit or plan.soffset or not plan.bounded_below
+    ):
+        return None  # Limits and first buckets are each call's own.
+    rows = _rows_of(states, {f"v{position}": value for position, value in enumerate(values)})
+    rows = fill_together(plan, plan.calls, rows) if plan.interval_ns else _at_start(plan, rows)
+    rows = _limited(plan, _directed(plan, rows))
+    seen = [position for position, value in enumerate(values) if value.valid is None or bool(value.valid.any())]
+    return rows, {position: rows.columns[f"v{position}"] for position in seen}
+
+
+def _rows_of(states: States, columns: Mapping[str, Column]) -> Table:
+    nothing = np.zeros(len(states), dtype=np.int32)
+    return Table(states.groups, NO_MEMBERS, states.group, states.bucket, states.bucket, nothing, columns)
+
+
+def _call_table(call: CallPlan, position: int, states: States) -> Table:
+    """The rows in which one call has a value."""
+    value = finished_values(call, position, states)
+    rows = _rows_of(states, {"value": Column(value.type, value.values)})
+    return rows if value.valid is None else rows.where(value.valid)
+
+
+def _at_start(plan: SelectPlan, table: Table) -> Table:
+    start_ns = plan.min_ns if plan.bounded_below else 0
+    return replace(table, time=np.full(len(table), start_ns, dtype=np.int64))
 
 
 def _directed(plan: SelectPlan, table: Table) -> Table:
@@ -47,14 +95,12 @@ def _directed(plan: SelectPlan, table: Table) -> Table:
 
 def _finish_call(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     """Rows of one call with their times, in the direction of the answer."""
-    table = aggregates.finish(call, table)
     if call.function == "raw":
         pass
     elif plan.interval_ns:
         table = fill_buckets(plan, call, replace(table, time=table.bucket))
     elif not plan.selector:
-        start_ns = plan.min_ns if plan.bounded_below else 0
-        table = replace(table, time=np.full(len(table), start_ns, dtype=np.int64))
+        table = _at_start(plan, table)
     if not plan.ascending and call.function == "distinct":
         # Distinct values keep their order within a bucket; groups and buckets are reversed.
         table = table.take(np.lexsort((np.arange(len(table)), -table.bucket, -table.group)))
@@ -69,14 +115,11 @@ def _limited(plan: SelectPlan, table: Table) -> Table:
     """The rows that LIMIT, OFFSET, SLIMIT and SOFFSET leave; rows are in the direction of the answer."""
     if plan.slimit or plan.soffset:
         starts = run_starts(table.group)
-        names = [table.groups[position].measurement for position in table.group[starts]]
-        rank_in_measurement = np.zeros(len(starts), dtype=np.int64)
-        for position in range(1, len(names)):
-            if names[position] == names[position - 1]:
-                rank_in_measurement[position] = rank_in_measurement[position - 1] + 1
+        firsts = run_starts(table.groups.name_codes[table.group[starts]])
+        counts = run_lengths(firsts, len(starts))
+        rank_in_measurement = np.arange(len(starts)) - np.repeat(firsts, counts)
         if not plan.ascending:
-            counts = {name: names.count(name) for name in set(names)}
-            rank_in_measurement = np.array([counts[name] for name in names]) - 1 - rank_in_measurement
+            rank_in_measurement = np.repeat(counts, counts) - 1 - rank_in_measurement
         last = plan.soffset + plan.slimit if plan.slimit else np.iinfo(np.int64).max
         keep = (rank_in_measurement >= plan.soffset) & (rank_in_measurement < last)
         table = table.where(np.repeat(keep, run_lengths(starts, len(table))))
@@ -108,7 +151,7 @@ def _join(plan: SelectPlan, tables: list[Table]) -> tuple[Table, list[Column]]:
         values.append(take_or_missing(table.columns["value"], source))
         offset += len(table)
     nothing = np.zeros(len(starts), dtype=np.int32)
-    return Table(tables[0].groups, ("",), group[heads], time[heads], time[heads], nothing, {}), values
+    return Table(tables[0].groups, NO_MEMBERS, group[heads], time[heads], time[heads], nothing, {}), values
 
 
 def _occurrence(table: Table) -> Int64s:
@@ -117,7 +160,7 @@ def _occurrence(table: Table) -> Int64s:
     return np.arange(len(table)) - np.repeat(starts, run_lengths(starts, len(table)))
 
 
-def _emit(plan: SelectPlan, rows: Table, calls: dict[int, Column]) -> Iterator[SeriesRows]:
+def _emit(plan: SelectPlan, rows: Table, calls: Mapping[int, Column]) -> Iterator[SeriesBlock]:
     if len(rows) == 0:
         return
 
@@ -134,12 +177,9 @@ def _emit(plan: SelectPlan, rows: Table, calls: dict[int, Column]) -> Iterator[S
 
     data = [without_nan(to_column(evaluate(column.expr, lookup), len(rows))) for column in plan.columns]
     titles = (plan.time_name, *[column.name for column in plan.columns])
-    whole = SeriesRows("", None, titles, (Column(FieldType.INTEGER, rows.time), *data))
     starts = run_starts(rows.group)
-    for start, length in zip(starts.tolist(), run_lengths(starts, len(rows)).tolist(), strict=True):
-        part = whole.slice(start, start + length, partial=False)
-        key = rows.groups[int(rows.group[start])]
-        yield SeriesRows(key.measurement, _tags(plan, key), titles, part.data)
+    times = Column(FieldType.INTEGER, rows.time)
+    yield SeriesBlock(rows.groups, rows.group[starts], starts, tuple(plan.dimensions), titles, (times, *data))
 
 
 def without_nan(column: Column) -> Column:
@@ -150,7 +190,3 @@ def without_nan(column: Column) -> Column:
     if not bool(bad.any()):
         return column
     return Column(column.type, column.values, ~bad if column.valid is None else column.valid & ~bad)
-
-
-def _tags(plan: SelectPlan, key: GroupKey) -> dict[str, str] | None:
-    return dict(zip(plan.dimensions, key.tags, strict=True)) if plan.dimensions else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dsdbd.model.columns import Column
+from dsdbd.model.columns import Column, Int32s, Int64s
+from dsdbd.query.groups import GroupSet
+from dsdbd.query.ordering import run_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,58 @@ class SeriesRows:
 
     def slice(self, start: int, stop: int, *, partial: bool) -> SeriesRows:
         """Rows start to stop, without copying."""
-        data = tuple(
-            Column(
-                column.type,
-                column.values[start:stop],
-                None if column.valid is None else column.valid[start:stop],
-            )
-            for column in self.data
-        )
+        data = slice_columns(self.data, start, stop)
         return SeriesRows(self.name, self.tags, self.columns, data, self.time_column, partial)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesBlock:
+    """Rows of many series with the same titles, one series after another: iterating gives each as SeriesRows.
+
+    ``groups``: names and tags of groups; ``group``: int32[s], the group of each series; ``starts``: int64[s], its
+    first row. ``dimensions``: the keys of the tags. ``columns`` and ``data`` are as in SeriesRows, of all rows; the
+    first column holds times.
+    """
+
+    groups: GroupSet
+    group: Int32s
+    starts: Int64s
+    dimensions: tuple[str, ...]
+    columns: tuple[str, ...]
+    data: tuple[Column, ...]
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def __iter__(self) -> Iterator[SeriesRows]:
+        lengths = run_lengths(self.starts, len(self))
+        for start, length, group in zip(self.starts.tolist(), lengths.tolist(), self.group.tolist(), strict=True):
+            key = self.groups.key(group)
+            tags = dict(zip(self.dimensions, key.tags, strict=True)) if self.dimensions else None
+            data = self.data if length == len(self) else slice_columns(self.data, start, start + length)
+            yield SeriesRows(key.measurement, tags, self.columns, data)
+
+    def series(self, first: int, last: int) -> SeriesBlock:
+        """The series from ``first`` up to, not including, ``last``, without copying their rows."""
+        start = int(self.starts[first])
+        stop = int(self.starts[last]) if last < len(self.starts) else len(self)
+        data = slice_columns(self.data, start, stop)
+        starts = self.starts[first:last] - start
+        return SeriesBlock(self.groups, self.group[first:last], starts, self.dimensions, self.columns, data)
+
+
+def each_series(series: Iterable[SeriesRows | SeriesBlock]) -> Iterator[SeriesRows]:
+    """Every series by itself."""
+    for rows in series:
+        if isinstance(rows, SeriesBlock):
+            yield from rows
+        else:
+            yield rows
+
+
+def slice_columns(columns: tuple[Column, ...], start: int, stop: int) -> tuple[Column, ...]:
+    """Rows start to stop of every column, without copying."""
+    return tuple(
+        Column(column.type, column.values[start:stop], None if column.valid is None else column.valid[start:stop])
+        for column in columns
+    )

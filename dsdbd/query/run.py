@@ -1,27 +1,24 @@
-"""Runs a plan's part near the data: scans shards, filters rows, folds them into partial tables; merges those."""
+"""Runs a plan's part near the data: scans shards, filters rows, folds them into partial results; merges those."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-
-import msgspec
+from dataclasses import dataclass, field
 
 from dsdbd.errors import CorruptData, DSDBError, RequestError
 from dsdbd.limits import MAX_QUERY_ROWS
 from dsdbd.query import aggregates
 from dsdbd.query.plan_types import MeasurementPlan, SelectPlan
-from dsdbd.query.run_calls import call_tables
+from dsdbd.query.run_calls import call_parts
 from dsdbd.query.run_raw import first_rows, raw_table
 from dsdbd.query.run_scan import ScannedRows
 from dsdbd.query.schema import ShardReader
-from dsdbd.query.table import (
-    Table,
-    concat_tables,
-    decode_tables,
-    encode_tables,
-    sort_table,
-)
+from dsdbd.query.states import States, concat_states, fold_states
+from dsdbd.query.table import Table, concat_tables, sort_table
+from dsdbd.query.wire import decode_parts, encode_parts
+
+_FOLD_ROWS = 1 << 20
+"""States of pieces that may wait before they are folded into one another."""
 
 
 class QueryCancelled(DSDBError):
@@ -33,12 +30,60 @@ class QueryCancelled(DSDBError):
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What some shards contribute: one table per call of the plan, or one of raw points; None where there is nothing.
+    """What some shards contribute.
 
-    All tables are sorted by group, bucket, time, series.
+    ``states``: of the calls that travel as such, sorted by group and bucket. ``tables``: one per call of the plan, or
+    one of raw points, sorted by group, bucket, time and series. None where there is nothing.
     """
 
+    states: States | None
     tables: tuple[Table | None, ...]
+
+
+@dataclass(slots=True)
+class _Collected:
+    """Parts of a result, and how many rows they hold together."""
+
+    plan: SelectPlan
+    states: list[States] = field(default_factory=list)
+    tables: list[list[Table]] = field(default_factory=list)
+    folded: int = 0
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        self.tables = [[] for _ in range(max(len(self.plan.calls), 1))]
+
+    def add(self, states: States | None, tables: Sequence[Table | None]) -> None:
+        """Take one part; RequestError when all parts together are too big."""
+        if states is not None and len(states):
+            self.states.append(states)
+            waiting = sum(map(len, self.states)) - self.folded
+            if len(self.states) > 1 and waiting > max(_FOLD_ROWS, self.folded):
+                self.states = [self._folded_states()]
+                self.folded = len(self.states[0])
+        for position, table in enumerate(tables):
+            if table is not None and len(table):
+                self.tables[position].append(table)
+                self.rows += len(table)
+        _check_rows(self.rows + sum(map(len, self.states)))
+
+    def _folded_states(self) -> States:
+        return fold_states(self.plan.calls, concat_states(self.states), self.plan.interval_ns)
+
+    def result(self) -> Partial:
+        """All parts as one."""
+        states = None
+        if self.states:
+            states = self.states[0] if len(self.states) == 1 else self._folded_states()
+        return Partial(states, tuple(self._folded(position, tables) for position, tables in enumerate(self.tables)))
+
+    def _folded(self, position: int, tables: list[Table]) -> Table | None:
+        if not tables:
+            return None
+        table = concat_tables(tables)
+        if self.plan.calls:
+            return aggregates.merge(self.plan, self.plan.calls[position], table)
+        return first_rows(self.plan, sort_table(table))
 
 
 def run_partial(
@@ -53,53 +98,45 @@ def run_partial(
     """
     ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
     lower, upper = min(low for low, _ in ranges), max(high for _, high in ranges)
-    parts: list[list[Table]] = [[] for _ in ranges]
-    rows = 0
+    collected = _Collected(plan)
     for measurement in _measurements(plan, source):
         for reader in readers:
             if cancelled():
                 raise QueryCancelled("query interrupted")
             if reader.end_ns <= lower or reader.start_ns > upper:
                 continue
-            for scan in ScannedRows.read(plan, measurement, reader, lower, upper):
-                for position, table in enumerate(call_tables(plan, scan) if plan.calls else [raw_table(plan, scan)]):
-                    if len(table):
-                        parts[position].append(table)
-                        rows += len(table)
-                _check_rows(rows)
+            for rows in ScannedRows.read(plan, measurement, reader, lower, upper):
+                if plan.calls:
+                    collected.add(*call_parts(plan, rows, (lower, upper)))
+                else:
+                    collected.add(None, [raw_table(plan, rows)])
                 if cancelled():
                     raise QueryCancelled("query interrupted")
-    return Partial(tuple(_fold(plan, position, tables) for position, tables in enumerate(parts)))
+    return collected.result()
 
 
 def merge(plan: SelectPlan, partials: Iterable[Partial]) -> Partial:
     """Partial results of any shards and nodes as one; the order of ``partials`` does not matter."""
-    parts: list[list[Table]] = [[] for _ in range(max(len(plan.calls), 1))]
-    for partial in partials:
-        for position, table in enumerate(partial.tables):
-            if table is not None:
-                parts[position].append(table)
-    _check_rows(sum(len(table) for tables in parts for table in tables))
-    return Partial(tuple(_fold(plan, position, tables) for position, tables in enumerate(parts)))
+    found = list(partials)
+    if len(found) == 1:
+        return found[0]
+    collected = _Collected(plan)
+    for partial in found:
+        collected.add(partial.states, partial.tables)
+    return collected.result()
 
 
 def encode_partial(partial: Partial) -> bytes:
     """The bytes of a partial result: MessagePack around Arrow IPC streams."""
-    present = [table is not None for table in partial.tables]
-    return msgspec.msgpack.encode((present, encode_tables([table for table in partial.tables if table is not None])))
+    return encode_parts(partial.states, partial.tables)
 
 
 def decode_partial(plan: SelectPlan, data: bytes) -> Partial:
     """The partial result of ``encode_partial``; raises CorruptData for anything else, or one of another plan."""
-    try:
-        present, encoded = msgspec.msgpack.decode(data, type=tuple[list[bool], bytes])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptData(f"partial query result of {len(data)} bytes cannot be decoded: {error}") from error
-    tables = decode_tables(encoded)
-    if len(tables) != sum(present) or len(present) != max(len(plan.calls), 1):
+    states, tables = decode_parts(data)
+    if len(tables) != max(len(plan.calls), 1):
         raise CorruptData("a partial query result does not belong to the plan it was asked for")
-    remaining = iter(tables)
-    return Partial(tuple(next(remaining) if there else None for there in present))
+    return Partial(states, tuple(tables))
 
 
 def _measurements(plan: SelectPlan, source: tuple[str, str]) -> list[MeasurementPlan]:
@@ -112,12 +149,3 @@ def _check_rows(rows: int) -> None:
             f"the query needs {rows} rows in memory, the limit is {MAX_QUERY_ROWS}; "
             "use a shorter time range, fewer series, LIMIT, or an aggregate with GROUP BY time"
         )
-
-
-def _fold(plan: SelectPlan, position: int, tables: list[Table]) -> Table | None:
-    if not tables:
-        return None
-    table = concat_tables(tables)
-    if plan.calls:
-        return aggregates.merge(plan.calls[position], table)
-    return first_rows(plan, sort_table(table))

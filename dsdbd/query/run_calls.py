@@ -1,33 +1,156 @@
-"""From scanned rows to states of a plan's calls."""
+"""From scanned rows to what a plan's calls need of them: states, picked points or points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-from dsdbd.model.columns import Column
-from dsdbd.query import aggregates
-from dsdbd.query.plan_types import SelectPlan
+import numpy as np
+
+from dsdbd.model.columns import Bools, Column, Int32s, Int64s
+from dsdbd.model.types import FieldType
+from dsdbd.query.aggregates import extremes, kind_of, narrow
+from dsdbd.query.columns import take_or_missing
+from dsdbd.query.ordering import run_lengths, run_starts
+from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.run_scan import ScannedRows
-from dsdbd.query.table import Table
+from dsdbd.query.states import States, edge_rows, fold_states, group_order, segment_states
+from dsdbd.query.table import NO_MEMBERS, Table, member_keys
+
+TimeRange = tuple[int, int]
 
 
-def call_tables(plan: SelectPlan, rows: ScannedRows) -> Iterator[Table]:
-    """One table of states per call."""
-    for call in plan.calls:
+@dataclass(frozen=True, slots=True)
+class _Segments:
+    """Rows of one run and one time bucket; ``starts`` int64[s] are their first rows, the rest is as in Table."""
+
+    starts: Int64s
+    series: Int32s
+    group: Int32s
+    bucket: Int64s
+
+
+def call_parts(plan: SelectPlan, rows: ScannedRows, scanned: TimeRange) -> tuple[States | None, list[Table | None]]:
+    """States of the calls that have some, and for each call its points, None for one that travels as states.
+
+    ``scanned``: first and last time, inclusive, that the rows can have.
+    """
+    segments = _segments(plan, rows)
+    states: dict[str, Column] = {}
+    tables: list[Table | None] = [None] * len(plan.calls)
+    counted = False
+    for position, call in enumerate(plan.calls):
         column = rows.column(call.ref)
-        low, high = plan.call_range(call)
-        mask = (rows.points.time_ns >= low) & (rows.points.time_ns <= high)
-        for other in (column.valid, rows.mask):
-            if other is not None:
-                mask = mask & other
-        with_points = call.function not in ("count", "sum", "mean", "spread")
-        columns = {"value": column}
-        if plan.selector:
-            columns |= {f"r{index}": rows.column(ref) for index, ref in enumerate(plan.refs)}
-        table = rows.table(plan, columns, mask, with_points=with_points)
-        if len(table):
-            value = Column(column.type, table.columns["value"].values)
-            series = rows.series_index[mask]
-            yield aggregates.partial(call, table.with_columns({**table.columns, "value": value}), series)
+        mask = _mask(plan, call, column, rows, scanned)
+        column = Column(column.type, column.values)
+        if kind_of(plan, call) == "picked":
+            tables[position] = _picked(plan, call, rows, segments, column, mask)
+        elif kind_of(plan, call) == "points":
+            tables[position] = _points(plan, call, rows, segments, column, mask)
         else:
-            yield table
+            counted = counted or mask is None
+            found = segment_states(call, column, mask, segments.starts)
+            if call.function in ("first", "last"):
+                edges = edge_rows(call.function, mask, segments.starts, len(rows))
+                found["time"] = Column(FieldType.INTEGER, rows.time_ns[np.maximum(edges, 0)])
+                found["value"] = take_or_missing(column, edges)
+            states |= {f"{position}:{name}": state for name, state in found.items()}
+    if all(kind_of(plan, call) != "states" for call in plan.calls):
+        return None, tables
+    lengths = run_lengths(segments.starts, len(rows))
+    whole = States(rows.groups, segments.group, segments.bucket, {"n": Column(FieldType.INTEGER, lengths), **states})
+    if not counted:
+        whole = _seen(whole)
+    return fold_states(plan.calls, whole, plan.interval_ns), tables
+
+
+def _seen(states: States) -> States:
+    """The rows in which some call has seen a value."""
+    counts = [column.values for name, column in states.columns.items() if name.endswith(":n")]
+    some = np.logical_or.reduce([count > 0 for count in counts])
+    return states if bool(some.all()) else states.take(np.flatnonzero(some))
+
+
+def _segments(plan: SelectPlan, rows: ScannedRows) -> _Segments:
+    if not plan.interval_ns:
+        bucket = np.zeros(len(rows.run_starts), dtype=np.int64)
+        return _Segments(rows.run_starts, rows.run_series, rows.run_group, bucket)
+    number = (rows.time_ns - plan.offset_ns) // plan.interval_ns
+    changed = np.empty(len(number), dtype=np.bool_)
+    np.not_equal(number[1:], number[:-1], out=changed[1:])
+    changed[rows.run_starts] = True
+    starts = np.flatnonzero(changed)
+    run = np.searchsorted(rows.run_starts, starts, side="right") - 1
+    bucket = number[starts] * plan.interval_ns + plan.offset_ns
+    return _Segments(starts, rows.run_series[run], rows.run_group[run], bucket)
+
+
+def _mask(plan: SelectPlan, call: CallPlan, column: Column, rows: ScannedRows, scanned: TimeRange) -> Bools | None:
+    """Rows in which a call has a value; None for all."""
+    mask = None if column.valid is None or bool(column.valid.all()) else column.valid
+    low, high = plan.call_range(call)
+    if (low, high) != scanned:
+        inside = (rows.time_ns >= low) & (rows.time_ns <= high)
+        mask = inside if mask is None else mask & inside
+    return mask
+
+
+def _picked(
+    plan: SelectPlan, call: CallPlan, rows: ScannedRows, segments: _Segments, value: Column, mask: Bools | None
+) -> Table:
+    """The point that a selector picks in each group and bucket."""
+    chosen, segment = _segment_picks(call, rows, segments, value, mask)
+    order = group_order(rows.groups, segments.group[segment], segments.bucket[segment], plan.interval_ns)
+    if order is not None:
+        chosen, segment = chosen[order], segment[order]
+    starts = run_starts(segments.group[segment], segments.bucket[segment])
+    places = np.arange(len(chosen))
+    run = np.repeat(np.arange(len(starts)), run_lengths(starts, len(chosen)))
+    places, run = narrow(places, run, extremes(call.function, value.take(chosen), rows.time_ns[chosen]))
+    members, member = _members(rows, segments.series[segment[places]])
+    if len(places) > len(starts):
+        # Points of several series that are equal in value and time: the series decide.
+        left, run = narrow(np.arange(len(places)), run, [(lambda which: member[which], False)])
+        places, member = places[left], member[left]
+    chosen, segment = chosen[places], segment[places]
+    columns = {"value": value.take(chosen)}
+    columns |= {f"r{index}": rows.column(ref).take(chosen) for index, ref in enumerate(plan.refs)}
+    group, bucket = segments.group[segment], segments.bucket[segment]
+    return Table(rows.groups, members, group, bucket, rows.time_ns[chosen], member, columns)
+
+
+def _segment_picks(
+    call: CallPlan, rows: ScannedRows, segments: _Segments, value: Column, mask: Bools | None
+) -> tuple[Int64s, Int64s]:
+    """The picked row of each segment that has a value, and the segment's number."""
+    if call.function in ("first", "last"):
+        edges = edge_rows(call.function, mask, segments.starts, len(rows))
+        segment = np.flatnonzero(edges >= 0)
+        return edges[segment], segment
+    number = np.repeat(np.arange(len(segments.starts)), run_lengths(segments.starts, len(rows)))
+    chosen = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
+    # Times ascend within a segment, so the first of equal values is the earliest.
+    chosen, number = narrow(chosen, number[chosen], extremes(call.function, value, rows.time_ns)[:1])
+    heads = run_starts(number)
+    return chosen[heads], number[heads]
+
+
+def _members(rows: ScannedRows, series: Int32s) -> tuple[object, Int32s]:
+    return member_keys(rows.points.series.all_keys, rows.points.series.numbers[series])
+
+
+def _points(
+    plan: SelectPlan, call: CallPlan, rows: ScannedRows, segments: _Segments, value: Column, mask: Bools | None
+) -> Table:
+    """All points with a value. Which series they are of counts only where rows of one time can be told apart."""
+    lengths = run_lengths(segments.starts, len(rows))
+    group, bucket = np.repeat(segments.group, lengths), np.repeat(segments.bucket, lengths)
+    columns = {"value": value}
+    if plan.selector:
+        columns |= {f"r{index}": rows.column(ref) for index, ref in enumerate(plan.refs)}
+    if call.function == "raw" or plan.selector:
+        members, of_run = _members(rows, rows.run_series)
+        member = rows.spread(of_run)
+    else:
+        members, member = NO_MEMBERS, np.zeros(len(rows), dtype=np.int32)
+    table = Table(rows.groups, members, group, bucket, rows.time_ns, member, columns)
+    return table if mask is None else table.where(mask)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import SelectPlan
 from dsdbd.query.run_scan import ScannedRows
-from dsdbd.query.table import Table, concat_tables, run_lengths, run_starts, sort_table
+from dsdbd.query.table import Table, member_keys, sort_table
 
 
 def raw_table(plan: SelectPlan, rows: ScannedRows) -> Table:
     """Rows in which at least one field of the select list has a value."""
     columns = {f"r{index}": rows.column(ref) for index, ref in enumerate(plan.refs)}
-    mask = np.zeros(len(rows.points), dtype=np.bool_)
+    series = rows.points.series
+    members, of_run = member_keys(series.all_keys, series.numbers[rows.run_series])
+    member, group = rows.spread(of_run), rows.spread(rows.run_group)
+    bucket = np.zeros(len(rows), dtype=np.int64)
+    table = Table(rows.groups, members, group, bucket, rows.time_ns, member, columns)
+    some = np.zeros(len(rows), dtype=np.bool_)
     for index, ref in enumerate(plan.refs):
+        valid = columns[f"r{index}"].valid
         if not ref.is_tag:
-            valid = columns[f"r{index}"].valid
-            mask = np.ones_like(mask) if valid is None else mask | valid
-    if rows.mask is not None:
-        mask = mask & rows.mask
-    table = rows.table(plan, columns, mask, with_points=True)
-    # Groups are numbered in the order of their first series here, and sorted before the rows are.
-    return first_rows(plan, sort_table(concat_tables([table]))) if len(table) else table
+            some = np.ones_like(some) if valid is None else some | valid
+    table = table.where(some)
+    return first_rows(plan, sort_table(table))
 
 
 def first_rows(plan: SelectPlan, table: Table) -> Table:

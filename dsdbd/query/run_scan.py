@@ -7,26 +7,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dsdbd.model.columns import Bools, Column, Int32s
-from dsdbd.model.scan import Piece
+from dsdbd.model.columns import Bools, Column, Int32s, Int64s
+from dsdbd.model.scan import Piece, SeriesSet
 from dsdbd.model.types import FieldType
-from dsdbd.query.columns import cast_column, string_column
+from dsdbd.query.columns import cast_column, coded_strings
 from dsdbd.query.evaluate import evaluate, to_mask
+from dsdbd.query.groups import GroupSet, group_series, tag_texts
+from dsdbd.query.ordering import run_lengths
 from dsdbd.query.plan_types import FieldLeaf, MeasurementPlan, Ref, SelectPlan, Slot, TagLeaf, predicate_from_wire
 from dsdbd.query.schema import ShardReader
-from dsdbd.query.table import GroupKey, Table
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedRows:
-    """Rows of one measurement in one shard that pass the filter; ``group`` and ``points`` have the same rows."""
+    """Rows of one measurement in one shard that pass the filter, in runs of one series, times ascending in each.
+
+    ``kept``: int64[n], their rows in ``points``, None for all. ``run_series`` and ``run_group``: int32[r], each run's
+    position in ``points.series`` and in ``groups``. ``run_starts``: int64[r], first row of each run.
+    """
 
     points: Piece
-    series_index: Int32s
-    groups: tuple[GroupKey, ...]
-    group: Any
-    mask: Bools | None
+    groups: GroupSet
+    kept: Int64s | None
+    run_series: Int32s
+    run_group: Int32s
+    run_starts: Int64s
+    time_ns: Int64s
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
 
     @staticmethod
     def read(
@@ -42,56 +53,60 @@ class ScannedRows:
             max_ns=upper,
             fields=sorted(wanted),
         )
+        series: SeriesSet | None = None
         for points in pieces:
-            series_index = points.spread(np.arange(len(points.series), dtype=np.int32))
-            mask = None
+            if points.series is not series:
+                series = points.series
+                groups, group_of_series = group_series(series, plan.dimensions)
+            group = group_of_series[points.run_series]
+            rows = ScannedRows(points, groups, None, points.run_series, group, points.run_starts, points.time_ns)
             if measurement.filter is not None:
-                mask = to_mask(evaluate(measurement.filter, _Leaves(points, series_index).lookup), len(points))
-                if not bool(mask.any()):
-                    continue
-            groups: dict[GroupKey, int] = {}
-            of_series = np.empty(len(points.series), dtype=np.int32)
-            texts = [points.series.texts(name) for name in plan.dimensions]
-            for position, values in enumerate(zip(*texts, strict=True) if texts else [()] * len(points.series)):
-                of_series[position] = groups.setdefault(GroupKey(measurement.name, values), len(groups))
-            yield ScannedRows(points, series_index, tuple(groups), of_series[series_index], mask)
+                rows = rows.where(to_mask(evaluate(measurement.filter, _Leaves(rows).lookup), len(rows)))
+            if len(rows):
+                yield rows
 
-    def table(self, plan: SelectPlan, columns: dict[str, Column], mask: Bools, *, with_points: bool) -> Table:
-        """Rows of the mask with these columns; without their points all rows are of one nameless series."""
-        time = self.points.time_ns
-        if plan.interval_ns:
-            bucket = (time - plan.offset_ns) // plan.interval_ns * plan.interval_ns + plan.offset_ns
-        else:
-            bucket = np.zeros(len(time), dtype=np.int64)
-        if with_points:
-            members = tuple(key.decode() for key in self.points.series.series_keys())
-            member = self.series_index
-        else:
-            members, member = ("",), np.zeros(len(time), dtype=np.int32)
-        return Table(self.groups, members, self.group, bucket, time, member, columns).where(mask)
+    def where(self, mask: Bools) -> ScannedRows:
+        """The rows of ``mask``; of rows that are all of the piece's."""
+        kept = np.flatnonzero(mask)
+        if len(kept) == len(mask):
+            return self
+        counts = np.add.reduceat(mask, self.run_starts, dtype=np.int64)
+        runs = np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[runs]
+        return ScannedRows(
+            self.points, self.groups, kept, self.run_series[runs], self.run_group[runs], starts, self.time_ns[kept]
+        )
+
+    def spread(self, per_run: Any) -> Any:
+        """A value per run as a value per row."""
+        return np.repeat(per_run, run_lengths(self.run_starts, len(self)))
 
     def column(self, ref: Ref) -> Column:
         """Values of a field or tag in every row."""
-        rows = len(self.points)
         if ref.type == "unknown":
-            return Column.missing(FieldType.FLOAT, rows)
-        if not ref.is_tag:
-            column = self.points.fields.get(ref.name)
-            return Column.missing(ref.field_type, rows) if column is None else cast_column(column, ref.field_type)
-        return string_column(self.points.series.texts(ref.name), self.series_index, blank_is_null=True)
+            return Column.missing(FieldType.FLOAT, len(self))
+        if ref.is_tag:
+            texts, codes = tag_texts(self.points.series, ref.name, self.run_series)
+            return coded_strings(texts, self.spread(codes))
+        column = self.points.fields.get(ref.name)
+        if column is None:
+            return Column.missing(ref.field_type, len(self))
+        return cast_column(column if self.kept is None else column.take(self.kept), ref.field_type)
 
 
 @dataclass(frozen=True, slots=True)
 class _Leaves:
     """Columns of the leaves of a row filter."""
 
-    points: Piece
-    series_index: Int32s
+    rows: ScannedRows
 
     def lookup(self, leaf: Slot | FieldLeaf | TagLeaf) -> Column | None:
         match leaf:
             case FieldLeaf(name):
-                return self.points.fields.get(name)
+                return self.rows.points.fields.get(name)
             case TagLeaf(name):
-                return string_column(self.points.series.texts(name), self.series_index, blank_is_null=False)
+                texts, codes = tag_texts(self.rows.points.series, name, self.rows.run_series)
+                texts = pa.concat_arrays([texts, pa.array([""], pa.string())])
+                codes = np.where(codes < 0, np.int32(len(texts) - 1), codes)
+                return coded_strings(texts, self.rows.spread(codes))
         return None

@@ -7,8 +7,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from dsdbd.model.columns import Bools, Column
 from dsdbd.model.types import FieldType
+from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import SelectPlan, Transform
-from dsdbd.query.table import Table, run_lengths, run_starts
+from dsdbd.query.table import Table
 
 _SECOND_NS = 1_000_000_000
 _ONE_POINT_PER_TIME = frozenset({"derivative", "non_negative_derivative", "difference", "non_negative_difference"})

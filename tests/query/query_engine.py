@@ -150,7 +150,7 @@ def run_statement(statement: Statement, nodes: Sequence[Sequence[ShardReader]], 
     plan = decode_plan(encode_plan(plan_select(select, {("d", "autogen"): schema}, now_ns)))
     parts = [run_partial(plan, ("d", "autogen"), shards, lambda: False) for shards in nodes]
     parts = [decode_partial(plan, encode_partial(part)) for part in parts]
-    return list(finish(plan, merge(plan, parts)))
+    return [rows for block in finish(plan, merge(plan, parts)) for rows in block]
 
 
 def json_answer(text: str, nodes: Sequence[Sequence[ShardReader]], now_ns: int) -> str:

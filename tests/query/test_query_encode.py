@@ -26,7 +26,7 @@ from dsdbd.query import (
     show_finish,
 )
 from dsdbd.query.encode import float_text, float_texts, quote, rfc3339_texts
-from dsdbd.query.table import decode_tables
+from dsdbd.query.wire import decode_parts
 from tests.query.influx_reference import filled_influxd
 from tests.query.query_engine import MemoryShard, Row, column_of, parse_one, run_query
 from tests.query.sample_data import ROWS
@@ -155,7 +155,7 @@ def test_chunks_hold_every_row_once_and_say_what_follows(lengths: list[int], siz
 @example(b"\x81\xa1\x80")  # a name that is not UTF-8
 @given(st.binary(max_size=60))
 def test_foreign_bytes_are_refused(data: bytes) -> None:
-    for decode in (decode_plan, decode_tables, decode_schema):
+    for decode in (decode_plan, decode_parts, decode_schema):
         try:
             decode(data)
         except CorruptData as error:

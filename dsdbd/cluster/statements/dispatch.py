@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dsdbd.meta.state import MetaState
-    from dsdbd.query import SeriesRows
+    from dsdbd.query import SeriesBlock, SeriesRows
 
 
-async def execute(statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows]:
+async def execute(statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows | SeriesBlock]:
     """Carry out a statement and give its rows; the iterator may do work and is meant for a worker thread.
 
     Raises DSDBError; a statement this version does not carry out raises RequestError that names it.
@@ -41,7 +41,7 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Iterat
     return iter(_show_metadata(statement, context))
 
 
-async def _select(statement: ast.Select, context: StatementContext) -> Iterator[SeriesRows]:
+async def _select(statement: ast.Select, context: StatementContext) -> Iterator[SeriesBlock]:
     if statement.target is not None:
         raise RequestError("SELECT INTO is not supported yet")
 
