@@ -6,6 +6,7 @@ file is the shard's decision.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +105,8 @@ class Segment:
         self._group_times = groups[:, :2]
         self._group_bytes = groups[:, 2]
         self._group_starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)])
-        self.rows = int(self._group_starts[-1])
+        self._bounds: list[int] = self._group_starts.tolist()
+        self.rows = self._bounds[-1]
         self.min_ns, self.max_ns = int(self._group_times[:, 0].min()), int(self._group_times[:, 1].max())
         self.tags: dict[str, str] = {}
         self._field_columns: dict[str, str] = {}
@@ -143,10 +145,7 @@ class Segment:
     def read_series(self) -> tuple[list[Series], Int64s]:
         """The series of each run in row order, and the first row of each. Raises CorruptData, OSError."""
         table = self._reading(lambda: self._table(with_tags=True))
-        columns = [
-            [column.values[code] if code >= 0 else "" for code in column.codes.tolist()]
-            for column in table.tags.values()
-        ]
+        columns = [column.to_arrow().fill_null("").to_pylist() for column in table.tags.values()]
         rows = zip(*columns, strict=True) if columns else [()] * len(table.lengths)
         keys = list(table.tags)
         series = [
@@ -230,8 +229,8 @@ class Segment:
     def _touched(self, starts: Int64s, stops: Int64s) -> list[int]:
         """The row groups that hold rows of the ranges, ascending."""
         if len(starts) == 1:
-            first = int(np.searchsorted(self._group_starts, starts[0], side="right")) - 1
-            return list(range(first, int(np.searchsorted(self._group_starts, stops[0], side="left"))))
+            first = bisect.bisect_right(self._bounds, int(starts[0])) - 1
+            return list(range(first, bisect.bisect_left(self._bounds, int(stops[0]))))
         first_groups = np.searchsorted(self._group_starts, starts, side="right") - 1
         last_groups = np.searchsorted(self._group_starts, stops, side="left")
         count = len(self._group_starts)
@@ -241,17 +240,16 @@ class Segment:
 
     def _rows_of(self, name: str, starts: Int64s, stops: Int64s) -> Column:
         """Rows of a column; a view where one range lies in row groups that were decoded together."""
-        nonempty = stops > starts
-        if not nonempty.all():
-            starts, stops = starts[nonempty], stops[nonempty]
-        starts, stops = coalesce(starts, stops)
+        if len(starts) != 1:
+            nonempty = stops > starts
+            starts, stops = coalesce(starts[nonempty], stops[nonempty])
         parts = self._reading(lambda: self._extents(name, self._touched(starts, stops)))
         if len(parts) == 1:
-            base = int(self._group_starts[parts[0].first])
+            base = self._bounds[parts[0].first]
             return gather_column(parts[0].column, starts - base, stops - base)
         gathered = []
         for extent in parts:
-            low, high = int(self._group_starts[extent.first]), int(self._group_starts[extent.stop])
+            low, high = self._bounds[extent.first], self._bounds[extent.stop]
             first = int(np.searchsorted(stops, low, side="right"))
             last = int(np.searchsorted(starts, high, side="left"))
             inside = np.maximum(starts[first:last], low) - low, np.minimum(stops[first:last], high) - low
@@ -273,8 +271,9 @@ class Segment:
         if missing:
             for extent in self._load([name], missing):
                 found.update(dict.fromkeys(range(extent.first, extent.stop), extent))
-        chosen = [found[group] for group in groups]
-        return [extent for extent, _ in itertools.groupby(chosen)]
+        if len(groups) == 1:
+            return list(found.values())
+        return [extent for extent, _ in itertools.groupby(found[group] for group in groups)]
 
     # --- decoding
 
@@ -295,7 +294,7 @@ class Segment:
         for span in self._spans(groups):
             table = reader.read_row_groups(span, columns=names, use_threads=len(names) > 1)
             first, stop = span[0], span[-1] + 1
-            if table.num_rows != int(self._group_starts[stop] - self._group_starts[first]):
+            if table.num_rows != self._bounds[stop] - self._bounds[first]:
                 raise CorruptData("it contradicts itself: a row group is shorter than its footer says")
             for name in names:
                 array = table.column(name)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import TagColumn
+from dsdbd.model.texts import Texts
 
 ROW_GROUP_ROWS = 32_768
 """A row group ends at the first series that starts behind this many rows; a longer series has groups of its own."""
@@ -124,7 +125,7 @@ class RunTable:
 
 
 def encode_runs(lengths: Int64s, first_ns: Int64s, last_ns: Int64s, tags: Mapping[str, pa.DictionaryArray]) -> bytes:
-    """Arrow IPC stream of the runs; ``tags``: dictionary arrays of r strings, null where a series lacks the tag."""
+    """Arrow IPC stream of the runs; ``tags``: dictionary arrays of r large strings, null where a series lacks the tag."""
     arrays = [pa.array(lengths), pa.array(first_ns), pa.array(last_ns), *tags.values()]
     batch = pa.RecordBatch.from_arrays(arrays, names=[_LENGTH, _FIRST, _LAST, *(_TAG + key for key in tags)])
     sink = pa.BufferOutputStream()
@@ -136,7 +137,7 @@ def encode_runs(lengths: Int64s, first_ns: Int64s, last_ns: Int64s, tags: Mappin
 
 def decode_runs(encoded: bytes) -> RunTable:
     """The table of ``encode_runs``; raises what Arrow raises for other bytes."""
-    with pa.ipc.open_stream(encoded) as reader:
+    with pa.ipc.open_stream(encoded, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
         batch = reader.read_next_batch()
     columns = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
     tags = {name.removeprefix(_TAG): _tag_column(column) for name, column in columns.items() if name.startswith(_TAG)}
@@ -144,23 +145,5 @@ def decode_runs(encoded: bytes) -> RunTable:
 
 
 def _tag_column(array: pa.DictionaryArray) -> TagColumn:
-    codes = array.indices.fill_null(-1).to_numpy()
-    return TagColumn(codes, texts_of(array.dictionary))
-
-
-_TEXTS_AT_ONCE = 32_768
-"""Strings turned from Arrow into Python, or back, in one call: about two milliseconds with the interpreter held."""
-
-
-def texts_of(array: pa.StringArray) -> list[str]:
-    """The strings of an Arrow array, in steps that let other threads run."""
-    texts: list[str] = []
-    for at in range(0, len(array), _TEXTS_AT_ONCE):
-        texts += array.slice(at, _TEXTS_AT_ONCE).to_pylist()
-    return texts
-
-
-def array_of(texts: Sequence[str]) -> pa.StringArray:
-    """An Arrow array of strings, in steps that let other threads run."""
-    parts = [pa.array(texts[at : at + _TEXTS_AT_ONCE], pa.string()) for at in range(0, len(texts), _TEXTS_AT_ONCE)]
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+    codes = array.indices
+    return TagColumn((codes.fill_null(-1) if codes.null_count else codes).to_numpy(), Texts(array.dictionary))

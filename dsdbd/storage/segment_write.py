@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from dsdbd import fsio
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.scan import SeriesSet, TagColumn
+from dsdbd.model.texts import Texts
 from dsdbd.model.types import FieldType
 from dsdbd.storage.ranges import gather_column
 from dsdbd.storage.rows import Rows, concat_rows
@@ -26,7 +27,6 @@ from dsdbd.storage.segment_format import (
     VERSION,
     About,
     RunsAt,
-    array_of,
     column_names,
     encode_about,
     encode_runs,
@@ -167,7 +167,7 @@ class SegmentWriter:
         # A series that was appended in pieces is one run.
         starts = series_starts(series)
         ends = np.append(starts[1:], len(series)) - 1
-        tags = {key: texts.array(series[starts]) for key, texts in self._tags.items()}
+        tags = {key: texts.array(series[starts], large=True) for key, texts in self._tags.items()}
         return encode_runs(np.add.reduceat(lengths, starts), first_ns[starts], last_ns[ends], tags)
 
     # --- row groups
@@ -254,14 +254,12 @@ class _Texts:
         place = np.full(len(used), -1, dtype=np.int32)
         place[kept] = np.arange(len(kept), dtype=np.int32)
         self._codes: Int32s = place[tag.codes]
-        values = tag.values
-        self._texts = array_of([values[code] for code in kept.tolist()])
+        self._texts = Texts.of(tag.values).take(kept)
 
-    def array(self, series: Int64s, lengths: Int64s | None = None) -> Any:
+    def array(self, series: Int64s, lengths: Int64s | None = None, *, large: bool = False) -> Any:
         """The tag of some series, each repeated; the dictionary holds the texts of these series only."""
         codes, places = np.unique(self._codes[series], return_inverse=True)
         places = places.astype(np.int32)
-        texts = self._texts
         if len(codes) and codes[0] < 0:
             places -= 1
             codes = codes[1:]
@@ -269,7 +267,8 @@ class _Texts:
             places = np.repeat(places, lengths)
         absent = places < 0
         indices = pa.array(places, mask=absent if absent.any() else None)
-        return pa.DictionaryArray.from_arrays(indices, texts.take(pa.array(codes)))
+        texts = self._texts.take(pa.array(codes))
+        return pa.DictionaryArray.from_arrays(indices, texts if large else texts.cast(pa.string()))
 
 
 def _flat(values: Int64s) -> Int64s:

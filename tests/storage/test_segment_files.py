@@ -130,7 +130,7 @@ def test_a_segment_tells_its_runs(tmp_path: Path) -> None:
     assert [one.tag("host") for one in series] == ["h00", "h01", "h02"] and starts.tolist() == [0, 50_000, 100_000]
     assert series[0].tags == (("host", "h00"),) and segment.measurement == "m/ü" and segment.rows == 150_000
     tags = segment.read_tags()
-    assert tags["only"].codes.tolist() == [-1, 0, 0] and tags["host"].values == ["h00", "h01", "h02"]
+    assert tags["only"].codes.tolist() == [-1, 0, 0] and list(tags["host"].values) == ["h00", "h01", "h02"]
     segment.number_series(np.array([7, 0, 3]))
     runs = segment.runs()
     assert runs.series.tolist() == [7, 0, 3] and runs.starts.tolist() == starts.tolist()
