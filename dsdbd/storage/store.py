@@ -28,15 +28,20 @@ from dsdbd.model.columns import Batch, decode_batch, encode_batch
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import ABOUT_FILE, Shard, ShardFile
-from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before, replay
+from dsdbd.storage.wal import LogWriter, is_disk_full, last_drops, log_files, remove_before, replay
 from dsdbd.storage.wal_format import Kind, Record
 
 _MAX_PROBLEMS = 100
 """Sentences kept for problems(); when more happen the oldest go, they are in the daemon's log as well."""
 _FLUSH_LOOK_S = 1.0
 """How often heads are looked at for their age."""
-_REPLAY_LOOK_RECORDS = 256
-"""How often a replay reports and looks at its memory."""
+_REPLAY_LOOK_S = 0.05
+"""How often a replay looks at its memory; it takes in some tens of megabytes meanwhile."""
+_REPLAY_TELL_S = 1.0
+"""How often a replay reports."""
+_BEFORE_ALL = (-1, -1)
+_COUNT_S = 0.01
+"""Age at which the size of all heads is added up anew; with thousands of shards that takes a part of a millisecond."""
 _RETRY_S = 5.0
 """Pause after a failed attempt to write segments."""
 
@@ -81,6 +86,8 @@ class Store:
         self._fatal: BaseException | None = None
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
+        self._head_bytes = 0
+        self._counted_s = 0.0
         self._work = threading.Condition(threading.Lock())
         self._flush_due = threading.Event()
         self._closing = False
@@ -101,18 +108,23 @@ class Store:
             fsio.make_dirs(self._wal_dir)
             self._find_shards()
             progress(f"storage: {len(self._shards)} shards found in {self._data_dir}")
+            # Heads that grow too big during the replay are written out beside it.
+            self._start_thread("dsdb-flush", self._flush_loop)
             last = self._replay(progress)
         except OSError as error:
+            self.close()
             if is_disk_full(error):
                 raise StorageFull(f"storage cannot start: no space for {self._data_dir} or {self._wal_dir}") from error
             raise StorageCorrupt(
                 f"storage cannot start: {error}; check the disk under {self._data_dir} and {self._wal_dir}"
             ) from error
         self._log = LogWriter(self._wal_dir, last, self._settings.wal_segment_bytes)
-        for name, target in (("dsdb-log", self._log_loop), ("dsdb-flush", self._flush_loop)):
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._start_thread("dsdb-log", self._log_loop)
+
+    def _start_thread(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _find_shards(self) -> None:
         for directory in sorted(path for path in self._data_dir.glob("*/*/*") if path.is_dir()):
@@ -143,37 +155,51 @@ class Store:
     def _replay(self, progress: Callable[[str], None]) -> int:
         """Bring the log's records back into heads; returns the number of the newest file.
 
-        The log is read twice: rows in front of a shard's last DROP record must not even reach a segment, because
-        segments of the same shard may be there that were written after the DROP.
+        Rows in front of a shard's last DROP record must not even reach a segment, because segments of the same shard
+        may be there that were written after the DROP; so these records are looked for first.
         """
-        void_before: dict[int, int] = {}
-        for at, (_, record) in enumerate(replay(self._wal_dir, self._note)):
-            if record.kind is Kind.DROP:
-                void_before[record.key.shard_id] = at
-        count = 0
-        for at, (sequence, record) in enumerate(replay(self._wal_dir, self._note)):
-            if at <= void_before.get(record.key.shard_id, -1):
+        void_before = last_drops(self._wal_dir)
+        begins: dict[int, int] = {}
+        total_bytes = 0
+        for sequence, path in log_files(self._wal_dir):
+            begins[sequence] = total_bytes
+            total_bytes += path.stat().st_size
+        rows = 0
+        said_s = looked_s = time.monotonic()
+        for position, record in replay(self._wal_dir, self._note):
+            if position <= void_before.get(record.key.shard_id, _BEFORE_ALL):
                 continue
-            self._replay_write(sequence, record)
-            count += 1
-            if count % _REPLAY_LOOK_RECORDS == 0:
-                progress(f"storage: {count} log records replayed")
-                # Memory stays bounded; without space the rows stay in memory and in the log.
-                for shard in self._due(time.monotonic()):
-                    self._flush_one(shard)
-        progress(f"storage: {count} log records replayed, ready")
-        return max((number for number, _ in log_files(self._wal_dir)), default=0)
+            rows += self._replay_write(position[0], record)
+            now_s = time.monotonic()
+            if now_s - looked_s > _REPLAY_LOOK_S:
+                looked_s = now_s
+                self._wait_for_memory()
+            if now_s - said_s > _REPLAY_TELL_S:
+                said_s = now_s
+                done = (begins[position[0]] + position[1]) / max(total_bytes, 1)
+                progress(f"storage: replaying the log, {done:.0%} done, {rows} rows")
+        progress(f"storage: log replayed, {rows} rows from {total_bytes >> 20} MB")
+        return max(begins, default=0)
 
-    def _replay_write(self, sequence: int, record: Record) -> None:
+    def _wait_for_memory(self) -> None:
+        """Let the thread that writes out catch up; where it cannot, the rows stay in memory and in the log."""
+        self._count_heads()
+        while self._head_bytes > self._settings.head_hard_bytes and not self._flush_failures:
+            time.sleep(_REPLAY_LOOK_S)
+            self._count_heads()
+
+    def _replay_write(self, sequence: int, record: Record) -> int:
+        """Bring one record's rows into a head; returns how many."""
         try:
-            batch = decode_batch(record.payload)
+            batch = decode_batch(bytes(record.payload))
             shard = self._shard_for(record.key)
             shard.load()
             shard.check_types(batch)
         except DSDBError as error:
             self._note(f"a record of shard {record.key.shard_id} in log file {sequence} is left out: {error.message}")
-            return
+            return 0
         shard.insert(batch, sequence, time.monotonic())
+        return len(batch)
 
     def close(self) -> None:
         """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open."""
@@ -209,7 +235,8 @@ class Store:
                 why = f"its log failed: {self._fatal}" if self._fatal is not None else "it is not open"
                 raise ShardUnavailable(f"storage does not take writes: {why}")
             waits = self._queue_bytes + size > self._settings.queue_max_bytes and self._queue
-            if waiting.batch is not None and (waits or self._head_bytes() > self._settings.head_hard_bytes):
+            full = waits or self._head_bytes + self._queue_bytes > self._settings.head_hard_bytes
+            if waiting.batch is not None and full:
                 self._counts["overloaded"] += 1
                 reason = next(iter(self._failures()), "the disk does not keep up with the writes")
                 raise Overloaded(f"storage holds as many unwritten points as it may: {reason}; retry later")
@@ -218,8 +245,13 @@ class Store:
             self._work.notify()
         return waiting.done
 
-    def _head_bytes(self) -> int:
-        return sum(shard.head_bytes for shard in self.shards())
+    def _count_heads(self) -> None:
+        """Add up the heads, for the bound on memory, and wake the thread that writes out when it has work."""
+        sizes = [shard.head_bytes for shard in self.shards()]
+        self._head_bytes = total = sum(sizes)
+        self._counted_s = time.monotonic()
+        if total > self._settings.head_total_bytes or max(sizes, default=0) > self._settings.head_max_bytes:
+            self._flush_due.set()
 
     def _log_loop(self) -> None:
         group: list[_Waiting] | None = []
@@ -275,8 +307,8 @@ class Store:
         self._counts["groups"] += 1
         for waiting in accepted:
             waiting.done.set_result(None)
-        if self._head_bytes() > self._settings.head_total_bytes or self._any_head_full():
-            self._flush_due.set()
+        if time.monotonic() - self._counted_s > _COUNT_S:
+            self._count_heads()
 
     def _apply(self, waiting: _Waiting, sequence: int) -> None:
         if waiting.batch is None:
@@ -342,6 +374,7 @@ class Store:
             self._remove_empty_parents(shard.directory)
             self._enqueue(_Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
         if doomed:
+            self._count_heads()
             self._trim_log()
         return len(doomed)
 
@@ -366,10 +399,8 @@ class Store:
         for shard in self.shards():
             if shard_id is None or shard.shard_id == shard_id:
                 self._counts["flushes"] += shard.flush()
+        self._count_heads()
         self._trim_log()
-
-    def _any_head_full(self) -> bool:
-        return any(shard.head_bytes > self._settings.head_max_bytes for shard in self.shards())
 
     def _flush_loop(self) -> None:
         pause_s = _FLUSH_LOOK_S
@@ -379,6 +410,7 @@ class Store:
             if self._closing:
                 return
             good = [self._flush_one(shard) for shard in self._due(time.monotonic())]
+            self._count_heads()
             pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
             if good:
                 try:

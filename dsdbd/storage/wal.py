@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dsdbd import fsio
 from dsdbd.errors import DiskFull
-from dsdbd.storage.wal_format import HEADER_BYTES, Damage, Record, encode_header, encode_record, read_records
+from dsdbd.storage.wal_format import (
+    HEADER_BYTES,
+    Damage,
+    Kind,
+    Record,
+    encode_header,
+    encode_record,
+    find_drops,
+    read_records,
+)
 
 _SUFFIX = ".wal"
 CORRUPT_DIR = "corrupt"
@@ -135,22 +145,45 @@ def remove_before(directory: Path, sequence: int) -> int:
     return removed
 
 
-def replay(directory: Path, note: Callable[[str], None]) -> Iterator[tuple[int, Record]]:
-    """Every good record with the number of its file, oldest first.
+Position = tuple[int, int]
+"""Number of a log file and offset of a record in it; positions are ordered as the records were written."""
+
+
+def last_drops(directory: Path) -> dict[int, Position]:
+    """Shard id to the position of its last DROP record. Raises OSError where a file cannot be read."""
+    found: dict[int, Position] = {}
+    files = log_files(directory)
+    for number, (sequence, path) in enumerate(files):
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                continue
+            # Of a big payload nothing is read.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
+                drops = find_drops(data)
+        if drops is None:
+            last_file = number == len(files) - 1
+            records = read_records(memoryview(path.read_bytes()), Damage(), last_file=last_file)
+            drops = [(at, record.key.shard_id) for at, record in records if record.kind is Kind.DROP]
+        found.update((shard_id, (sequence, at)) for at, shard_id in drops)
+    return found
+
+
+def replay(directory: Path, note: Callable[[str], None]) -> Iterator[tuple[Position, Record]]:
+    """Every good record with its position, oldest first; one file at a time is in memory.
 
     A torn end is cut off. A file with damage before good records is copied to ``corrupt/`` and written anew with what
     passes its check; ``note`` is told in a sentence. Raises OSError only where a file cannot be read at all.
     """
     files = log_files(directory)
-    for position, (sequence, path) in enumerate(files):
+    for number, (sequence, path) in enumerate(files):
         data = path.read_bytes()
         damage = Damage()
-        good: list[Record] = []
-        for record in read_records(memoryview(data), damage, last_file=position == len(files) - 1):
-            good.append(record)
-            yield sequence, record
+        count = 0
+        for at, record in read_records(memoryview(data), damage, last_file=number == len(files) - 1):
+            count += 1
+            yield (sequence, at), record
         if damage.corrupt_at:
-            _quarantine(path, sequence, data, good, damage, note)
+            _quarantine(path, sequence, data, count, damage, note)
         elif damage.torn_at is not None:
             _cut(path, damage.torn_at, len(data), note)
 
@@ -172,7 +205,7 @@ def _cut(path: Path, torn_at: int, size: int, note: Callable[[str], None]) -> No
 
 
 def _quarantine(
-    path: Path, sequence: int, data: bytes, good: list[Record], damage: Damage, note: Callable[[str], None]
+    path: Path, sequence: int, data: bytes, count: int, damage: Damage, note: Callable[[str], None]
 ) -> None:
     """Keep the damaged file aside, then replace it by its good records; a crash in between repeats both."""
     kept = path.parent / CORRUPT_DIR / path.name
@@ -180,15 +213,14 @@ def _quarantine(
     try:
         fsio.make_dirs(kept.parent)
         fsio.write_atomic(kept, data)
-        pieces = [piece for record in good for piece in encode_record(record)]
-        fsio.write_atomic(path, [encode_header(sequence), *pieces])
+        fsio.write_atomic(path, [encode_header(sequence), *(data[start:end] for start, end in damage.good)])
     except OSError as error:
         note(
-            f"log file {path} is damaged at byte {offsets}: its {len(good)} good records were read, but the file could "
+            f"log file {path} is damaged at byte {offsets}: its {count} good records were read, but the file could "
             f"not be set aside: {error}"
         )
         return
     note(
-        f"log file {path} is damaged at byte {offsets}: its {len(good)} good records were kept, the damaged file is "
+        f"log file {path} is damaged at byte {offsets}: its {count} good records were kept, the damaged file is "
         f"{kept}; other owners of the shards hold what is missing"
     )

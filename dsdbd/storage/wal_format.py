@@ -11,7 +11,7 @@ import enum
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dsdbd import limits
@@ -26,6 +26,8 @@ HEADER_BYTES = _HEADER.size
 _FRAME = struct.Struct("<II")
 _MARKER = b"\xd5rec"
 _BODY = struct.Struct("<4sBQHH")
+_HOP = struct.Struct("<II4sBQ")
+"""A record up to its shard id."""
 
 
 class Kind(enum.IntEnum):
@@ -38,11 +40,11 @@ class Kind(enum.IntEnum):
 
 
 class Record(NamedTuple):
-    """One record; ``payload`` is empty for DROP."""
+    """One record; ``payload`` is empty for DROP. What was read is a view of the bytes it was read from."""
 
     kind: Kind
     key: ShardKey
-    payload: bytes
+    payload: bytes | memoryview
 
 
 @dataclass(slots=True)
@@ -51,10 +53,19 @@ class Damage:
 
     ``torn_at``: offset of an unfinished record at the end, the ordinary trace of a crash.
     ``corrupt_at``: offsets of damaged bytes in front of good ones, or of a damaged header.
+    ``good``: where good records are: begins and ends of stretches without a gap.
     """
 
     torn_at: int | None = None
     corrupt_at: tuple[int, ...] = ()
+    good: list[tuple[int, int]] = field(default_factory=list, compare=False)
+
+    def add_good(self, start: int, end: int) -> None:
+        """Take note of a good record behind the others."""
+        if self.good and self.good[-1][1] == start:
+            self.good[-1] = (self.good[-1][0], end)
+        else:
+            self.good.append((start, end))
 
 
 def encode_header(sequence: int) -> bytes:
@@ -62,7 +73,7 @@ def encode_header(sequence: int) -> bytes:
     return _HEADER.pack(_MAGIC, _FORMAT, sequence)
 
 
-def encode_record(record: Record) -> list[bytes]:
+def encode_record(record: Record) -> list[bytes | memoryview]:
     """The record as pieces to be written one after another; the payload is not copied."""
     database = record.key.database.encode()
     policy = record.key.policy.encode()
@@ -72,8 +83,8 @@ def encode_record(record: Record) -> list[bytes]:
     return [_FRAME.pack(length, check) + head, record.payload]
 
 
-def read_records(data: memoryview, damage: Damage, *, last_file: bool) -> Iterator[Record]:
-    """Every record that passes its check; ``damage`` is filled in by the time the iteration ends.
+def read_records(data: memoryview, damage: Damage, *, last_file: bool) -> Iterator[tuple[int, Record]]:
+    """Offset and record of all that pass their check; ``damage`` is filled in by the time the iteration ends.
 
     In the newest file a bad record that reaches the end of the file is a torn write. In older files, which were closed
     in order, only a record cut off by the end of the file is.
@@ -90,7 +101,8 @@ def read_records(data: memoryview, damage: Damage, *, last_file: bool) -> Iterat
     while at < len(data):
         record, end = _read_one(data, at) if at or header_good else (None, None)
         if record is not None and end is not None:
-            yield record
+            damage.add_good(at, end)
+            yield at, record
             at = end
             continue
         following = _next_good(data, at + 1)
@@ -134,7 +146,28 @@ def decode_body(body: memoryview) -> Record:
         raise CorruptData(f"log record of kind {kind} is unknown to this version")
     database = bytes(body[_BODY.size : _BODY.size + database_bytes]).decode()
     policy = bytes(body[_BODY.size + database_bytes : payload_at]).decode()
-    return Record(Kind(kind), ShardKey(database, policy, shard_id), bytes(body[payload_at:]))
+    return Record(Kind(kind), ShardKey(database, policy, shard_id), body[payload_at:])
+
+
+def find_drops(data: memoryview) -> list[tuple[int, int]] | None:
+    """Offset and shard id of every DROP record, found by the lengths of the records; payloads are not looked at.
+
+    None where the lengths do not lead from the header to the end exactly: then only ``read_records`` can tell.
+    """
+    if len(data) < HEADER_BYTES or data[:8] != _MAGIC + bytes([_FORMAT]):
+        return None
+    found: list[tuple[int, int]] = []
+    at = HEADER_BYTES
+    while at < len(data):
+        if at + _HOP.size > len(data):
+            return None
+        length, _, marker, kind, shard_id = _HOP.unpack_from(data, at)
+        if marker != _MARKER:
+            return None
+        if kind == Kind.DROP and _read_one(data, at)[0] is not None:
+            found.append((at, shard_id))
+        at += _FRAME.size + length
+    return found if at == len(data) else None
 
 
 def _next_good(data: memoryview, start: int) -> int | None:

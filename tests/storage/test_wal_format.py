@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.storage.settings import ShardKey
-from dsdbd.storage.wal import LogWriter, log_files, remove_before, replay
-from dsdbd.storage.wal_format import HEADER_BYTES, Damage, Kind, Record, encode_header, encode_record, read_records
+from dsdbd.storage.wal import LogWriter, last_drops, log_files, remove_before, replay
+from dsdbd.storage.wal_format import (
+    HEADER_BYTES,
+    Damage,
+    Kind,
+    Record,
+    encode_header,
+    encode_record,
+    find_drops,
+    read_records,
+)
 from tests.examples import examples
 
 records = st.builds(
@@ -33,7 +42,7 @@ def encoded(items: list[Record]) -> tuple[bytes, list[int]]:
 
 def read(data: bytes, *, last_file: bool = True) -> tuple[list[Record], Damage]:
     damage = Damage()
-    return list(read_records(memoryview(data), damage, last_file=last_file)), damage
+    return [record for _, record in read_records(memoryview(data), damage, last_file=last_file)], damage
 
 
 def sample(count: int = 3) -> list[Record]:
@@ -97,6 +106,32 @@ def test_any_bytes_are_read_without_an_error(tail: bytes, last_file: bool) -> No
     found, _ = read(data + tail, last_file=last_file)
     assert found[:1] == sample(1)
     read(tail, last_file=last_file)
+
+
+@settings(deadline=None)
+@given(st.lists(records, max_size=6))
+def test_drops_are_found_by_the_lengths_alone(items: list[Record]) -> None:
+    data, offsets = encoded(items)
+    drops = [(at, item.key.shard_id) for at, item in zip(offsets, items, strict=True) if item.kind is Kind.DROP]
+    assert find_drops(memoryview(data)) == drops
+    for size in range(len(data)):
+        assert find_drops(memoryview(data)[:size]) in (None, [drop for drop in drops if drop[0] < size])
+
+
+def test_the_last_drop_of_each_shard_is_found_in_whole_torn_and_damaged_files(tmp_path: Path) -> None:
+    def drop(number: int) -> Record:
+        return Record(Kind.DROP, ShardKey("db", "rp", number), b"")
+
+    first, first_at = encoded([drop(1), drop(2), *sample(2)])
+    second, second_at = encoded([*sample(2), drop(1), *sample(1)])
+    damaged = bytearray(second)
+    damaged[second_at[1]] ^= 1  # a length that leads nowhere
+    (tmp_path / "00000001.wal").write_bytes(first)
+    for name, content in {"whole": second, "torn": second[:-1], "damaged": bytes(damaged)}.items():
+        (tmp_path / "00000002.wal").write_bytes(content)
+        assert last_drops(tmp_path) == {1: (2, second_at[2]), 2: (1, first_at[1])}, name
+    (tmp_path / "00000002.wal").write_bytes(b"")
+    assert last_drops(tmp_path) == {1: (1, first_at[0]), 2: (1, first_at[1])}
 
 
 def test_writer_rolls_and_old_files_go_oldest_first(tmp_path: Path) -> None:
