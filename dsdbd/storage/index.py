@@ -105,17 +105,21 @@ class SeriesIndex:
             same = pc.equal(self.keys.array(numbers[hit]).cast(pa.large_binary()), given)
             for position in hit[~same.to_numpy(zero_copy_only=False)].tolist():
                 numbers[position] = self._elsewhere.get(keys[position], -1)
-        new = np.flatnonzero(numbers < 0).tolist()
-        if new:
-            wanted = [keys[position] for position in new]
-            distinct = list(dict.fromkeys(wanted))
-            added = self._add(distinct)
-            if len(distinct) < len(wanted):
-                by_key = dict(zip(distinct, added.tolist(), strict=True))
-                numbers[new] = [by_key[key] for key in wanted]
+        new = np.flatnonzero(numbers < 0)
+        if len(new):
+            taken: Bools = np.zeros(len(keys), dtype=np.bool_)
+            taken[hit] = True
+            wanted = keys if len(new) == len(keys) else [keys[position] for position in new.tolist()]
+            distinct = dict.fromkeys(wanted)
+            if len(distinct) == len(wanted):
+                numbers[new] = self._add(wanted, hashes[new], taken[new])
             else:
-                numbers[new] = added
+                numbers[new] = self._resolve_repeated(wanted, list(distinct))
         return numbers
+
+    def _resolve_repeated(self, keys: list[bytes], distinct: list[bytes]) -> Numbers:
+        by_key = dict(zip(distinct, self._resolve(distinct).tolist(), strict=True))
+        return np.fromiter(map(by_key.__getitem__, keys), dtype=np.int64, count=len(keys))
 
     def _resolve_one(self, key: bytes) -> int:
         found = self._table.find_one(self._hash_of(key))
@@ -123,9 +127,11 @@ class SeriesIndex:
             found = self._elsewhere.get(key, -1)
         return self._add_one(key) if found < 0 else found
 
-    def _add(self, keys: list[bytes]) -> Numbers:
-        """Add distinct new keys."""
+    def _add(self, keys: list[bytes], hashes: Int64s, taken: Bools) -> Numbers:
+        """Add distinct new keys; ``taken``: another key has the hash."""
         numbers = np.full(len(keys), -1, dtype=np.int64)
+        in_order = np.sort(hashes)
+        known = None if bool((in_order[1:] == in_order[:-1]).any()) else taken
         for group in parse_uniform(keys):
             shape_id = self._columns.shape_id(group.prefix, group.names)
             codes = [
@@ -133,7 +139,7 @@ class SeriesIndex:
                 for name, (values, column) in zip(group.names, group.columns, strict=True)
             ]
             numbers[group.positions] = self._columns.append(shape_id, codes, len(group.positions))
-            self._register([keys[position] for position in group.positions.tolist()])
+            self._register(keys, group.positions, hashes, known)
         for position in np.flatnonzero(numbers < 0).tolist():
             numbers[position] = self._add_one(keys[position])
         return numbers
@@ -146,18 +152,15 @@ class SeriesIndex:
         shape_id = self._columns.shape_id(prefix, tuple(by_name))
         codes = [self._columns.dictionaries[name].add(value) for name, value in by_name.items()]
         number = self._columns.append_one(shape_id, codes, key)
-        self._register([key])
+        if not self._table.add_one(self._hash_of(key)):
+            self._elsewhere[key] = number
         return number
 
-    def _register(self, keys: Sequence[bytes]) -> None:
-        """Make the series that were added last findable by their keys."""
+    def _register(self, keys: list[bytes], positions: Int64s, hashes: Int64s, taken: Bools | None) -> None:
+        """Make the series that were added last findable by their keys, which stand at these positions."""
         first = len(self._table)
-        if len(keys) == 1:
-            clashing = [] if self._table.add_one(self._hash_of(keys[0])) else [0]
-        else:
-            clashing = self._table.add(np.fromiter(map(self._hash_of, keys), np.int64, len(keys))).tolist()
-        for position in clashing:
-            self._elsewhere[keys[position]] = first + position
+        for place in self._table.add(hashes[positions], None if taken is None else taken[positions]).tolist():
+            self._elsewhere[keys[int(positions[place])]] = first + place
 
     def _intern(self, name: str, values: Any, codes: Int32s) -> Int32s:
         """Codes of this index for codes in an Arrow array of values, of which only those in use are added."""
@@ -211,10 +214,10 @@ class SeriesIndex:
         for column, wanted in zip(shape.codes, codes, strict=True):
             same &= column.view()[rows] == wanted[hit] if column.count else False
         new = np.flatnonzero(numbers < 0)
-        if not same.all() or len(np.unique(hashes[new])) < len(new):
+        if not same.all() or len(set(keys)) < len(keys):
             return self._resolve(keys)
         numbers[new] = self._columns.append(shape_id, [column[new] for column in codes], len(new))
-        self._register([keys[position] for position in new.tolist()])
+        self._register(keys, new, hashes, np.zeros(count, dtype=np.bool_))
         return numbers
 
     # --- reading
@@ -249,7 +252,8 @@ class SeriesIndex:
         groups = self._columns.groups(numbers)
         if can_order(groups) and not self._columns.odd:
             return numbers[key_order(groups, len(numbers))]
-        return numbers[np.asarray(pc.sort_indices(self.keys.array(numbers)))]
+        ordered: Numbers = numbers[np.asarray(pc.sort_indices(self.keys.array(numbers)))]
+        return ordered
 
 
 def _prefix_of(key: bytes) -> str:

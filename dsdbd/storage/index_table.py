@@ -107,14 +107,17 @@ class HashTable:
             at = at + 1 & mask
         return found
 
-    def add(self, hashes: Int64s) -> Int64s:
-        """Give the next ids to some hashes; returns the positions of those whose hash was taken already."""
+    def add(self, hashes: Int64s, taken: Bools | None = None) -> Int64s:
+        """Give the next ids to some hashes; returns the positions of those whose hash was taken already.
+
+        ``taken``: which of them are, for a caller that has asked ``find``.
+        """
         first = len(self)
-        taken = self.find(hashes) >= 0
-        _, firsts = np.unique(hashes, return_index=True)
-        if len(firsts) < len(hashes):
+        taken = self.find(hashes) >= 0 if taken is None else taken.copy()
+        in_order = np.sort(hashes)
+        if bool((in_order[1:] == in_order[:-1]).any()):
             again = np.ones(len(hashes), dtype=np.bool_)
-            again[firsts] = False
+            again[np.unique(hashes, return_index=True)[1]] = False
             taken |= again
         self._hashes.extend(hashes)
         positions = np.flatnonzero(taken)

@@ -106,17 +106,22 @@ class TextDictionary:
                 codes[position] = self._clashing.get(items[position], -1)
         new = np.flatnonzero(codes < 0)
         if len(new):
-            codes[new] = self._append(values.take(pa.array(new)), [items[at] for at in new.tolist()], hashes[new])
+            taken: Bools = np.zeros(len(items), dtype=np.bool_)
+            taken[hit] = True
+            if len(new) == len(items):
+                return self._append(values, items, hashes, taken)
+            chosen = [items[position] for position in new.tolist()]
+            codes[new] = self._append(values.take(pa.array(new)), chosen, hashes[new], taken[new])
         return codes
 
-    def _append(self, values: Any, items: list[str], hashes: Int64s) -> Int32s:
+    def _append(self, values: Any, items: list[str], hashes: Int64s, taken: Bools) -> Int32s:
         first = len(self)
         ends, data = string_buffers(values)
         self._note_specials(data.tobytes())
         base = self._bytes.count
         self._bytes.extend(data)
         self._ends.extend(ends[1:] - ends[0] + base)
-        for position in self._table.add(hashes).tolist():
+        for position in self._table.add(hashes, taken).tolist():
             self._clashing[items[position]] = first + position
         self._remember(items, first)
         return np.arange(first, first + len(items), dtype=np.int32)

@@ -131,6 +131,14 @@ def test_columns_give_the_same_numbers_as_keys(
     check(index, keys, predicate)
 
 
+@pytest.mark.parametrize("hash_of", [hash, len, lambda _: 5])
+def test_equal_hashes_in_groups_of_one_batch_do_not_hide_a_series(hash_of: Callable[[Any], int]) -> None:
+    index = SeriesIndex(hash_of)
+    keys = [b"m,%s=%d" % (name, number) for name in (b"a", b"b", b"c") for number in range(100, 150)]
+    check(index, keys, TagEquals("b", "120"))
+    assert index.numbers(keys[::-1]).tolist() == index.numbers(keys).tolist()[::-1]
+
+
 def test_a_series_without_tags_is_found_by_columns() -> None:
     index = SeriesIndex()
     assert index.numbers_of_columns("m m", {}).tolist() == [0]
