@@ -22,7 +22,9 @@ def expand(starts: Int64s, stops: Int64s) -> Int64s:
         return np.arange(starts[0], stops[0], dtype=np.int64)
     lengths = stops - starts
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    rows: Int64s = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64)
+    rows += np.repeat(starts - (ends - lengths), lengths)
+    return rows
 
 
 def coalesce(starts: Int64s, stops: Int64s) -> tuple[Int64s, Int64s]:

@@ -5,69 +5,57 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from dsdbd import fsio
-from dsdbd.errors import CorruptData, FieldTypeConflict
-from dsdbd.model.columns import Batch
+from dsdbd.errors import CorruptData, FieldTypeConflict, ShardUnavailable
+from dsdbd.model.columns import Batch, Int64s
 from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
-from dsdbd.storage.head import Head
-from dsdbd.storage.index import Numbers, SeriesIndex
-from dsdbd.storage.merging import choose_merge, parse_segment_name, segment_name, superseded
+from dsdbd.storage.cache import ColumnCache
+from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, HeadTable, flushed
+from dsdbd.storage.measurement import Measurement
+from dsdbd.storage.merging import choose_merge, segment_name
 from dsdbd.storage.names import escape_name
-from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows, unite_versions
+from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows
+from dsdbd.storage.scanning import PIECE_ROWS, DamagedBlock, Scan
 from dsdbd.storage.segment import Segment, schema_of, series_starts, write_segment
+from dsdbd.storage.selection import Wanted
 from dsdbd.storage.settings import ShardKey, StoreSettings
+from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile, ShardFiles
 
-CORRUPT_DIR = "corrupt"
-ABOUT_FILE = "shard.json"
-
-
-class ShardFile(msgspec.Struct):
-    """Content of shard.json: names of directories may be cut, these are whole."""
-
-    format: int
-    database: str
-    policy: str
-    shard_id: int
-
-
-@dataclass(slots=True)
-class _Measurement:
-    """What the shard knows of one measurement; ``types`` holds each field it has seen, in segments or in memory."""
-
-    directory: Path
-    index: SeriesIndex = field(default_factory=SeriesIndex)
-    segments: list[Segment] = field(default_factory=list)
-    types: dict[str, FieldType] = field(default_factory=dict)
-    next_number: int = 1
+__all__ = ["ABOUT_FILE", "Shard", "ShardFile"]
 
 
 class Shard:
     """Points of one shard; every method may be called from any thread.
 
-    ``_lock`` guards the state and is never held while files are read or written; ``_files`` lets one thread at a time
-    write out, merge or remove files. Order: ``_files`` before ``_lock``. ``head_bytes``: memory of the rows that are
-    not in segments; may be read without a lock.
+    ``_lock`` guards the state and is never held while files are read or written, or rows are sorted; ``_files`` lets
+    one thread at a time write out, merge or remove files. Order: ``_files``, the lock of a table of the head,
+    ``_lock``. ``head_bytes``: memory of the rows that are not in segments; may be read without a lock.
     """
 
-    def __init__(self, key: ShardKey, directory: Path, settings: StoreSettings, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        key: ShardKey,
+        directory: Path,
+        settings: StoreSettings,
+        note: Callable[[str], None],
+        cache: ColumnCache | None = None,
+    ) -> None:
         self.key = key
         self.shard_id = key.shard_id
         self.directory = directory
         self.dropped = False
         self._settings = settings
-        self._note = note
+        self._disk = ShardFiles(key, directory, cache or ColumnCache(settings.read_cache_bytes), note)
         self._lock = threading.RLock()
         self._files = threading.RLock()
         self._loaded = False
-        self._measurements: dict[str, _Measurement] = {}
+        self._measurements: dict[str, Measurement] = {}
         self._head: Head | None = None
         self._frozen: list[Head] = []
         self.head_bytes = 0
@@ -81,11 +69,7 @@ class Shard:
         with self._files:
             if self._loaded:
                 return
-            found: list[Segment] = []
-            if self.directory.is_dir():
-                for directory in sorted(self.directory.iterdir()):
-                    if directory.is_dir() and not directory.name.endswith(fsio.TEMPORARY_SUFFIX):
-                        found += self._load_directory(directory)
+            found = self._disk.load()
             with self._lock:
                 for segment in found:
                     measurement = self._measurement(segment.measurement)
@@ -97,40 +81,10 @@ class Shard:
                         measurement.types.setdefault(name, field_type)
                 self._loaded = True
 
-    def _load_directory(self, directory: Path) -> list[Segment]:
-        """Segments of one measurement, oldest first; what a crash left half-way is removed."""
-        for leftover in directory.glob(f"*{fsio.TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
-        files = {
-            numbers: path for path in directory.iterdir() if (numbers := parse_segment_name(path.name)) is not None
-        }
-        segments: dict[tuple[int, int], Segment] = {}
-        for numbers, path in files.items():
-            try:
-                segments[numbers] = Segment(path, *numbers)
-            except CorruptData as error:
-                self._set_aside(path, error)
-        # Only a file that can be read makes others superfluous.
-        for numbers in superseded(segments):
-            segments.pop(numbers).path.unlink(missing_ok=True)
-        return [segments[numbers] for numbers in sorted(segments)]
-
-    def _set_aside(self, path: Path, error: CorruptData) -> None:
-        kept = path.parent / CORRUPT_DIR / path.name
-        try:
-            fsio.make_dirs(kept.parent)
-            path.rename(kept)
-            fsio.fsync_dir(path.parent)
-            self._note(
-                f"{error.message}; the file is kept as {kept}; other owners of shard {self.shard_id} hold its rows"
-            )
-        except OSError as failure:
-            self._note(f"{error.message}; it could not be moved to {kept}: {failure}")
-
-    def _measurement(self, name: str) -> _Measurement:
+    def _measurement(self, name: str) -> Measurement:
         measurement = self._measurements.get(name)
         if measurement is None:
-            measurement = self._measurements[name] = _Measurement(self.directory / escape_name(name))
+            measurement = self._measurements[name] = Measurement(self.directory / escape_name(name))
         return measurement
 
     # --- writing
@@ -150,26 +104,48 @@ class Shard:
 
     def insert(self, batch: Batch, wal_sequence: int, now_s: float) -> None:
         """Make the rows of a logged batch visible."""
+        self.insert_many((batch,), wal_sequence, now_s)
+
+    def insert_many(self, batches: Sequence[Batch], wal_sequence: int, now_s: float) -> None:
+        """Make the rows of logged batches visible, in their order."""
         with self._lock:
             if self._head is None:
                 self._head = Head(wal_sequence, now_s)
-            before = self._head.size_bytes
-            for points in batch.points:
-                if len(points):
-                    self._head.add(points, batch.version, self._measurement(points.measurement).index)
-            self.head_bytes += self._head.size_bytes - before
+            for batch in batches:
+                for points in batch.points:
+                    if len(points):
+                        index = self._measurement(points.measurement).index
+                        self.head_bytes += self._head.add(points, batch.version, index)
+
+    def _heads(self) -> list[Head]:
+        """Oldest first; needs the lock."""
+        return self._frozen if self._head is None else [*self._frozen, self._head]
 
     def oldest_wal(self) -> int | None:
         """Number of the oldest log file that still holds rows which are not in segments; None when all are."""
         with self._lock:
-            heads = [*self._frozen, *([] if self._head is None else [self._head])]
-            return min((head.oldest_wal for head in heads), default=None)
+            return min((head.oldest_wal for head in self._heads()), default=None)
 
     def oldest_row_s(self) -> float | None:
         """Monotonic time at which the oldest row in memory arrived; None when there is none."""
         with self._lock:
-            heads = [*self._frozen, *([] if self._head is None else [self._head])]
-            return min((head.since_s for head in heads), default=None)
+            return min((head.since_s for head in self._heads()), default=None)
+
+    def seal(self) -> None:
+        """Sort the rows that came since the last time, so that the next reader need not."""
+        with self._lock:
+            names = {name for head in self._heads() for name in head.tables}
+        for name in names:
+            self._seal(name, BACKGROUND_ROWS)
+
+    def _seal(self, measurement: str, large_rows: int) -> None:
+        with self._lock:
+            tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
+        for table in tables:
+            table.seal(self._lock, self._account, large_rows)
+
+    def _account(self, change_bytes: int) -> None:
+        self.head_bytes += change_bytes
 
     # --- reading
 
@@ -211,14 +187,11 @@ class Shard:
             known = self._measurements.get(measurement)
             if known is None:
                 return None
-            heads = [*self._frozen, *([] if self._head is None else [self._head])]
-            times = [part.time_ns for head in heads for part in head.parts(measurement, known.types)]
-            segments = list(known.segments)
-        low = [int(part.min()) for part in times if len(part)] + [segment.min_ns for segment in segments]
-        high = [int(part.max()) for part in times if len(part)] + [segment.max_ns for segment in segments]
-        if not low:
+            tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
+            held: list[HeadTable | Segment] = [*tables, *known.segments]
+        if not held:
             return None
-        return Extent(sum(map(len, times)) + sum(segment.rows for segment in segments), min(low), max(high))
+        return Extent(sum(one.rows for one in held), min(one.min_ns for one in held), max(one.max_ns for one in held))
 
     def scan(
         self,
@@ -228,81 +201,72 @@ class Shard:
         min_ns: int,
         max_ns: int,
         fields: Sequence[str],
-        edge: Edge | None = None,  # noqa: ARG002 - a hint
+        edge: Edge | None = None,
     ) -> Iterator[Piece]:
         """Rows of matching series within inclusive times, in pieces; each (series, time) once.
 
         Only rows with a value in one of ``fields`` count (all rows when ``fields`` is empty); a field the shard does
-        not hold is left out of the result. A scan sees every write that was acknowledged before it began.
+        not hold is left out of the result. A scan sees every write that was acknowledged before it began. Raises
+        OSError, and ShardUnavailable when a file turns out to be damaged after pieces were given; the next scan goes
+        without that file.
         """
-        piece = self._scan(measurement, predicate, min_ns, max_ns, fields)
-        if piece is not None:
-            yield piece
+        while not self.dropped:
+            begun = self._begin(measurement, predicate, min_ns, max_ns, fields, edge)
+            if begun is None:
+                return
+            known, scan, segments = begun
+            given = False
+            try:
+                for pieces in _gathered(scan.pieces()):
+                    given = True
+                    yield from pieces
+                return
+            except DamagedBlock as error:
+                self._damaged(known, error)
+                if given:
+                    raise ShardUnavailable(
+                        f"{error.message}; it was found while shard {self.shard_id} was read; read again"
+                    ) from error
+            except FileNotFoundError:
+                if self.dropped:
+                    return
+                raise
+            finally:
+                self._unpin(segments)
 
-    def _scan(
-        self, measurement: str, predicate: TagPredicate, min_ns: int, max_ns: int, fields: Sequence[str]
-    ) -> Piece | None:
+    def _begin(
+        self,
+        measurement: str,
+        predicate: TagPredicate,
+        min_ns: int,
+        max_ns: int,
+        fields: Sequence[str],
+        edge: Edge | None,
+    ) -> tuple[Measurement, Scan, list[Segment]] | None:
+        """What a scan reads, with its segments pinned; None when that is nothing."""
         while not self.dropped:
             self._number_series(measurement)
+            self._seal(measurement, READER_ROWS)
             with self._lock:
                 known = self._measurements.get(measurement)
                 if known is None:
                     return None
                 if any(segment.run_series is None for segment in known.segments):
                     continue
-                order = known.index.in_key_order(known.index.select(predicate))
+                numbers = known.index.select(predicate)
                 types = {name: known.types[name] for name in fields if name in known.types}
-                if not len(order) or (fields and not types):
+                if not len(numbers) or (fields and not types):
                     return None
-                heads = [*self._frozen, *([] if self._head is None else [self._head])]
-                parts = [part for head in heads for part in head.parts(measurement, known.types)]
+                tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
                 segments = list(known.segments)
-                count = len(known.index)
-                chosen = known.index.subset(measurement, order)
+                sources = [known.source(segment) for segment in segments]
+                sources += [known.source(block) for table in tables for block in table.snapshot()]
+                chosen = known.index.subset(measurement, numbers)
+                wanted = Wanted(numbers, len(known.index))
                 for segment in segments:
                     segment.pins += 1
-            try:
-                rows = self._collect(segments, parts, order, count, types, min_ns, max_ns)
-            except CorruptData as error:
-                self._damaged(known, error)
-                continue
-            except FileNotFoundError:
-                if self.dropped:
-                    return None
-                raise
-            finally:
-                self._unpin(segments)
-            return _as_piece(rows, chosen, bool(fields))
+            return known, Scan(chosen, wanted, sources, types, bool(fields), min_ns, max_ns, edge), segments
         return None
-
-    def _collect(
-        self,
-        segments: list[Segment],
-        parts: list[Rows],
-        order: Numbers,
-        count: int,
-        types: dict[str, FieldType],
-        min_ns: int,
-        max_ns: int,
-    ) -> Rows:
-        """Rows of the chosen series, their numbers replaced by positions in ``order``."""
-        rank = np.full(count, -1, dtype=np.int64)
-        rank[order] = np.arange(len(order), dtype=np.int64)
-        wanted = rank >= 0
-        found = []
-        for segment in segments:
-            try:
-                found.append(segment.read(wanted, min_ns, max_ns, list(types)))
-            except CorruptData as error:
-                raise _SegmentDamage(error.message, segment) from error
-        for part in parts:
-            mask = wanted[part.series] & (part.time_ns >= min_ns) & (part.time_ns <= max_ns)
-            wanted_fields = {name: part.fields[name] for name in types if name in part.fields}
-            chosen = Rows(part.series, part.time_ns, part.version, wanted_fields)
-            found.append(chosen if mask.all() else chosen.take(np.flatnonzero(mask)))
-        rows = concat_rows([part for part in found if len(part)] or [_no_rows()], types)
-        ranked = Rows(rank[rows.series], rows.time_ns, rows.version, rows.fields)
-        return unite_versions(sort_rows(ranked))
 
     def _number_series(self, measurement: str) -> None:
         """Give the series of newly opened segments their numbers; reads tag columns once per file."""
@@ -317,13 +281,12 @@ class Shard:
         try:
             for segment in fresh:
                 try:
-                    series, starts = segment.read_series()
+                    series, _ = segment.read_series()
                 except CorruptData as error:
-                    self._damaged(known, _SegmentDamage(error.message, segment))
+                    self._damaged(known, DamagedBlock(error.message, segment))
                     continue
                 with self._lock:
-                    segment.run_starts = starts
-                    segment.run_series = known.index.numbers(one.key() for one in series)
+                    segment.number_series(known.index.numbers(one.key() for one in series))
         except FileNotFoundError:
             if not self.dropped:
                 raise
@@ -339,18 +302,19 @@ class Shard:
     def _unlink_idle(self, segment: Segment) -> None:
         if segment.obsolete and segment.pins == 0:
             # A crash before this leaves a file whose range lies inside another's; the next load removes it.
+            segment.close()
             with contextlib.suppress(OSError):
                 segment.path.unlink(missing_ok=True)
 
-    def _damaged(self, known: _Measurement, error: CorruptData) -> None:
-        segment = error.segment if isinstance(error, _SegmentDamage) else None
-        if segment is None:
-            raise error
+    def _damaged(self, known: Measurement, error: DamagedBlock) -> None:
+        segment = error.block
+        assert isinstance(segment, Segment), "memory is not damaged"
         with self._lock:
             if segment not in known.segments:
                 return
             known.segments.remove(segment)
-        self._set_aside(segment.path, error)
+        segment.close()
+        self._disk.set_aside(segment.path, error)
 
     # --- writing out
 
@@ -374,48 +338,46 @@ class Shard:
                         written += 1
                 with self._lock:
                     self._frozen.remove(head)
-                    self.head_bytes -= head.size_bytes
+                    self.head_bytes -= sum(table.size_bytes for table in head.tables.values())
         return written
 
     def _flush_table(self, head: Head, name: str) -> None:
+        table = head.tables[name]
+        table.seal(self._lock, self._account, BACKGROUND_ROWS)
         with self._lock:
             known = self._measurement(name)
             types = dict(known.types)
-            parts = head.parts(name, types)
             number = known.next_number
-        rows = concat_rows(parts, {key: types[key] for key in types if any(key in part.fields for part in parts)})
-        segment = self._write(known, name, rows, number, number)
+            blocks = table.snapshot()
+        order, ranks = self._key_order(known, np.unique(np.concatenate([block.runs().series for block in blocks])))
+        segment = self._write(known, name, order, flushed(blocks, types, ranks), number, number)
         with self._lock:
             # Readers see the rows in the head or in the segment, never in neither.
             known.segments.append(segment)
             known.next_number = number + 1
             del head.tables[name]
+            self.head_bytes -= table.size_bytes
 
-    def _write(self, known: _Measurement, name: str, rows: Rows, low: int, high: int) -> Segment:
-        """Sort, fold and write rows as one segment, opened and numbered."""
+    def _key_order(self, known: Measurement, numbers: Int64s) -> tuple[Int64s, Int64s]:
+        """Series by key, and the place there of every series, by number."""
         with self._lock:
-            order = known.index.in_key_order(np.unique(rows.series))
-            series = [known.index.series[one] for one in order.tolist()]
-            count = len(known.index)
-        rank = np.full(count, -1, dtype=np.int64)
-        rank[order] = np.arange(len(order), dtype=np.int64)
-        folded = fold_for_storage(sort_rows(Rows(rank[rows.series], rows.time_ns, rows.version, rows.fields)))
-        if not known.directory.is_dir():
-            self._make_directory(known.directory)
-        path = known.directory / segment_name(low, high)
-        write_segment(path, name, series, folded)
-        segment = Segment(path, low, high)
-        segment.run_starts = np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(np.diff(folded.series)) + 1])
-        segment.run_series = order[folded.series[segment.run_starts]]
-        return segment
+            order = known.index.in_key_order(numbers)
+            ranks = np.full(len(known.index), -1, dtype=np.int64)
+        ranks[order] = np.arange(len(order), dtype=np.int64)
+        return order, ranks
 
-    def _make_directory(self, directory: Path) -> None:
-        fsio.make_dirs(self.directory)
-        about = self.directory / ABOUT_FILE
-        if not about.exists():
-            content = ShardFile(1, self.key.database, self.key.policy, self.shard_id)
-            fsio.write_atomic(about, msgspec.json.encode(content))
-        fsio.make_dirs(directory)
+    def _write(self, known: Measurement, name: str, order: Int64s, rows: Rows, low: int, high: int) -> Segment:
+        """Write sorted and folded rows, which number their series by place in ``order``; the segment, numbered."""
+        with self._lock:
+            series = known.index.subset(name, order)
+        if not known.directory.is_dir():
+            self._disk.make()
+            fsio.make_dirs(known.directory)
+        path = known.directory / segment_name(low, high)
+        write_segment(path, series, rows)
+        segment = self._disk.open(path, low, high)
+        segment.number_series(order[rows.series[series_starts(rows.series)]])
+        return segment
 
     def merge(self) -> int:
         """Merge small neighbouring segments; returns how many merges were done. Raises OSError."""
@@ -450,9 +412,12 @@ class Shard:
             try:
                 parts.append(segment.read(None, -(1 << 63), (1 << 63) - 1, list(segment.fields)))
             except CorruptData as error:
-                self._damaged(known, _SegmentDamage(error.message, segment))
+                self._damaged(known, DamagedBlock(error.message, segment))
                 return True
-        merged = self._write(known, name, concat_rows(parts, types), chosen[0].low, chosen[-1].high)
+        rows = concat_rows(parts, types)
+        order, ranks = self._key_order(known, np.unique(rows.series))
+        folded = fold_for_storage(sort_rows(Rows(ranks[rows.series], rows.time_ns, rows.version, rows.fields)))
+        merged = self._write(known, name, order, folded, chosen[0].low, chosen[-1].high)
         with self._lock:
             at = known.segments.index(chosen[0])
             known.segments[at : at + len(chosen)] = [merged]
@@ -480,29 +445,18 @@ class Shard:
             }
 
 
-class _SegmentDamage(CorruptData):
-    """CorruptData that knows the segment it was found in."""
+def _gathered(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """The first pieces together, up to about the rows of a large one, then each by itself.
 
-    def __init__(self, message: str, segment: Segment) -> None:
-        super().__init__(message)
-        self.segment = segment
-
-
-def _no_rows() -> Rows:
-    empty = np.empty(0, dtype=np.int64)
-    return Rows(empty, empty, empty, {})
-
-
-def _as_piece(rows: Rows, series: SeriesSet, only_with_values: bool) -> Piece | None:
-    """United rows as a Piece; ``rows.series`` are positions in ``series``."""
-    if only_with_values and all(column.valid is not None for column in rows.fields.values()):
-        has_value = np.zeros(len(rows), dtype=np.bool_)
-        for column in rows.fields.values():
-            assert column.valid is not None, "looked at above"
-            has_value |= column.valid
-        if not has_value.all():
-            rows = rows.take(np.flatnonzero(has_value))
-    if not len(rows):
-        return None
-    starts = series_starts(rows.series)
-    return Piece(series, rows.series[starts].astype(np.int32), starts, rows.time_ns, rows.fields)
+    Damage that is found until then can be passed over by a new scan, because nothing has been given yet.
+    """
+    first: list[Piece] = []
+    rows = 0
+    for piece in pieces:
+        first.append(piece)
+        rows += len(piece)
+        if rows >= PIECE_ROWS:
+            yield first
+            first = []
+    if first:
+        yield first

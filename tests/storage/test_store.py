@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,9 +235,16 @@ def damage(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("at", [100, -6])
-def test_a_damaged_segment_is_set_aside_and_the_rest_served(tmp_path: Path, at: int) -> None:
-    """Byte 100 is in a page and found by a read; byte -6 is the footer's size and found when the shard is opened."""
+def middle_of(path: Path, column: str) -> int:
+    """A byte in the pages of a column."""
+    group = pq.read_metadata(path).row_group(0)
+    (chunk,) = (one for at in range(group.num_columns) if (one := group.column(at)).path_in_schema == column)
+    return chunk.data_page_offset + chunk.total_compressed_size // 2
+
+
+@pytest.mark.parametrize("place", ["page", "footer"])
+def test_a_damaged_segment_is_set_aside_and_the_rest_served(tmp_path: Path, place: str) -> None:
+    """A page is found damaged by a read, the footer's size when the shard is opened."""
     store = open_store(tmp_path, wal_segment_bytes=1)
     for number in (1, 2):
         put(store, number, [("a", number * 1_000 + row, {"f": row / 3}) for row in range(100)])
@@ -245,7 +253,7 @@ def test_a_damaged_segment_is_set_aside_and_the_rest_served(tmp_path: Path, at: 
     store.flush()
     store.close()
     victim = next(tmp_path.rglob("00000002.parquet"))
-    damage(victim, at)
+    damage(victim, -6 if place == "footer" else middle_of(victim, "f"))
     store = open_store(tmp_path)
     assert len(scan(store.shard(1))) == 101
     assert not victim.exists() and (victim.parent / "corrupt" / victim.name).exists()

@@ -1,0 +1,357 @@
+"""From sorted blocks to pieces of rows, each series and time once.
+
+Rows of a series that only one block has at those times are handed out as they lie there. Only series that several
+blocks have at overlapping times, or one block in several versions, are merged row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsdbd.errors import CorruptData
+from dsdbd.model.columns import Bools, Column, Int64s
+from dsdbd.model.scan import Edge, Piece, SeriesSet
+from dsdbd.model.types import FieldType
+from dsdbd.storage.block import Block
+from dsdbd.storage.ranges import coalesce, first_at_least
+from dsdbd.storage.rows import Rows, concat_field, concat_rows, sort_rows, unite_versions
+from dsdbd.storage.selection import (
+    MAX_NS,
+    Part,
+    RunLookup,
+    Wanted,
+    choose,
+    contested,
+    divide,
+    in_series_order,
+    series_groups,
+)
+
+PIECE_ROWS = 262_144
+"""Rows of a piece: memory of a scan is a few of them, whatever the range."""
+_TEXT_ROWS = 32_768
+"""The same with string fields, which may be long."""
+_JOIN_ROWS = 16_384
+"""Fewer rows of a block are joined with those of other blocks, because every piece has a cost of its own."""
+_EDGE_GROWTH = 16
+_EDGE_ROUNDS = 3
+"""A hint that proves too narrow (fields without values, rows overwritten) is widened so often, then ignored."""
+
+
+class DamagedBlock(CorruptData):
+    """CorruptData that knows the block it was found in."""
+
+    def __init__(self, message: str, block: Block) -> None:
+        super().__init__(message)
+        self.block = block
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A block with its runs by series."""
+
+    block: Block
+    lookup: RunLookup
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A deletion: rows of versions below ``version`` do not count. ``series``: bool by position in the scan's set."""
+
+    series: Bools
+    min_ns: int
+    max_ns: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One scan. ``sources``: oldest first. ``types``: the wanted fields.
+
+    ``only_with_values``: leave out rows without a value in any of ``types``.
+    """
+
+    series: SeriesSet
+    wanted: Wanted
+    sources: Sequence[Source]
+    types: Mapping[str, FieldType]
+    only_with_values: bool
+    min_ns: int
+    max_ns: int
+    edge: Edge | None = None
+    hidden: Sequence[Hidden] = ()
+
+    def pieces(self) -> Iterator[Piece]:
+        """All rows; raises DamagedBlock, OSError."""
+        parts = []
+        for number, source in enumerate(self.sources):
+            if self.only_with_values and not self._fields_of(source.block):
+                continue
+            part = choose(number, source.lookup, self.wanted, self.min_ns, self.max_ns)
+            if part is not None:
+                parts.append(part)
+        if source_bounds_exceeded(self, parts):
+            parts = self._narrow(parts, self.min_ns, self.max_ns)
+        if self.edge is None:
+            yield from self._read_all(parts)
+        else:
+            yield from self._read_edge(parts, self.edge)
+
+    # --- which rows
+
+    def _fields_of(self, block: Block) -> list[str]:
+        return [key for key, field_type in self.types.items() if block.fields.get(key) is field_type]
+
+    def _narrow(self, parts: Sequence[Part], low: int | Int64s, high: int | Int64s) -> list[Part]:
+        """The rows within inclusive times, which are given for all or by position."""
+        narrowed = []
+        for part in parts:
+            lows = np.full(len(part), low) if isinstance(low, int) else low[part.position]
+            highs = np.full(len(part), high) if isinstance(high, int) else high[part.position]
+            result = self._narrow_part(part, lows, highs)
+            if len(result):
+                narrowed.append(result)
+        return narrowed
+
+    def _narrow_part(self, part: Part, low: Int64s, high: Int64s) -> Part:
+        inside = (part.first_ns <= high) & (part.last_ns >= low)
+        if not inside.all():
+            part, low, high = part.where(inside), low[inside], high[inside]
+        late, early = part.first_ns < low, part.last_ns > high
+        cut = late | early
+        if not cut.any():
+            return part
+        starts, stops = part.starts[cut], part.stops[cut]
+        ends = np.cumsum(stops - starts)
+        begins = ends - (stops - starts)
+        times = self._times(part.source, starts, stops)
+        first = np.where(late[cut], first_at_least(times, begins, ends, low[cut]), begins)
+        behind = first_at_least(times, first, ends, np.minimum(high[cut], MAX_NS - 1) + 1)
+        last = np.where(early[cut], behind, ends)
+        all_starts, all_stops = part.starts.copy(), part.stops.copy()
+        all_starts[cut] = starts + (first - begins)
+        all_stops[cut] = starts + (last - begins)
+        bounds = np.maximum(part.first_ns, low), np.minimum(part.last_ns, high)
+        return Part(part.source, part.position, all_starts, all_stops, *bounds).where(all_starts < all_stops)
+
+    def _to_compare(self, parts: Sequence[Part]) -> Bools | None:
+        """By position whether rows of a series must be compared with each other; None when none must."""
+        found = contested(parts, len(self.series))
+        for part in parts:
+            mixed = None if self.sources[part.source].block.unique else self._repeated(part)
+            for hidden in self.hidden:
+                hit = hidden.series[part.position] & (part.first_ns <= hidden.max_ns) & (part.last_ns >= hidden.min_ns)
+                mixed = hit if mixed is None else mixed | hit
+            if mixed is not None and mixed.any():
+                if found is None:
+                    found = np.zeros(len(self.series), dtype=np.bool_)
+                found[part.position[mixed]] = True
+        return found
+
+    def _repeated(self, part: Part) -> Bools:
+        """Which runs have a time twice."""
+        times = self._times(part.source, part.starts, part.stops)
+        places = np.cumsum(part.stops - part.starts)
+        same = times[1:] == times[:-1]
+        same[places[:-1] - 1] = False
+        runs: Bools = np.zeros(len(part), dtype=np.bool_)
+        runs[places.searchsorted(np.flatnonzero(same), side="right")] = True
+        return runs
+
+    # --- reading
+
+    def _read_all(self, parts: Sequence[Part]) -> Iterator[Piece]:
+        limit = _TEXT_ROWS if FieldType.STRING in self.types.values() else PIECE_ROWS
+        compare = self._to_compare(parts)
+        if compare is not None:
+            chosen = [part.where(compare[part.position]) for part in parts]
+            parts = [part for part in (one.where(~compare[one.position]) for one in parts) if len(part)]
+            for group in series_groups([part for part in chosen if len(part)], len(self.series), limit):
+                yield from self._compared(group, limit)
+        joined: list[Part] = []
+        rows = 0
+        for part in parts:
+            if part.rows() >= min(_JOIN_ROWS, limit) or len(parts) == 1:
+                for portion in divide(part, limit):
+                    yield from self._as_it_lies(portion)
+                continue
+            joined.append(part)
+            rows += part.rows()
+            if rows >= limit // 2:
+                yield from self._joined(joined)
+                joined, rows = [], 0
+        if joined:
+            yield from self._joined(joined)
+
+    def _as_it_lies(self, part: Part) -> Iterator[Piece]:
+        times, columns = self._columns(part)
+        lengths = part.stops - part.starts
+        yield from self._piece(part.position, np.cumsum(lengths) - lengths, times, columns)
+
+    def _joined(self, parts: list[Part]) -> Iterator[Piece]:
+        """One piece of parts in which no series has overlapping times."""
+        if len(parts) == 1:
+            yield from self._as_it_lies(parts[0])
+            return
+        read = [self._columns(part) for part in parts]
+        order, position, starts = in_series_order(parts)
+        times = np.concatenate([times for times, _ in read])
+        by_part = [(len(times), columns) for times, columns in read]
+        present = {key for _, columns in read for key in columns}
+        columns = {key: concat_field(by_part, key, self.types[key]) for key in self.types if key in present}
+        if order is not None:
+            times = times[order]
+            columns = {key: column.take(order) for key, column in columns.items()}
+        yield from self._piece(position, starts, times, columns)
+
+    def _compared(self, parts: Sequence[Part], limit: int) -> Iterator[Piece]:
+        """Pieces of series whose rows must be compared; those of one series with many rows go by time."""
+        if sum(part.rows() for part in parts) <= 2 * limit:
+            yield from self._united(parts)
+            return
+        longest = max(parts, key=Part.rows)
+        places = np.arange(int(longest.starts[0]) + limit, int(longest.stops[0]), limit, dtype=np.int64)
+        cuts = self._times(longest.source, places, places + 1).tolist() if len(places) else []
+        low = self.min_ns
+        for high in [*(cut - 1 for cut in cuts if cut > self.min_ns), self.max_ns]:
+            window = self._narrow(parts, low, high)
+            if window:
+                yield from self._united(window)
+            low = high + 1
+
+    def _united(self, parts: Sequence[Part]) -> Iterator[Piece]:
+        found = []
+        for part in parts:
+            versions = self._versions(part)
+            times, columns = self._columns(part)
+            rows = Rows(np.repeat(part.position, part.stops - part.starts), times, versions, columns)
+            hidden = self._hidden_rows(rows)
+            found.append(rows if hidden is None else rows.take(np.flatnonzero(~hidden)))
+        present = {key for rows in found for key in rows.fields}
+        rows = concat_rows(found, {key: self.types[key] for key in self.types if key in present})
+        if len(rows):
+            rows = unite_versions(sort_rows(rows))
+            starts = np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(np.diff(rows.series)) + 1])
+            yield from self._piece(rows.series[starts], starts, rows.time_ns, rows.fields)
+
+    def _hidden_rows(self, rows: Rows) -> Bools | None:
+        hidden: Bools | None = None
+        for one in self.hidden:
+            mask = one.series[rows.series] & (rows.version < one.version)
+            mask &= (rows.time_ns >= one.min_ns) & (rows.time_ns <= one.max_ns)
+            hidden = mask if hidden is None else hidden | mask
+        return hidden if hidden is not None and hidden.any() else None
+
+    def _piece(self, position: Int64s, starts: Int64s, times: Int64s, columns: Mapping[str, Column]) -> Iterator[Piece]:
+        """One piece, or none when no row has a value."""
+        masks = [column.valid for column in columns.values() if column.valid is not None]
+        if self.only_with_values and len(masks) == len(columns):
+            has_value: Bools = np.zeros(len(times), dtype=np.bool_)
+            for mask in masks:
+                has_value |= mask
+            if not has_value.all():
+                rows = np.flatnonzero(has_value)
+                counts = np.add.reduceat(has_value, starts, dtype=np.int64)
+                position, counts = position[counts > 0], counts[counts > 0]
+                starts, times = np.cumsum(counts) - counts, times[rows]
+                columns = {key: column.take(rows) for key, column in columns.items()}
+        if len(times):
+            yield Piece(self.series, position.astype(np.int32), starts, times, columns)
+
+    def _columns(self, part: Part) -> tuple[Int64s, dict[str, Column]]:
+        block = self.sources[part.source].block
+        starts, stops = coalesce(part.starts, part.stops)
+        names = self._fields_of(block)
+        try:
+            block.prepare(starts, stops, names)
+            return block.times(starts, stops), {name: block.column(name, starts, stops) for name in names}
+        except CorruptData as error:
+            raise DamagedBlock(error.message, block) from error
+
+    def _times(self, source: int, starts: Int64s, stops: Int64s) -> Int64s:
+        block = self.sources[source].block
+        try:
+            return block.times(*coalesce(starts, stops))
+        except CorruptData as error:
+            raise DamagedBlock(error.message, block) from error
+
+    def _versions(self, part: Part) -> Int64s:
+        block = self.sources[part.source].block
+        try:
+            return block.versions(*coalesce(part.starts, part.stops))
+        except CorruptData as error:
+            raise DamagedBlock(error.message, block) from error
+
+    # --- only the first or last rows of each series
+
+    def _read_edge(self, parts: list[Part], edge: Edge) -> Iterator[Piece]:
+        """At least the rows the hint asks for: windows of time by series, until each series has given enough."""
+        missing = np.full(len(self.series), edge.count, dtype=np.int64)
+        count = edge.count
+        for _ in range(_EDGE_ROUNDS):
+            if not parts:
+                return
+            cut = self._edge_times(parts, count, newest=edge.newest)
+            low: int | Int64s = cut if edge.newest else self.min_ns
+            high: int | Int64s = self.max_ns if edge.newest else cut
+            for piece in self._read_all(self._narrow(parts, low, high)):
+                missing -= np.bincount(piece.run_series, piece.run_lengths(), len(missing)).astype(np.int64)
+                yield piece
+            parts = [part for part in (one.where(missing[one.position] > 0) for one in parts) if len(part)]
+            # What is left lies beyond the cut; where the cut is the end of all times nothing is.
+            if edge.newest:
+                beyond = [part.where(cut[part.position] > self.min_ns) for part in parts]
+                parts = self._narrow(beyond, self.min_ns, np.maximum(cut, self.min_ns + 1) - 1)
+            else:
+                beyond = [part.where(cut[part.position] < self.max_ns) for part in parts]
+                parts = self._narrow(beyond, np.minimum(cut, self.max_ns - 1) + 1, self.max_ns)
+            count *= _EDGE_GROWTH
+        yield from self._read_all(parts)
+
+    def _edge_times(self, parts: Sequence[Part], count: int, *, newest: bool) -> Int64s:
+        """By position the time from (up to) which a series has about ``count`` rows; the end where it has fewer."""
+        position = np.concatenate([part.position for part in parts])
+        lengths = np.concatenate([part.stops - part.starts for part in parts])
+        first = np.concatenate([part.first_ns for part in parts])
+        last = np.concatenate([part.last_ns for part in parts])
+        # The complement turns the order round without an overflow.
+        order = np.lexsort((~last if newest else first, position))
+        grouped = position[order]
+        new = np.concatenate([np.ones(1, dtype=np.bool_), grouped[1:] != grouped[:-1]])
+        total = np.cumsum(lengths[order])
+        before = total - lengths[order]
+        group = np.cumsum(new) - 1
+        before -= before[new][group]
+        kept = np.flatnonzero(before < count)
+        starts = np.flatnonzero(new[kept])
+        series = grouped[kept][starts]
+        enough = np.add.reduceat(lengths[order][kept], starts) >= count
+        runs = np.diff(np.append(starts, len(kept)))
+        bound = (
+            np.minimum.reduceat(first[order][kept], starts)
+            if newest
+            else np.maximum.reduceat(last[order][kept], starts)
+        )
+        cut = np.full(len(self.series), self.min_ns if newest else self.max_ns, dtype=np.int64)
+        cut[series[enough]] = bound[enough]
+        exact = np.full(len(position), -1, dtype=np.int64)
+        single = enough & (runs == 1)
+        exact[order[kept][starts[single]]] = series[single]
+        at = 0
+        for part in parts:
+            here = exact[at : at + len(part)]
+            at += len(part)
+            chosen = here >= 0
+            if chosen.any():
+                rows = part.stops[chosen] - count if newest else part.starts[chosen] + count - 1
+                cut[here[chosen]] = self._times(part.source, rows, rows + 1)
+        return cut
+
+
+def source_bounds_exceeded(scan: Scan, parts: Sequence[Part]) -> bool:
+    """Whether any block reaches beyond the times of a scan."""
+    lookups = [scan.sources[part.source].lookup for part in parts]
+    return any(lookup.min_ns < scan.min_ns or lookup.max_ns > scan.max_ns for lookup in lookups)

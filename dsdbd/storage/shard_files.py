@@ -1,0 +1,91 @@
+"""The directory of a shard: finding its segments, setting damaged ones aside, making it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from dsdbd import fsio
+from dsdbd.errors import CorruptData
+from dsdbd.storage.cache import ColumnCache
+from dsdbd.storage.merging import parse_segment_name, superseded
+from dsdbd.storage.segment import Segment
+from dsdbd.storage.settings import ShardKey
+
+CORRUPT_DIR = "corrupt"
+ABOUT_FILE = "shard.json"
+
+
+class ShardFile(msgspec.Struct):
+    """Content of shard.json: names of directories may be cut, these are whole."""
+
+    format: int
+    database: str
+    policy: str
+    shard_id: int
+
+
+class ShardFiles:
+    """Files of one shard under ``directory``; ``note`` is told what an operator should know."""
+
+    def __init__(self, key: ShardKey, directory: Path, cache: ColumnCache, note: Callable[[str], None]) -> None:
+        self.directory = directory
+        self._key = key
+        self._cache = cache
+        self._note = note
+
+    def load(self) -> list[Segment]:
+        """Every segment; damaged ones are set aside. Raises OSError."""
+        found: list[Segment] = []
+        if self.directory.is_dir():
+            for directory in sorted(self.directory.iterdir()):
+                if directory.is_dir() and not directory.name.endswith(fsio.TEMPORARY_SUFFIX):
+                    found += self._load_measurement(directory)
+        return found
+
+    def _load_measurement(self, directory: Path) -> list[Segment]:
+        """Segments of one measurement, oldest first; what a crash left half-way is removed."""
+        for leftover in directory.glob(f"*{fsio.TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        files = {
+            numbers: path for path in directory.iterdir() if (numbers := parse_segment_name(path.name)) is not None
+        }
+        segments: dict[tuple[int, int], Segment] = {}
+        for numbers, path in files.items():
+            try:
+                segments[numbers] = self.open(path, *numbers)
+            except CorruptData as error:
+                self.set_aside(path, error)
+        # Only a file that can be read makes others superfluous.
+        for numbers in superseded(segments):
+            segment = segments.pop(numbers)
+            segment.close()
+            segment.path.unlink(missing_ok=True)
+        return [segments[numbers] for numbers in sorted(segments)]
+
+    def open(self, path: Path, low: int, high: int) -> Segment:
+        """The segment in a file. Raises CorruptData, OSError."""
+        return Segment(path, low, high, self._cache)
+
+    def set_aside(self, path: Path, error: CorruptData) -> None:
+        """Move a damaged file out of the way and say so."""
+        kept = path.parent / CORRUPT_DIR / path.name
+        try:
+            fsio.make_dirs(kept.parent)
+            path.rename(kept)
+            fsio.fsync_dir(path.parent)
+            self._note(
+                f"{error.message}; the file is kept as {kept}; other owners of shard {self._key.shard_id} hold its rows"
+            )
+        except OSError as failure:
+            self._note(f"{error.message}; it could not be moved to {kept}: {failure}")
+
+    def make(self) -> None:
+        """Make the directory and the file that says whose it is. Raises OSError."""
+        fsio.make_dirs(self.directory)
+        about = self.directory / ABOUT_FILE
+        if not about.exists():
+            content = ShardFile(1, self._key.database, self._key.policy, self._key.shard_id)
+            fsio.write_atomic(about, msgspec.json.encode(content))
