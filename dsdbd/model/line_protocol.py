@@ -151,24 +151,26 @@ class _Parser:
         lines = block.lines
         if max(map(len, lines)) > _FAST_LINE_BYTES:
             lines = [line if len(line) <= _FAST_LINE_BYTES else b"" for line in lines]
-        parts = [line.partition(b" ") for line in lines]
-        known = KNOWN_KEYS.lookup([part[0] for part in parts])
-        new = known.count(None)
-        if new >= _MIN_BLOCK_LINES:
-            found = read_keys([part[0] for part, entry in zip(parts, known, strict=True) if entry is None])
+        keys: list[bytes] = []
+        rests: list[bytes] = []
+        for line in lines:
+            key, _, rest = line.partition(b" ")
+            keys.append(key)
+            rests.append(rest)
+        known = KNOWN_KEYS.lookup(keys)
+        if known.count(None) >= _MIN_BLOCK_LINES:
+            found = read_keys([key for key, entry in zip(keys, known, strict=True) if entry is None])
             if found:
                 KNOWN_KEYS.remember(found)
-                known = [entry or found.get(part[0]) for part, entry in zip(parts, known, strict=True)]
-                new = known.count(None)
+                known = [entry or found.get(key) for key, entry in zip(keys, known, strict=True)]
         max_time = MAX_TIME_NS // self.unit_ns
         placed: list[_PlacedGroup] = []
         for measurement, rows in _by_measurement(known).items():
-            rests = [part[2] for part in parts] if rows is None else [parts[row][2] for row in rows]
-            keys = [
-                entry[1] for entry in (known if rows is None else [known[row] for row in rows]) if entry is not None
-            ]
-            for group in read_groups(rests, block.quoted, max_time):
-                own = keys if len(group.rows) == len(keys) else [keys[row] for row in group.rows.tolist()]
+            entries = known if rows is None else [known[row] for row in rows]
+            series = [entry[1] for entry in entries if entry is not None]
+            own_rests = rests if rows is None else [rests[row] for row in rows]
+            for group in read_groups(own_rests, block.quoted, max_time):
+                own = series if len(group.rows) == len(series) else [series[row] for row in group.rows.tolist()]
                 if rows is not None:
                     group = group._replace(rows=np.array(rows, np.int64)[group.rows])
                 placed.append(_PlacedGroup(measurement, own, group))

@@ -8,9 +8,9 @@ import numpy as np
 
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.line_protocol_patterns import split_accepted
-from dsdbd.model.line_protocol_shapes import Shape, cells_of, find_shape, signature
+from dsdbd.model.line_protocol_shapes import Shape, cells_of, find_shape, guess_shape, signature
 
-_MIN_ROWS = 8
+_MIN_ROWS = 4
 """Fewer lines of a shape are read one by one: that costs less than the group would."""
 _MAX_ROUNDS = 4
 """Shapes tried on lines that looked alike and are not; what is left then is read one by one."""
@@ -68,7 +68,7 @@ class _Reader:
     def read_uniform(self, text: bytes) -> bool:
         """Read all lines, given as one text too, as one group; False leaves them as they are."""
         count = len(self._rests)
-        shape = find_shape(self._rests[0], count)
+        shape = guess_shape(self._rests[0], count)
         # An escaped newline must not look like the end of a line: their number is what the pattern cannot see.
         if shape is None or text.count(b"\n") != count or shape.pattern.fullmatch(text) is None:
             return False

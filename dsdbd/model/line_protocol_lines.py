@@ -12,9 +12,8 @@ _BLANKS = b" \t\0"
 _MARKS = re.compile(rb'[\\\n "=,]')
 """The only bytes that tell where a line ends."""
 _COMPLETE = re.compile(
-    rb'(?:[^"\\ ]|\\.)++ '
-    rb'(?:[^"\\ ,=]|\\.)++=(?:"(?:[^"\\]|\\.)*+"|[^"\\ ,=]*+)'
-    rb'(?:,(?:[^"\\ ,=]|\\.)++=(?:"(?:[^"\\]|\\.)*+"|[^"\\ ,=]*+))*+'
+    rb'[^"\\ ]*+(?:\\.[^"\\ ]*+)*+ '
+    rb'(?:[^"\\ ,=]*+(?:\\.[^"\\ ,=]*+)*+=(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\\ ,=]*+)(?:,|(?= )|\Z))++'
     rb'(?: [^"\\]*+)?',
     re.DOTALL,
 )
@@ -108,8 +107,24 @@ def _join_strings(
 
 def _ends_here(line: bytes) -> bool:
     """True when the newline behind a line with quotes or backslashes ends it for certain."""
-    stripped = line.lstrip(_BLANKS)
-    return stripped[:1] in (b"", b"#") or _COMPLETE.fullmatch(stripped) is not None
+    line = strip_line(line)
+    if not line:
+        return True
+    if b"\\" in line:
+        return _COMPLETE.fullmatch(line) is not None
+    key, _, rest = line.partition(b" ")
+    if b'"' in key:
+        return False
+    outside = rest.split(b'"')[::2]
+    if rest.count(b'"') & 1:
+        return False
+    # What _line_end counts, at each quote that would open a string.
+    surplus = 0
+    for part in outside[:-1]:
+        surplus += part.count(b"=") - part.count(b",")
+        if surplus <= 0:
+            return False
+    return True
 
 
 def _line_end(body: bytes, at: int) -> int:

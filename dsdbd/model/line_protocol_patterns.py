@@ -85,10 +85,11 @@ class PatternCache(Generic[K, V]):
     """Keeps what was made for a key while it is used; for all threads.
 
     ``cost`` says how many bytes a key's value may take; together they take at most ``max_bytes``. A value is made
-    when ``worth`` rows have asked for it: making one takes as long as reading so many lines one by one.
+    when ``worth`` rows have asked for it: making one takes as long as reading so many lines one by one. ``make`` may
+    give None for a key that has no value.
     """
 
-    def __init__(self, make: Callable[[K], V], cost: Callable[[K], int], max_bytes: int, worth: int) -> None:
+    def __init__(self, make: Callable[[K], V | None], cost: Callable[[K], int], max_bytes: int, worth: int) -> None:
         self._make = make
         self._cost = cost
         self._max_bytes = max_bytes
@@ -114,7 +115,7 @@ class PatternCache(Generic[K, V]):
             self._wanted.pop(key, None)
         value = self._make(key)
         with self._lock:
-            if key not in self._values:
+            if value is not None and key not in self._values:
                 self._values[key] = value
                 self._held_bytes += self._cost(key)
                 while self._held_bytes > self._max_bytes and len(self._values) > 1:
