@@ -50,6 +50,10 @@ class KeyColumn(Sequence[bytes]):
     def array(self, numbers: Int64s) -> Any:
         """Keys of some series as an Arrow ``large_string`` array."""
 
+    @abstractmethod
+    def in_order(self, numbers: Int64s) -> Int64s:
+        """The same numbers ordered by their keys."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesSet:
@@ -80,6 +84,13 @@ class SeriesSet:
         if isinstance(self.all_keys, KeyColumn):
             return self.all_keys.array(self.numbers)
         return pa.array(self.series_keys(), pa.large_binary()).cast(pa.large_string())
+
+    def first_keys(self, count: int) -> Any:
+        """The first ``count`` keys in their order, as an Arrow ``large_string`` array."""
+        if isinstance(self.all_keys, KeyColumn):
+            return self.all_keys.array(self.all_keys.in_order(self.numbers)[:count])
+        keys = self.key_array()
+        return keys.take(pc.sort_indices(keys)[:count])
 
     def texts(self, tag_key: str) -> list[str]:
         """Each series' value of a tag, empty where it has none."""

@@ -6,31 +6,27 @@ the statement and what the shards hold. Cardinalities are counted, never estimat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import re2
 
-from dsdbd.errors import CorruptData, RequestError
+from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql import ast_show as show
 from dsdbd.influxql.condition import TimeRange, split_condition
 from dsdbd.model.columns import Column
 from dsdbd.model.predicate import AllOf, TagPredicate
-from dsdbd.model.scan import SeriesSet
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
 from dsdbd.query.plan_condition import tags_only
 from dsdbd.query.rows import SeriesRows
 from dsdbd.query.run import QueryCancelled
 from dsdbd.query.schema import ShardReader, matching
+from dsdbd.query.show_parts import FoundSeries, FoundTexts, sorted_texts
 
-_Found: TypeAlias = dict[str, set[tuple[str, ...]]]
-_SERIES = (show.ShowSeries, show.ShowSeriesCardinality)
 _MEASUREMENTS = (show.ShowMeasurements, show.ShowMeasurementCardinality)
 _TAG_KEYS = (show.ShowTagKeys, show.ShowTagKeyCardinality)
 _TAG_VALUES = (show.ShowTagValues, show.ShowTagValuesCardinality)
@@ -48,40 +44,63 @@ def show_partial(
     condition, times = split_condition(getattr(statement, "condition", None), now_ns)
     if isinstance(statement, _MEASUREMENTS) and not times.is_unbounded:
         raise RequestError("SHOW MEASUREMENTS doesn't support time in WHERE clause")
-    found: _Found = {}
-    for reader in readers:
-        if not _overlaps(reader, times):
-            continue
-        for name in _chosen_measurements(statement, reader.measurements()):
-            if cancelled():
-                raise QueryCancelled("query interrupted")
-            items = _items(statement, reader, name, condition)
-            if items is not None:
-                found.setdefault(name, set()).update(items)
-    return msgspec.msgpack.encode({name: sorted(items) for name, items in found.items()})
+    if isinstance(statement, show.ShowSeriesCardinality):
+        series = FoundSeries()
+        for reader, name in _places(statement, readers, times, cancelled):
+            chosen = reader.series(name, _predicate(condition, name))
+            if len(chosen):
+                series.add(name, chosen)
+        return series.encode()
+    texts = FoundTexts()
+    keep = _rows_needed(statement)
+    for reader, name in _places(statement, readers, times, cancelled):
+        groups = _groups(statement, reader, name, condition, keep)
+        if groups is not None:
+            texts.add(name, groups)
+    return texts.encode(keep)
 
 
 def show_finish(statement: show.SchemaStatement, parts: Iterable[bytes]) -> Iterator[SeriesRows]:
     """The answer from the parts of all shards and nodes; raises CorruptData for bytes of another statement."""
-    found: _Found = {}
-    for part in parts:
-        try:
-            decoded = msgspec.msgpack.decode(part, type=dict[str, list[list[str]]])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise CorruptData(f"partial answer of {len(part)} bytes cannot be decoded: {error}") from error
-        for name, items in decoded.items():
-            found.setdefault(name, set()).update(tuple(item) for item in items)
-    if isinstance(
-        statement,
-        show.ShowSeriesCardinality
-        | show.ShowMeasurementCardinality
-        | show.ShowTagKeyCardinality
-        | show.ShowTagValuesCardinality
-        | show.ShowFieldKeyCardinality,
-    ):
-        yield from _cardinality(statement, found)
-    else:
-        yield from _listing(statement, found)
+    if isinstance(statement, show.ShowSeriesCardinality):
+        yield from _cardinality(statement, FoundSeries.decode(parts).counts())
+        return
+    found = FoundTexts.decode(parts)
+    match statement:
+        case show.ShowMeasurementCardinality():
+            yield from _count("", len(found.names()), estimate=_is_estimate(statement))
+        case show.ShowFieldKeyCardinality():
+            yield from _cardinality(statement, {name: len(found.groups(name)) for name in found.names()})
+        case show.ShowTagKeyCardinality() | show.ShowTagValuesCardinality():
+            yield from _cardinality(statement, {name: _size(found, name) for name in found.names()})
+        case _:
+            yield from _listing(statement, found)
+
+
+def _places(
+    statement: show.SchemaStatement,
+    readers: Sequence[ShardReader],
+    times: TimeRange,
+    cancelled: Callable[[], bool],
+) -> Iterator[tuple[ShardReader, str]]:
+    """Shards and measurements that the statement is about."""
+    for reader in readers:
+        if _overlaps(reader, times):
+            for name in _chosen_measurements(statement, reader.measurements()):
+                if cancelled():
+                    raise QueryCancelled("query interrupted")
+                yield reader, name
+
+
+def _rows_needed(statement: show.SchemaStatement) -> int:
+    """Of each measurement how many rows of a shard the answer can have at most; 0 for all."""
+    if isinstance(statement, show.ShowSeries | show.ShowTagValues) and statement.limit:
+        return statement.limit + statement.offset
+    return 0
+
+
+def _size(found: FoundTexts, name: str) -> int:
+    return sum(len(found.texts(name, group)) for group in found.groups(name))
 
 
 def _refuse_unsupported(statement: show.SchemaStatement) -> None:
@@ -110,38 +129,32 @@ def _chosen_measurements(statement: show.SchemaStatement, names: list[str]) -> l
     return matching(names, wanted)
 
 
-def _items(
-    statement: show.SchemaStatement, reader: ShardReader, name: str, condition: ast.Expr | None
-) -> set[tuple[str, ...]] | None:
+def _groups(
+    statement: show.SchemaStatement, reader: ShardReader, name: str, condition: ast.Expr | None, keep: int
+) -> Mapping[str, Any] | None:
     """What one shard knows of one measurement; None when no series of it satisfies the condition."""
     if isinstance(statement, _FIELD_KEYS):
-        return {(key, kind.value) for key, kind in reader.field_types(name).items()}
+        return {key: _texts([kind.value]) for key, kind in reader.field_types(name).items()}
     predicate = _predicate(condition, name)
     if condition is None and isinstance(statement, _TAG_KEYS):
-        return {(key,) for key in reader.tag_keys(name)}
+        return {"": _texts(reader.tag_keys(name))}
     if condition is None and isinstance(statement, _MEASUREMENTS):
-        return set()
+        return {}
     series = reader.series(name, predicate)
     if not len(series):
         return None
-    if isinstance(statement, _SERIES):
-        return {(key.decode(),) for key in series.series_keys()}
+    if isinstance(statement, show.ShowSeries):
+        return {"": series.first_keys(keep) if keep else series.key_array()}
     if isinstance(statement, _TAG_KEYS):
-        return {(key,) for key, column in series.tags.items() if bool((column.codes >= 0).any())}
+        return {"": _texts(key for key, column in series.tags.items() if bool((column.codes >= 0).any()))}
     if isinstance(statement, _TAG_VALUES):
-        return _tag_values(statement, series)
-    return set()
+        accepts = _key_filter(statement.op, statement.key)
+        return {key: series.tags[key].distinct() for key in series.tags if accepts(key)}
+    return {}
 
 
-def _tag_values(
-    statement: show.ShowTagValues | show.ShowTagValuesCardinality, series: SeriesSet
-) -> set[tuple[str, ...]]:
-    accepts = _key_filter(statement.op, statement.key)
-    found: set[tuple[str, ...]] = set()
-    for key, column in series.tags.items():
-        if accepts(key):
-            found.update((key, column.values[code]) for code in np.unique(column.codes).tolist() if code >= 0)
-    return found
+def _texts(texts: Iterable[str]) -> Any:
+    return pa.array(list(texts), pa.large_string())
 
 
 def _key_filter(op: str, key: ast.StringLiteral | ast.RegexLiteral | ast.ListLiteral) -> Callable[[str], bool]:
@@ -185,52 +198,44 @@ def _name_matches(op: str, measurement: str, value: ast.Expr) -> bool:
     raise RequestError("_name can be compared with a string or a regular expression only")
 
 
-def _cut(items: list[tuple[str, ...]], limit: int, offset: int) -> list[tuple[str, ...]]:
-    return items[offset : offset + limit if limit else None]
-
-
-def _listing(
-    statement: show.ShowMeasurements | show.ShowSeries | show.ShowTagKeys | show.ShowTagValues | show.ShowFieldKeys,
-    found: _Found,
-) -> Iterator[SeriesRows]:
-    limit, offset = statement.limit, statement.offset
+def _listing(statement: show.SchemaStatement, found: FoundTexts) -> Iterator[SeriesRows]:
+    limit, offset = getattr(statement, "limit", 0), getattr(statement, "offset", 0)
     if isinstance(statement, show.ShowMeasurements):
-        yield from _table("measurements", ("name",), _cut([(name,) for name in sorted(found)], limit, offset))
+        yield from _table("measurements", ("name",), [(_texts(found.names()),)], limit, offset)
         return
     if isinstance(statement, show.ShowSeries):
-        keys = sorted(key for keys in found.values() for key in keys)
-        yield from _table("", ("key",), _cut(keys, limit, offset))
+        keys = [found.texts(name, group) for name in found.names() for group in found.groups(name)]
+        yield from _table("", ("key",), [(sorted_texts(pa.concat_arrays(keys)),)] if keys else [], limit, offset)
         return
-    titles: tuple[str, ...] = ("tagKey",)
-    if isinstance(statement, show.ShowTagValues):
-        titles = ("key", "value")
-    elif isinstance(statement, show.ShowFieldKeys):
-        titles = ("fieldKey", "fieldType")
-    for name in sorted(found):
-        yield from _table(name, titles, _cut(sorted(found[name]), limit, offset))
+    for name in found.names():
+        if isinstance(statement, show.ShowTagKeys):
+            columns = [(sorted_texts(found.texts(name, group)),) for group in found.groups(name)]
+            yield from _table(name, ("tagKey",), columns, limit, offset)
+        else:
+            titles = ("key", "value") if isinstance(statement, show.ShowTagValues) else ("fieldKey", "fieldType")
+            yield from _table(name, titles, _pairs(found, name), limit, offset)
 
 
-def _cardinality(
-    statement: show.ShowSeriesCardinality
-    | show.ShowMeasurementCardinality
-    | show.ShowTagKeyCardinality
-    | show.ShowTagValuesCardinality
-    | show.ShowFieldKeyCardinality,
-    found: _Found,
-) -> Iterator[SeriesRows]:
-    whole = isinstance(statement, show.ShowSeriesCardinality | show.ShowMeasurementCardinality)
+def _pairs(found: FoundTexts, name: str) -> list[tuple[Any, ...]]:
+    """Group and text of a measurement as two columns, sorted by both, in pieces."""
+    pieces = []
+    for group in found.groups(name):
+        texts = sorted_texts(found.texts(name, group))
+        pieces.append((pa.repeat(pa.scalar(group, pa.large_string()), len(texts)), texts))
+    return pieces
+
+
+def _is_estimate(statement: show.ShowSeriesCardinality | show.ShowMeasurementCardinality) -> bool:
     # 1.x estimates where nothing narrows the statement, and names the column so; the title is kept for its clients.
-    estimate = whole and not (statement.exact or statement.sources or statement.condition)
-    if isinstance(statement, show.ShowMeasurementCardinality):
-        yield from _count("", len(found), estimate=estimate)
-    elif estimate:
-        yield from _count("", sum(len(items) for items in found.values()), estimate=True)
+    return not (statement.exact or statement.sources or statement.condition)
+
+
+def _cardinality(statement: show.SchemaStatement, counts: Mapping[str, int]) -> Iterator[SeriesRows]:
+    if isinstance(statement, show.ShowSeriesCardinality) and _is_estimate(statement):
+        yield from _count("", sum(counts.values()), estimate=True)
     else:
-        for name in sorted(found):
-            if isinstance(statement, show.ShowFieldKeyCardinality):
-                yield from _count(name, len({item[0] for item in found[name]}), estimate=False)
-            else:
-                yield from _count(name, len(found[name]), estimate=False)
+        for name, count in counts.items():
+            yield from _count(name, count, estimate=False)
 
 
 def _count(name: str, number: int, *, estimate: bool) -> Iterator[SeriesRows]:
@@ -240,10 +245,20 @@ def _count(name: str, number: int, *, estimate: bool) -> Iterator[SeriesRows]:
         yield SeriesRows(name, None, (title,), (Column.from_arrow(array),), None)
 
 
-def _table(name: str, titles: tuple[str, ...], items: list[tuple[str, ...]]) -> Iterator[SeriesRows]:
-    if items:
-        data = tuple(
-            Column(FieldType.STRING, pa.array([item[position] for item in items], pa.string()))
-            for position in range(len(titles))
-        )
-        yield SeriesRows(name, None, titles, data, None)
+def _table(
+    name: str, titles: tuple[str, ...], pieces: Sequence[tuple[Any, ...]], limit: int, offset: int
+) -> Iterator[SeriesRows]:
+    """Rows of text columns, given in pieces, without those that LIMIT and OFFSET leave out."""
+    if not pieces:
+        return
+    columns = []
+    for place in range(len(titles)):
+        texts = pa.concat_arrays([piece[place] for piece in pieces])[offset : offset + limit if limit else None]
+        try:
+            columns.append(Column(FieldType.STRING, texts.cast(pa.string())))
+        except pa.ArrowInvalid as error:
+            raise RequestError(
+                f"the answer has {len(texts)} rows with more than 2 GB of text; ask for a part with LIMIT and OFFSET"
+            ) from error
+    if len(columns[0]):
+        yield SeriesRows(name, None, titles, tuple(columns), None)

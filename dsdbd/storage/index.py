@@ -19,7 +19,6 @@ from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.texts import Texts
 from dsdbd.storage.index_columns import Keys, ParsedSeries, SeriesColumns, Tags
-from dsdbd.storage.index_order import can_order, key_order
 from dsdbd.storage.index_parse import parse_uniform
 from dsdbd.storage.index_select import select_rows
 from dsdbd.storage.index_shapes import join_keys
@@ -247,13 +246,7 @@ class SeriesIndex:
 
     def in_key_order(self, numbers: Numbers) -> Numbers:
         """The same numbers ordered by their series' keys."""
-        if len(numbers) <= _FEW:
-            return np.array(sorted(numbers.tolist(), key=self.keys.__getitem__), dtype=np.int64)
-        groups = self._columns.groups(numbers)
-        if can_order(groups) and not self._columns.odd:
-            return numbers[key_order(groups, len(numbers))]
-        ordered: Numbers = numbers[np.asarray(pc.sort_indices(self.keys.array(numbers)))]
-        return ordered
+        return self.keys.in_order(numbers)
 
 
 def _prefix_of(key: bytes) -> str:

@@ -7,14 +7,18 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dsdbd.model.columns import Int32s, Int64s
 from dsdbd.model.scan import KeyColumn, TagColumn
 from dsdbd.model.series import Series, parse_key
-from dsdbd.storage.index_order import Group
+from dsdbd.storage.index_order import Group, can_order, key_order
 from dsdbd.storage.index_shapes import Shape
 from dsdbd.storage.index_table import STEP, Growing
 from dsdbd.storage.index_texts import TextDictionary
+
+_FEW = 16
+"""So few keys are sorted as Python bytes."""
 
 
 class SeriesColumns:
@@ -140,6 +144,16 @@ class Keys(KeyColumn):
         """Keys of some series as an Arrow ``large_string`` array."""
         pieces = [self._piece(numbers[at : at + 4 * STEP]) for at in range(0, len(numbers), 4 * STEP)]
         return pa.concat_arrays(pieces or [pa.array([], pa.large_string())])
+
+    def in_order(self, numbers: Int64s) -> Int64s:
+        """The same numbers ordered by their keys."""
+        if len(numbers) <= _FEW:
+            return np.array(sorted(numbers.tolist(), key=self.__getitem__), dtype=np.int64)
+        groups = self._columns.groups(numbers)
+        if can_order(groups) and not self._columns.odd:
+            return numbers[key_order(groups, len(numbers))]
+        ordered: Int64s = numbers[np.asarray(pc.sort_indices(self.array(numbers)))]
+        return ordered
 
     def _piece(self, numbers: Int64s) -> Any:
         groups = self._columns.groups(numbers)
