@@ -37,6 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=20, help="repetitions of a kind of query")
     parser.add_argument("--budget-s", type=float, default=3.0, help="time for the repetitions of a kind of query")
     parser.add_argument("--requests", type=int, default=20_000, help="of one point each")
+    parser.add_argument("--quiet-s", type=float, help="time without a change after which files are final")
     parser.add_argument("--out", type=Path, default=Path("var/bench"), help="where the results are written")
     parser.add_argument("--work", type=Path, default=None, help="where the servers keep their files")
     for phase in PHASES:
@@ -78,6 +79,7 @@ def main() -> None:
         one_point_requests=asked.requests,
         runs=asked.runs,
         budget_s=asked.budget_s,
+        quiet_s=asked.quiet_s,
     )
     where = machine()
     say(f"load average before: {where['load_average']:.1f} on {where['processors']} processors")

@@ -148,3 +148,21 @@ def cpu_bodies(workload: Workload, rows: int) -> Iterator[Body]:
         left = [whole.slice(done)]
     rest = pa.concat_arrays(left)
     yield from cut(rest, np.full(len(rest), len(CPU_FIELDS)), rows)
+
+
+def series_bodies(workload: Workload, rows: int) -> Iterator[Body]:
+    """Yield bodies of the measurement ``sensor``: ``workload.hosts`` series of one field at each tick.
+
+    ``id`` is another one in every series, ``kind`` has 1,000 values, ``site`` ten; the value is number % 97 + tick.
+    """
+    step = max(1, _CHUNK_ROWS // rows) * rows
+    for tick in range(workload.ticks):
+        suffix = f" {workload.start_ns + tick * workload.interval_s * 10**9}\n"
+        for low in range(0, workload.hosts, step):
+            numbers = np.arange(low, min(low + step, workload.hosts), dtype=np.int64)
+            texts = [pa.array(column).cast(pa.string()) for column in (numbers, numbers % 1000, numbers % 10)]
+            values = pa.array((numbers % 97 + tick).astype(np.float64)).cast(pa.string())
+            lines = pc.binary_join_element_wise(
+                "sensor,id=s", texts[0], ",kind=k", texts[1], ",site=t", texts[2], " value=", values, suffix, ""
+            )
+            yield from cut(lines, np.ones(len(lines), np.int64), rows)

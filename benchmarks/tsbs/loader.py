@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import resource
 import selectors
@@ -193,9 +194,10 @@ def load_one_by_one(target: Target, requests: Sequence[bytes], connections: int)
     loaded = Loaded()
     began_s, began_cpu_s = time.perf_counter(), cpu_s()
     waiting = iter(requests)
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
         for request in itertools.islice(waiting, connections):
             one = _OnePoint(target)
+            opened.callback(one.socket.close)
             selector.register(one.socket, selectors.EVENT_READ, one)
             one.send(request)
         while selector.get_map():
@@ -206,7 +208,6 @@ def load_one_by_one(target: Target, requests: Sequence[bytes], connections: int)
                 loaded.latencies_ms.append((time.perf_counter() - one.sent_s) * 1e3)
                 if (following := next(waiting, None)) is None:
                     selector.unregister(one.socket)
-                    one.socket.close()
                 else:
                     one.send(following)
     loaded.requests = loaded.rows = len(loaded.latencies_ms)

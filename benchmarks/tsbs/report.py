@@ -118,8 +118,11 @@ def comparison(compared: dict[str, dict[str, str]], failures: Sequence[str]) -> 
     """What was compared and what failed, as Markdown."""
     pairs = sorted({pair for verdicts in compared.values() for pair in verdicts})
     text = ""
+    notes = [f"FAILED {failure}" for failure in failures]
     if pairs:
         rows = [["answers", *pairs]]
-        rows += [[kind, *(verdicts.get(pair, "") for pair in pairs)] for kind, verdicts in compared.items()]
+        for kind, verdicts in compared.items():
+            rows.append([kind, *("equal" if verdicts[pair] == "equal" else "DIFFER" for pair in pairs)])
+            notes += [f"{kind}: {pair}: {verdict}" for pair, verdict in verdicts.items() if verdict != "equal"]
         text += markdown(rows)
-    return text + "".join(f"\n- FAILED {failure}" for failure in failures) + ("\n" if failures else "")
+    return text + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")

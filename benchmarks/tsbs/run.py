@@ -29,7 +29,10 @@ _LOADED_WARM_UP_S = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. ``budget_s`` bounds the repetitions of one kind of query, of which there are at least three."""
+    """What to measure. ``budget_s`` bounds the repetitions of one kind of query, of which there are at least three.
+
+    ``quiet_s`` replaces the time without a change after which each system's files count as final.
+    """
 
     systems: tuple[str, ...]
     workload: Workload
@@ -42,6 +45,7 @@ class Plan:
     runs: int = 20
     budget_s: float = 3.0
     disk_values: tuple[ValueKind, ...] = VALUE_KINDS
+    quiet_s: float | None = None
 
 
 @dataclass
@@ -83,6 +87,7 @@ class Run:
         """Run a phase on a fresh server; what fails is noted, and the next one goes on."""
         directory = self.root / f"{name}-{phase.__name__.strip('_')}{''.join(f'-{word}' for word in arguments)}"
         system = SYSTEMS[name](directory)
+        system.quiet_s = system.quiet_s if self.plan.quiet_s is None else self.plan.quiet_s
         try:
             with system:
                 system.create_database()

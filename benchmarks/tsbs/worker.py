@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.tsbs.devops import devops_bodies
-from benchmarks.tsbs.generator import Workload, cpu_bodies
+from benchmarks.tsbs.generator import Workload, cpu_bodies, series_bodies
 from benchmarks.tsbs.loader import Load, Target, endless, load_one_by_one, one_point_requests
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class _Commands:
         self._load: Load | None = None
 
     def make(self, name: str, data: str, workload: dict[str, Any], rows: int) -> dict[str, Any]:
-        """Make bodies of ``rows`` lines, of ``data`` cpu or devops."""
+        """Make bodies of ``rows`` lines, of ``data`` cpu, devops or series."""
         self._workloads[name] = Workload(**workload)
-        maker = {"cpu": cpu_bodies, "devops": devops_bodies}[data]
+        maker = {"cpu": cpu_bodies, "devops": devops_bodies, "series": series_bodies}[data]
         bodies = self._bodies[name] = list(maker(self._workloads[name], rows))
         return {
             "rows": sum(body.rows for body in bodies),
