@@ -289,22 +289,25 @@ class Segment:
 
     def _load(self, names: list[str], groups: list[int]) -> list[Extent]:
         """Decode columns of row groups and offer them to the cache."""
-        reader = self._reader()
         extents: list[Extent] = []
         for span in self._spans(groups):
-            table = reader.read_row_groups(span, columns=names, use_threads=len(names) > 1)
-            first, stop = span[0], span[-1] + 1
-            if table.num_rows != self._bounds[stop] - self._bounds[first]:
-                raise CorruptData("it contradicts itself: a row group is shorter than its footer says")
-            for name in names:
-                array = table.column(name)
-                if name == TIME:
-                    array = array.cast(pa.int64())
-                extent = Extent(self._id, name, first, stop, Column.from_arrow(array))
-                self._cache.put(extent)
-                extents.append(extent)
-        self._cache.files.give(self._id, reader)
+            for name, column in self._decode(names, span).items():
+                extents.append(Extent(self._id, name, span[0], span[-1] + 1, column))
+                self._cache.put(extents[-1])
         return extents
+
+    def _decode(self, names: list[str], groups: list[int]) -> dict[str, Column]:
+        """Columns of neighbouring row groups."""
+        reader = self._reader()
+        table = reader.read_row_groups(groups, columns=names, use_threads=len(names) > 1)
+        self._cache.files.give(self._id, reader)
+        if table.num_rows != self._bounds[groups[-1] + 1] - self._bounds[groups[0]]:
+            raise CorruptData("it contradicts itself: a row group is shorter than its footer says")
+        columns = {}
+        for name in names:
+            array = table.column(name)
+            columns[name] = Column.from_arrow(array.cast(pa.int64()) if name == TIME else array)
+        return columns
 
     def _spans(self, groups: list[int]) -> list[list[int]]:
         """The row groups as neighbours to decode in one call."""
@@ -320,6 +323,33 @@ class Segment:
                 spans.append([group])
                 size = int(self._group_bytes[group])
         return spans
+
+    # --- reading from front to back
+
+    @property
+    def row_groups(self) -> int:
+        """Number of row groups."""
+        return len(self._group_bytes)
+
+    def read_group(self, group: int, run_series: Int64s) -> Rows:
+        """All rows of a row group, past the cache; ``run_series``: what stands for the series of each run.
+
+        Raises CorruptData, OSError.
+        """
+        low, high = self._bounds[group], self._bounds[group + 1]
+        table = self._reading(self._table)
+        first = int(np.searchsorted(self._starts, low, side="right")) - 1
+        last = int(np.searchsorted(self._starts, high, side="left"))
+        starts = self._starts[first:last]
+        lengths = np.minimum(starts + table.lengths[first:last], high) - np.maximum(starts, low)
+        names = [TIME, VERSION, *self._field_columns.values()]
+        columns = self._reading(lambda: self._decode(names, [group]))
+        return Rows(
+            np.repeat(run_series[first:last], lengths),
+            columns[TIME].values,
+            columns[VERSION].values,
+            {key: columns[name] for key, name in self._field_columns.items()},
+        )
 
     # --- until scans ask for blocks
 

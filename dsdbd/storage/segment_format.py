@@ -21,8 +21,8 @@ from dsdbd.model.texts import Texts
 
 ROW_GROUP_ROWS = 32_768
 """A row group ends at the first series that starts behind this many rows; a longer series has groups of its own."""
-ROW_GROUP_TEXT_BYTES = 32 << 20
-"""Text of one string field in a row group of more than one row: a decoded group fits in memory many times."""
+ROW_GROUP_BYTES = 32 << 20
+"""Decoded numbers, and text, of a row group of more than one row: wide rows make short groups, held many times."""
 
 FORMAT = 2
 METADATA_KEY = b"dsdb"
@@ -125,7 +125,7 @@ class RunTable:
 
 
 def encode_runs(lengths: Int64s, first_ns: Int64s, last_ns: Int64s, tags: Mapping[str, pa.DictionaryArray]) -> bytes:
-    """Arrow IPC stream of the runs; ``tags``: dictionary arrays of r large strings, null where a series lacks the tag."""
+    """Arrow IPC stream of the runs; ``tags``: dictionaries of large strings, null where a series lacks the tag."""
     arrays = [pa.array(lengths), pa.array(first_ns), pa.array(last_ns), *tags.values()]
     batch = pa.RecordBatch.from_arrays(arrays, names=[_LENGTH, _FIRST, _LAST, *(_TAG + key for key in tags)])
     sink = pa.BufferOutputStream()
@@ -141,7 +141,7 @@ def decode_runs(encoded: bytes) -> RunTable:
         batch = reader.read_next_batch()
     columns = {name: batch.column(at) for at, name in enumerate(batch.schema.names)}
     tags = {name.removeprefix(_TAG): _tag_column(column) for name, column in columns.items() if name.startswith(_TAG)}
-    return RunTable(*(columns[name].to_numpy() for name in (_LENGTH, _FIRST, _LAST)), tags)
+    return RunTable(columns[_LENGTH].to_numpy(), columns[_FIRST].to_numpy(), columns[_LAST].to_numpy(), tags)
 
 
 def _tag_column(array: pa.DictionaryArray) -> TagColumn:

@@ -22,7 +22,7 @@ from dsdbd.storage.rows import Rows, concat_rows
 from dsdbd.storage.segment_format import (
     FORMAT,
     METADATA_KEY,
-    ROW_GROUP_TEXT_BYTES,
+    ROW_GROUP_BYTES,
     TIME,
     VERSION,
     About,
@@ -54,16 +54,16 @@ _TRIAL_ROWS = 16_384
 _COMPRESSION: dict[str, Any] = {"version": "2.6", "compression": "zstd", "write_page_checksum": True}
 
 
-def write_segment(path: Path, series: SeriesSet, rows: Rows) -> None:
+def write_segment(path: Path, series: SeriesSet, rows: Rows) -> Int64s:
     """Write sorted rows (at least one); ``rows.series`` are positions in ``series``, which is in key order.
 
-    Durable on return; raises OSError, and then no file is left.
+    Returns the position of each run. Durable on return; raises OSError, and then no file is left.
     """
     nullable = {key for key, column in rows.fields.items() if column.valid is not None}
     types = {key: column.type for key, column in rows.fields.items()}
     with fsio.replacing(path) as temporary, SegmentWriter(temporary, series, types, nullable) as writer:
         writer.append(rows)
-        writer.finish()
+        return writer.finish()
 
 
 def no_pace(size_bytes: int) -> None:
@@ -74,8 +74,9 @@ class SegmentWriter:
     """Writes the rows of one segment as they come; holds those of the row group that is not yet full.
 
     ``series``: the series of the file in key order. ``types``, ``nullable``: its fields, and those that some row may
-    lack. ``thorough``: try on the first rows which encodings are smallest. ``pace`` is told the bytes of each row group
-    and may wait. Every method may raise OSError; leaving the ``with`` block closes the file, ``finish`` completes it.
+    lack. ``thorough``: try on the first rows which encodings are smallest. ``pace`` is told the decoded bytes of each
+    row group and may wait. Every method may raise OSError; leaving the ``with`` block closes the file, ``finish``
+    completes it.
     """
 
     def __init__(
@@ -137,11 +138,14 @@ class SegmentWriter:
         self._pending = rows if self._pending is None else concat_rows([self._pending, rows], self._types)
         self._write_groups(final=False)
 
-    def finish(self) -> None:
-        """Write what is left, the table of runs and the footer; there must have been a row."""
+    def finish(self) -> Int64s:
+        """Write what is left, the table of runs and the footer; there must have been a row.
+
+        Returns the series of each run, as positions in the set.
+        """
         self._write_groups(final=True)
         assert self._writer is not None, "a segment has rows"
-        runs = self._encode_runs()
+        series, runs = self._encode_runs()
         # Readers of Parquet follow the offsets in the footer and never see what lies between pages and footer.
         at = RunsAt(self._sink.tell(), len(runs), zlib.crc32(runs))
         self._sink.write(runs)
@@ -152,6 +156,7 @@ class SegmentWriter:
         about = About(FORMAT, self._measurement, columns, self._groups, self._unique, at)
         self._writer.add_key_value_metadata({METADATA_KEY: encode_about(about)})
         self._writer.close()
+        return series
 
     def _note_runs(self, rows: Rows) -> None:
         starts = series_starts(rows.series)
@@ -162,13 +167,13 @@ class SegmentWriter:
         self._unique = self._unique and self._last != first and not bool(same.any())
         self._last = int(rows.series[-1]), int(rows.time_ns[-1])
 
-    def _encode_runs(self) -> bytes:
+    def _encode_runs(self) -> tuple[Int64s, bytes]:
         series, lengths, first_ns, last_ns = (np.concatenate(parts) for parts in zip(*self._runs, strict=True))
         # A series that was appended in pieces is one run.
         starts = series_starts(series)
         ends = np.append(starts[1:], len(series)) - 1
         tags = {key: texts.array(series[starts], large=True) for key, texts in self._tags.items()}
-        return encode_runs(np.add.reduceat(lengths, starts), first_ns[starts], last_ns[ends], tags)
+        return series[starts], encode_runs(np.add.reduceat(lengths, starts), first_ns[starts], last_ns[ends], tags)
 
     # --- row groups
 
@@ -179,16 +184,17 @@ class SegmentWriter:
         starts = series_starts(rows.series)
         at = 0
         while at < len(rows) and (end := group_end(starts, at, len(rows), final=final)) is not None:
-            end = self._bounded_by_text(rows, at, end)
+            end = self._bounded_by_bytes(rows, at, end)
             self._write_group(_part(rows, at, end))
             at = end
         self._pending = _part(rows, at, len(rows)) if at < len(rows) else None
 
-    def _bounded_by_text(self, rows: Rows, at: int, end: int) -> int:
-        for column in rows.fields.values():
-            if column.type is FieldType.STRING:
-                while end - at > 1 and column.values.slice(at, end - at).nbytes > ROW_GROUP_TEXT_BYTES:
-                    end = at + (end - at) // 2
+    def _bounded_by_bytes(self, rows: Rows, at: int, end: int) -> int:
+        """An earlier end where rows are so wide that the row group would be hard to hold many times."""
+        end = min(end, at + max(1, ROW_GROUP_BYTES // (8 * (len(self._types) + 2))))
+        texts = [column.values for column in rows.fields.values() if column.type is FieldType.STRING]
+        while end - at > 1 and sum(values.slice(at, end - at).nbytes for values in texts) > ROW_GROUP_BYTES:
+            end = at + (end - at) // 2
         return end
 
     def _write_group(self, rows: Rows) -> None:
@@ -203,11 +209,10 @@ class SegmentWriter:
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._sink, self._schema, **self._choose_encodings(table), **_COMPRESSION)
-        before = self._sink.tell()
         self._writer.write_table(table, row_group_size=len(rows))
         size_bytes = sum(array.nbytes for array in arrays[len(self._tags) :])
         self._groups.append((int(rows.time_ns.min()), int(rows.time_ns.max()), size_bytes))
-        self._pace(self._sink.tell() - before)
+        self._pace(size_bytes)
 
     def _choose_encodings(self, table: Any) -> dict[str, Any]:
         chosen = {self._field_columns[key]: _ENCODINGS[field_type][0] for key, field_type in self._types.items()}

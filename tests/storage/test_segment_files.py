@@ -268,7 +268,7 @@ def test_thorough_files_are_smaller_where_values_have_few_digits(tmp_path: Path)
 
 
 def test_long_texts_make_short_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsdbd.storage.segment_write.ROW_GROUP_TEXT_BYTES", 10_000)
+    monkeypatch.setattr("dsdbd.storage.segment_write.ROW_GROUP_BYTES", 10_000)
     texts = Column(FieldType.STRING, pa.array(["x" * 3_000] * 20 + ["y" * 30_000] + ["z"] * 20))
     rows = Rows(np.zeros(41, dtype=np.int64), np.arange(41), np.ones(41, dtype=np.int64), {"s": texts})
     write_segment(tmp_path / "1.parquet", sample_series(1), rows)
