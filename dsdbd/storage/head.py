@@ -53,44 +53,53 @@ class HeadTable:
         self.min_ns = (1 << 63) - 1
         self.max_ns = -(1 << 63)
         self.size_bytes = 0
-        self._pending: list[Rows] = []
+        self._pending: list[tuple[Rows, int]] = []
         self._small = 0
         self._blocks: tuple[MemoryBlock, ...] = ()
         self._sealing = threading.Lock()
 
     def add(self, points: Points, version: int, index: SeriesIndex) -> None:
         """Append the rows of one batch (at least one); new series enter the index."""
-        count = len(points)
-        numbers = index.numbers(points.series)
+        times = points.time_ns
+        count = len(times)
+        size_bytes = _PART_BYTES + count * _ROW_BYTES
+        for column in points.fields.values():
+            size_bytes += _COLUMN_BYTES + column_bytes(column)
         if count == 1:
-            low = high = int(points.time_ns[0])
-            rows = Rows(
-                numbers if len(numbers) == 1 else numbers[points.series_index],
-                points.time_ns,
-                np.array([version], dtype=np.int64),
-                points.fields,
-            )
+            low = high = int(times[0])
+            number = index.number(points.series[int(points.series_index[0])])
+            rows = Rows(np.array((number,), np.int64), times, np.array((version,), np.int64), points.fields)
         else:
-            low, high = int(points.time_ns.min()), int(points.time_ns.max())
+            low, high = int(times.min()), int(times.max())
             versions = np.full(count, version, dtype=np.int64)
-            rows = Rows(numbers[points.series_index], points.time_ns, versions, points.fields)
+            rows = Rows(index.numbers(points.series)[points.series_index], times, versions, points.fields)
         self.rows += count
         self.min_ns = min(self.min_ns, low)
         self.max_ns = max(self.max_ns, high)
-        self._pending.append(rows)
-        self.size_bytes += part_bytes(rows)
-        self._small = self._small + 1 if count < _SMALL_ROWS else 0
-        if self._small >= _SMALL_PARTS:
-            self._join_small()
+        self._append(rows, size_bytes)
 
-    def _join_small(self) -> None:
-        """Make the newest parts, all small ones, one; done again with what that gives, as often as there are enough."""
-        small = self._pending[-_SMALL_PARTS:]
-        joined = concat_rows(small, types_of(small))
-        del self._pending[-_SMALL_PARTS:]
-        self._pending.append(joined)
-        self._small = 0
-        self.size_bytes += part_bytes(joined) - sum(map(part_bytes, small))
+    def _append(self, rows: Rows, size_bytes: int) -> None:
+        self._pending.append((rows, size_bytes))
+        self.size_bytes += size_bytes
+        if len(rows) >= _SMALL_ROWS:
+            self._small = 0
+            return
+        self._small += 1
+        if self._small >= _SMALL_PARTS:
+            # The newest parts, all of them small, become one.
+            small = self._pending[-_SMALL_PARTS:]
+            del self._pending[-_SMALL_PARTS:]
+            parts = [part for part, _ in small]
+            joined = concat_rows(parts, types_of(parts))
+            self.size_bytes -= sum(size for _, size in small)
+            self._small = 0
+            self._pending.append((joined, joined_bytes := part_bytes(joined)))
+            self.size_bytes += joined_bytes
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether rows were added since the last ``seal``."""
+        return bool(self._pending)
 
     def snapshot(self) -> tuple[MemoryBlock, ...]:
         """The sealed rows, oldest first; all that were added before the last ``seal`` began are among them."""
@@ -111,10 +120,10 @@ class HeadTable:
             if not taken:
                 return
             merged = list(blocks)
-            for rows in in_portions(taken):
+            for rows in in_portions([part for part, _ in taken]):
                 merged.append(MemoryBlock.sealed(rows))
                 merge_newest(merged, large_rows)
-            before = sum(map(part_bytes, taken)) + sum(block.size_bytes for block in blocks)
+            before = sum(size for _, size in taken) + sum(block.size_bytes for block in blocks)
             change = sum(block.size_bytes for block in merged) - before
             with lock:
                 del self._pending[: len(taken)]

@@ -27,6 +27,7 @@ from dsdbd.storage.selection import (
     contested,
     divide,
     in_series_order,
+    in_time_order,
     series_groups,
 )
 
@@ -36,6 +37,7 @@ _TEXT_ROWS = 32_768
 """The same with string fields, which may be long."""
 _JOIN_ROWS = 16_384
 """Fewer rows of a block are joined with those of other blocks, because every piece has a cost of its own."""
+_ONE: Int64s = np.zeros(1, dtype=np.int64)
 _EDGE_GROWTH = 16
 _EDGE_ROUNDS = 3
 """A hint that proves too narrow (fields without values, rows overwritten) is widened so often, then ignored."""
@@ -109,12 +111,38 @@ class Scan:
         """The rows within inclusive times, which are given for all or by position."""
         narrowed = []
         for part in parts:
-            lows = np.full(len(part), low) if isinstance(low, int) else low[part.position]
-            highs = np.full(len(part), high) if isinstance(high, int) else high[part.position]
-            result = self._narrow_part(part, lows, highs)
-            if len(result):
+            result: Part | None
+            if len(part) == 1:
+                at = int(part.position[0])
+                start = low if isinstance(low, int) else int(low[at])
+                result = self._narrow_run(part, start, high if isinstance(high, int) else int(high[at]))
+            else:
+                lows = np.full(len(part), low, dtype=np.int64) if isinstance(low, int) else low[part.position]
+                highs = np.full(len(part), high, dtype=np.int64) if isinstance(high, int) else high[part.position]
+                result = self._narrow_part(part, lows, highs)
+            if result is not None and len(result):
                 narrowed.append(result)
         return narrowed
+
+    def _narrow_run(self, part: Part, low: int, high: int) -> Part | None:
+        """The same as ``_narrow_part`` for a part of one run, which most queries have."""
+        first, last = int(part.first_ns[0]), int(part.last_ns[0])
+        if first > high or last < low:
+            return None
+        if first >= low and last <= high:
+            return part
+        times = self._times(part.source, part.starts, part.stops)
+        start = int(part.starts[0])
+        bounds = (
+            start + (int(times.searchsorted(low)) if first < low else 0),
+            start + (int(times.searchsorted(high, side="right")) if last > high else len(times)),
+            max(first, low),
+            min(last, high),
+        )
+        if bounds[0] >= bounds[1]:
+            return None
+        starts, stops, firsts, lasts = np.array(bounds, dtype=np.int64).reshape(4, 1)
+        return Part(part.source, part.position, starts, stops, firsts, lasts)
 
     def _narrow_part(self, part: Part, low: Int64s, high: Int64s) -> Part:
         inside = (part.first_ns <= high) & (part.last_ns >= low)
@@ -196,8 +224,11 @@ class Scan:
         if len(parts) == 1:
             yield from self._as_it_lies(parts[0])
             return
+        one_series = len(self.series) == 1
+        if one_series:
+            parts = in_time_order(parts)
         read = [self._columns(part) for part in parts]
-        order, position, starts = in_series_order(parts)
+        order, position, starts = (None, _ONE, _ONE) if one_series else in_series_order(parts)
         times = np.concatenate([times for times, _ in read])
         by_part = [(len(times), columns) for times, columns in read]
         present = {key for _, columns in read for key in columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ MIN_NS = -(1 << 63)
 MAX_NS = (1 << 63) - 1
 _LOOKUP_SHARE = 8
 """Fewer wanted series than this part of a block's runs are looked up one by one, more by a pass over the runs."""
+_FIRST: Int64s = np.zeros(1, dtype=np.int64)
 
 
 class RunLookup:
@@ -35,12 +37,25 @@ class RunLookup:
             at = np.minimum(self.runs.series.searchsorted(numbers), len(self.runs.series) - 1)
             found: Int64s = np.where(self.runs.series[at] == numbers, at, -1)
             return found
+        # Series that are newer than all of the block's share the last, empty entry.
+        table = self._by_number()
+        return table[np.minimum(numbers, len(table) - 1)]
+
+    def find_one(self, number: int) -> int:
+        """The same for one series."""
+        series = self.runs.series
+        if self._ascending:
+            at = int(series.searchsorted(number))
+            return at if at < len(series) and int(series[at]) == number else -1
+        table = self._by_number()
+        return int(table[number]) if number < len(table) else -1
+
+    def _by_number(self) -> Int64s:
         if self._table is None:
             table = np.full(int(self.runs.series.max()) + 2, -1, dtype=np.int64)
             table[self.runs.series] = np.arange(len(self.runs.series), dtype=np.int64)
             self._table = table
-        # Series that are newer than all of the block's share the last, empty entry.
-        return self._table[np.minimum(numbers, len(self._table) - 1)]
+        return self._table
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,9 @@ class Part:
 
     def rows(self) -> int:
         """Rows of all runs."""
-        return int(self.stops.sum() - self.starts.sum())
+        if len(self.position) == 1:
+            return int(self.stops[0]) - int(self.starts[0])
+        return int((self.stops - self.starts).sum())
 
     def where(self, mask: Bools) -> Part:
         """Some of the runs."""
@@ -100,7 +117,9 @@ def choose(source: int, lookup: RunLookup, wanted: Wanted, min_ns: int, max_ns: 
     if lookup.max_ns < min_ns or lookup.min_ns > max_ns:
         return None
     runs = lookup.runs
-    if len(wanted.numbers) * _LOOKUP_SHARE < len(runs.series) or len(wanted.numbers) == 1:
+    if len(wanted.numbers) == 1:
+        return _choose_one(source, lookup, int(wanted.numbers[0]), min_ns, max_ns)
+    if len(wanted.numbers) * _LOOKUP_SHARE < len(runs.series):
         at = lookup.find(wanted.numbers)
         position = np.flatnonzero(at >= 0)
         at = at[position]
@@ -120,6 +139,18 @@ def choose(source: int, lookup: RunLookup, wanted: Wanted, min_ns: int, max_ns: 
     return Part(source, position, starts, starts + runs.lengths[at], runs.first_ns[at], runs.last_ns[at])
 
 
+def _choose_one(source: int, lookup: RunLookup, number: int, min_ns: int, max_ns: int) -> Part | None:
+    run = lookup.find_one(number)
+    if run < 0:
+        return None
+    here = slice(run, run + 1)
+    runs = lookup.runs
+    first, last, starts = runs.first_ns[here], runs.last_ns[here], runs.starts[here]
+    if int(first[0]) > max_ns or int(last[0]) < min_ns:
+        return None
+    return Part(source, _FIRST, starts, starts + runs.lengths[here], first, last)
+
+
 def contested(parts: Sequence[Part], series: int) -> Bools | None:
     """Which series may have rows of the same time in two parts, bool[series]; None when no series does.
 
@@ -127,6 +158,10 @@ def contested(parts: Sequence[Part], series: int) -> Bools | None:
     """
     if len(parts) < 2:
         return None
+    if series == 1:
+        times = sorted((int(part.first_ns[0]), int(part.last_ns[0])) for part in parts)
+        apart = all(one[1] < other[0] for one, other in itertools.pairwise(times))
+        return None if apart else np.ones(1, dtype=np.bool_)
     earliest = np.full(series, MAX_NS, dtype=np.int64)
     latest = np.full(series, MIN_NS, dtype=np.int64)
     found = np.zeros(series, dtype=np.bool_)
@@ -138,6 +173,11 @@ def contested(parts: Sequence[Part], series: int) -> Bools | None:
         earliest[at] = np.minimum(low, part.first_ns)
         latest[at] = np.maximum(high, part.last_ns)
     return found if found.any() else None
+
+
+def in_time_order(parts: Sequence[Part]) -> list[Part]:
+    """Parts of one and the same series, no two of overlapping times."""
+    return sorted(parts, key=lambda part: int(part.first_ns[0]))
 
 
 def divide(part: Part, rows: int) -> list[Part]:

@@ -244,13 +244,23 @@ class Shard:
         edge: Edge | None,
     ) -> tuple[Measurement, Scan, list[Segment]] | None:
         """What a scan reads, with its segments pinned; None when that is nothing."""
+        self.load()
+        sealed = False
         while not self.dropped:
-            self._number_series(measurement)
-            self._seal(measurement, READER_ROWS)
             with self._lock:
                 known = self._measurements.get(measurement)
                 if known is None:
                     return None
+                tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
+                numbered = all(segment.run_series is not None for segment in known.segments)
+                # What is added once the first sealing has begun was not acknowledged before the scan.
+                sealed = sealed or not any(table.unsealed for table in tables)
+            if not numbered:
+                self._number_series(measurement)
+            if not sealed:
+                self._seal(measurement, READER_ROWS)
+                sealed = True
+            with self._lock:
                 if any(segment.run_series is None for segment in known.segments):
                     continue
                 numbers = known.index.select(predicate)
