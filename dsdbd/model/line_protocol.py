@@ -15,7 +15,7 @@ from dsdbd.model.line_protocol_columns import MeasurementBuilder, Part
 from dsdbd.model.line_protocol_groups import Group, read_groups
 from dsdbd.model.line_protocol_keys import KNOWN_KEYS, MAX_REMEMBERED_BYTES, KnownKey, read_keys
 from dsdbd.model.line_protocol_lines import LineBlock, line_blocks, strip_line
-from dsdbd.model.line_protocol_scan import BOOLEANS, LineProblem, scan_point
+from dsdbd.model.line_protocol_scan import BOOLEANS, WHITESPACE, LineProblem, scan_point
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, PRECISION_NS
 from dsdbd.model.types import FieldType
 
@@ -301,7 +301,7 @@ def _fast_cells(fields: str) -> list[tuple[str, Any]] | None:
     ``float`` accepts more than the protocol does (``1_0``, ``inf``, white space): first and last character and the
     underscore are looked at before it is asked.
     """
-    if "\r" in fields:
+    if "\r" in fields or fields[:1] in WHITESPACE:
         return None
     cells: list[tuple[str, Any]] = []
     for part in fields.split(","):

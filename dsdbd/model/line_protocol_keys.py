@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from dsdbd import limits
 from dsdbd.model.line_protocol_patterns import PatternCache, compile_lines, pattern_bytes, split_accepted
+from dsdbd.model.line_protocol_scan import LineProblem, scan_point
 
 KnownKey: TypeAlias = tuple[str, bytes]
 """Measurement, and canonical key of the series."""
@@ -113,6 +114,10 @@ def _read_group(keys: list[bytes], known: dict[bytes, KnownKey]) -> list[bytes]:
         return keys[1:]
     template = TEMPLATES.get(described, len(keys))
     if template is None:
+        for key in keys:
+            meaning = _scan(key)
+            if meaning is not None:
+                known[key] = meaning
         return []
     accepted = split_accepted(template.pattern, keys)
     try:
@@ -125,6 +130,18 @@ def _read_group(keys: list[bytes], known: dict[bytes, KnownKey]) -> list[bytes]:
         key = keys[row]
         known[key] = (template.measurement, template.canonical(key))
     return [keys[row] for row in accepted.refused]
+
+
+def _scan(key: bytes) -> KnownKey | None:
+    """What the scanner says of a key; None for one that it refuses or ends elsewhere."""
+    try:
+        text = key.decode()
+        point = scan_point(text + " v=0")
+    except (UnicodeDecodeError, LineProblem):
+        return None
+    if point.key != text or "\\" in text or "time" in dict(point.series.tags):
+        return None
+    return point.series.measurement, point.series.key()
 
 
 def _make_template(key: TemplateKey) -> Template | None:
