@@ -6,27 +6,22 @@ Columns become text as whole arrays, a few thousand rows at a time, so that no s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dsdbd.limits import ENCODE_ROWS
-from dsdbd.model.columns import Column, Int64s
+from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.times import PRECISION_NS, format_rfc3339nano
-from dsdbd.model.types import FieldType
-from dsdbd.query.columns import plain_strings
+from dsdbd.query.columns import coded_strings
+from dsdbd.query.encode_cells import JSON, CellTexts, float_text, quote, scaled_times, time_parts
 from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
+from dsdbd.query.text_matrix import Part, join_rows
 
-_FEW_ROWS = 64
-_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-_ESCAPED |= {code: f"\\u{code:04x}" for code in range(32)}
-_ESCAPED |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
-_NEEDS_ESCAPE = r'[\x00-\x1f"\\<>&\x{2028}\x{2029}]'
+_FEW_ROWS = 16
+_PIECE_BYTES = 1 << 22
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\[\]{},:"]+')
 
 
@@ -84,10 +79,10 @@ def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterato
             items = [f'{{"level":{quote(level)},"text":{quote(text)}}}' for level, text in result.messages]
             yield f',"messages":[{",".join(items)}]'.encode()
         some = False
-        for rows in each_series(result.series):
+        for rows in result.series:
             yield b"," if some else b',"series":['
             some = True
-            yield from _series(rows, unit_ns)
+            yield from encode_series(rows, unit_ns)
         yield b"]" if some else b""
         if result.partial:
             yield b',"partial":true'
@@ -97,39 +92,138 @@ def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterato
     yield b"]}\n"
 
 
-def _series(rows: SeriesRows, unit_ns: int | None) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What is written as series: rows of a block, or of the only series of a SeriesRows.
+
+    ``starts``: int64[s], first row of each series. ``heads``: gives the text before the values of some series.
+    """
+
+    starts: Int64s
+    heads: Callable[[int, int], list[bytes]]
+    data: tuple[Column, ...]
+    time_column: int | None
+    tail: bytes
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+
+def encode_series(rows: SeriesRows | SeriesBlock, unit_ns: int | None) -> Iterator[bytes]:
+    """Pieces of the JSON objects of a block's series, or of one; ``unit_ns`` None writes times as RFC3339."""
+    if isinstance(rows, SeriesRows):
+        tail = b',"partial":true}' if rows.partial else b"}"
+        head = series_head(rows.name, rows.tags, rows.columns)
+        if len(rows) == 0:
+            yield head + tail
+            return
+        tail = b"]" + tail
+        if len(rows) <= _FEW_ROWS:
+            yield head + b',"values":[' + _few_values(rows, unit_ns) + tail
+            return
+        yield from _many(
+            _Rows(np.zeros(1, np.int64), lambda *_: [head + b',"values":['], rows.data, rows.time_column, tail),
+            unit_ns,
+        )
+    elif len(rows) <= _FEW_ROWS:
+        for number, one in enumerate(rows):
+            yield b"," if number else b""
+            yield from encode_series(one, unit_ns)
+    else:
+        yield from _many(_Rows(rows.starts, _block_heads(rows), rows.data, 0, b"]}"), unit_ns)
+
+
+def series_head(name: str, tags: Mapping[str, str] | None, columns: Sequence[str]) -> bytes:
+    """A series' JSON object up to its columns."""
     head = []
-    if rows.name:
-        head.append(f'"name":{quote(rows.name)}')
-    if rows.tags:
-        head.append('"tags":{' + ",".join(f"{quote(k)}:{quote(rows.tags[k])}" for k in sorted(rows.tags)) + "}")
-    head.append('"columns":[' + ",".join(map(quote, rows.columns)) + "]")
-    yield ("{" + ",".join(head)).encode()
-    for start in range(0, len(rows), ENCODE_ROWS):
-        yield b"," if start else b',"values":['
-        yield _values(rows.slice(start, start + ENCODE_ROWS, partial=False), unit_ns)
-    yield b"]" if len(rows) else b""
-    yield b',"partial":true}' if rows.partial else b"}"
+    if name:
+        head.append(f'"name":{quote(name)}')
+    if tags:
+        head.append('"tags":{' + ",".join(f"{quote(k)}:{quote(tags[k])}" for k in sorted(tags)) + "}")
+    head.append('"columns":[' + ",".join(map(quote, columns)) + "]")
+    return ("{" + ",".join(head)).encode()
 
 
-def _values(rows: SeriesRows, unit_ns: int | None) -> bytes:
-    """``[…],[…]`` for the rows of one piece."""
-    if len(rows) <= _FEW_ROWS:
-        return _few_values(rows, unit_ns)
-    texts = []
-    for position, column in enumerate(rows.data):
-        if position == rows.time_column:
-            texts.append(_time_texts(column.values, unit_ns))
-        else:
-            texts.append(_texts(column))
-    lines = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, ",")
-    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
-    joined: bytes = pc.binary_join(whole, "],[")[0].as_buffer().to_pybytes()
-    return b"[" + joined + b"]"
+def _block_heads(block: SeriesBlock) -> Callable[[int, int], list[bytes]]:
+    """The heads of a block's series, made column by column."""
+    groups = block.groups
+    cells: list[bytes | CellTexts] = [b'{"name":', CellTexts(_of_groups(block, groups.names, groups.name_codes), JSON)]
+    for position in sorted(range(len(block.dimensions)), key=block.dimensions.__getitem__):
+        opening = ',"tags":{' if len(cells) == 2 else ","
+        cells.append(f"{opening}{quote(block.dimensions[position])}:".encode())
+        cells.append(CellTexts(_of_groups(block, groups.texts[position], groups.codes[position]), JSON))
+    columns = '"columns":[' + ",".join(map(quote, block.columns)) + '],"values":['
+    end = (("}," if block.dimensions else ",") + columns).encode()
+
+    def heads(first: int, last: int) -> list[bytes]:
+        parts: list[Part] = []
+        for cell in cells:
+            parts += cell.parts(first, last) if isinstance(cell, CellTexts) else [cell]
+        return join_rows([*parts, b"\n"], last - first).split(b"\n")[:-1]
+
+    return lambda first, last: [end_of + end for end_of in heads(first, last)]
+
+
+def _of_groups(block: SeriesBlock, texts: Any, codes: Int32s) -> Column:
+    return coded_strings(texts, codes[block.group])
+
+
+def _many(rows: _Rows, unit_ns: int | None) -> Iterator[bytes]:
+    """Whole columns at once, some thousand rows at a time; a piece may end in the midst of a series."""
+    cells = [CellTexts(column, JSON) for column in rows.data]
+    size = len(rows)
+    lasts = np.append(rows.starts[1:], size) - 1
+    start = 0
+    while start < size:
+        stop = start + piece_rows(cells, start, min(start + ENCODE_ROWS, size))
+        last_rows = lasts[np.searchsorted(lasts, start) : np.searchsorted(lasts, stop)]
+        separators = np.full(stop - start, ord(","), dtype=np.uint8)
+        separators[last_rows - start] = ord("\n")
+        parts: list[Part] = []
+        for position, cell in enumerate(cells):
+            parts.append(b"," if position else b"[")
+            if position == rows.time_column:
+                parts += time_parts(rows.data[position].values[start:stop], unit_ns)
+            else:
+                parts += cell.parts(start, stop)
+        texts = join_rows([*parts, b"]", separators], stop - start).split(b"\n")
+        yield _with_heads(rows, start, stop, texts)
+        start = stop
+
+
+def _with_heads(rows: _Rows, start: int, stop: int, texts: list[bytes]) -> bytes:
+    """The rows from ``start`` to ``stop`` with heads where series begin and tails where they end.
+
+    ``texts``: those rows, divided where a series ends, the last one empty if one ends there.
+    """
+    first, last = np.searchsorted(rows.starts, (start, stop)).tolist()
+    heads = rows.heads(first, last) if last > first else []
+    if first:
+        heads = [b"," + head for head in heads]
+    elif len(heads) > 1:
+        heads[1:] = [b"," + head for head in heads[1:]]
+    ends = len(texts) - 1
+    texts[:-1] = [text + rows.tail for text in texts[:-1]]
+    if not texts[-1]:
+        texts.pop()
+    out = [b""] * (len(heads) + len(texts))
+    if len(heads) == len(texts):
+        out[0::2], out[1::2] = heads, texts
+    else:
+        # The first text belongs to a series that began in an earlier piece.
+        assert len(texts) == len(heads) + 1 >= ends
+        out[0::2], out[1::2] = texts, heads
+    return b"".join(out)
+
+
+def piece_rows(cells: Sequence[CellTexts], start: int, stop: int) -> int:
+    """Rows of a piece from ``start`` that are encoded at once: fewer than up to ``stop`` where cells are wide."""
+    width = sum(cell.width(start, stop) for cell in cells)
+    return max(min(stop - start, _PIECE_BYTES // max(width, 1)), 1)
 
 
 def _few_values(rows: SeriesRows, unit_ns: int | None) -> bytes:
-    """The same text row by row: for a handful of rows quicker than setting up whole-array work."""
+    """Rows one by one: for a handful of them quicker than setting up whole-array work."""
     columns = []
     for position, column in enumerate(rows.data):
         if position == rows.time_column:
@@ -151,99 +245,6 @@ def _text(value: bool | int | float | str | None) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return float_text(value) if isinstance(value, float) else str(value)
-
-
-def float_text(value: float) -> str:
-    """One float as ``float_texts`` writes it."""
-    text = repr(value)
-    if "e" not in text:
-        return text.removesuffix(".0")
-    if 1e-6 <= abs(value) < 1e21:
-        return _without_exponent(value)
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
-
-
-def _texts(column: Column) -> Any:
-    """Arrow string array of the column's JSON texts, ``null`` where it has no value."""
-    if column.type is FieldType.STRING:
-        values = plain_strings(column).values
-        if values.null_count:
-            values = pc.fill_null(values, "")
-        texts = _string_texts(values)
-        valid = np.asarray(column.values.is_valid())
-        valid = valid if column.valid is None else valid & column.valid
-    else:
-        texts = float_texts(column.values) if column.type is FieldType.FLOAT else _plain_texts(column.values)
-        if column.valid is None:
-            return texts
-        valid = column.valid
-    return texts if bool(valid.all()) else pc.if_else(pa.array(valid), texts, "null")
-
-
-def _plain_texts(values: Any) -> Any:
-    return pc.cast(pa.array(values), pa.string())
-
-
-def float_texts(values: Any, *, exponents: bool = True) -> Any:
-    """Shortest decimal text that reads back as the same float, as Go's encoding/json writes it.
-
-    Exponents stand below 1e-6 and from 1e21 on; with ``exponents=False`` (CSV) nowhere.
-    """
-    array = pa.array(np.ascontiguousarray(values), pa.float64())
-    texts = pc.cast(array, pa.string())
-    size = np.abs(values)
-    unusual = (size >= 1e10) & (size < 1e21)
-    if not exponents:
-        unusual = (size >= 1e10) | ((size < 1e-5) & (size > 0))
-    unusual &= np.isfinite(values)
-    if not bool(unusual.any()):
-        return texts
-    written = pa.array([_without_exponent(value) for value in values[unusual].tolist()], pa.string())
-    return pc.replace_with_mask(texts, pa.array(unusual), written)
-
-
-def _without_exponent(value: float) -> str:
-    text = f"{Decimal(repr(value)):f}"
-    return text.removesuffix(".0")
-
-
-def _string_texts(values: Any) -> Any:
-    quoted = pc.binary_join_element_wise('"', values, '"', "")
-    odd = pc.match_substring_regex(values, _NEEDS_ESCAPE)
-    if not pc.any(odd).as_py():
-        return quoted
-    written = pa.array([quote(text) for text in values.filter(odd).to_pylist()], pa.string())
-    return pc.replace_with_mask(quoted, odd, written)
-
-
-def quote(text: str) -> str:
-    """A JSON string with the escapes of Go's encoding/json."""
-    return f'"{text.translate(_ESCAPED)}"'
-
-
-def _time_texts(times_ns: Int64s, unit_ns: int | None) -> Any:
-    if unit_ns is not None:
-        return _plain_texts(scaled_times(times_ns, unit_ns))
-    return pc.binary_join_element_wise('"', rfc3339_texts(times_ns), '"', "")
-
-
-def scaled_times(times_ns: Int64s, unit_ns: int) -> Int64s:
-    """Times in another unit, cut towards zero as Go divides."""
-    if unit_ns == 1:
-        return times_ns
-    return np.where(times_ns < 0, -(-times_ns // unit_ns), times_ns // unit_ns)
-
-
-def rfc3339_texts(times_ns: Int64s) -> Any:
-    """Arrow string array such as ``2017-07-14T02:40:00.12Z``: as many digits of fraction as are not trailing zeros."""
-    seconds, rest = np.divmod(times_ns, 1_000_000_000)
-    whole = pa.array(np.datetime_as_string(seconds.astype("datetime64[s]")).astype(object), pa.string())
-    if not bool(rest.any()):
-        return pc.binary_join_element_wise(whole, "Z", "")
-    digits = pc.utf8_rtrim(pc.utf8_lpad(_plain_texts(rest), 9, "0"), "0")
-    fraction = pc.if_else(pa.array(rest != 0), pc.binary_join_element_wise(".", digits, ""), "")
-    return pc.binary_join_element_wise(whole, fraction, "Z", "")
 
 
 def indent(text: str) -> str:

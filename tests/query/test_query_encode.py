@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from dsdbd.model.columns import Column
 from dsdbd.model.times import format_rfc3339nano
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
+    SeriesBlock,
     SeriesRows,
     StatementResult,
     chunk_results,
@@ -25,7 +27,10 @@ from dsdbd.query import (
     encode_results_json,
     show_finish,
 )
-from dsdbd.query.encode import float_text, float_texts, quote, rfc3339_texts
+from dsdbd.query.columns import coded_strings, plain_strings
+from dsdbd.query.encode_cells import float_parts, float_text, quote
+from dsdbd.query.groups import GroupSet
+from dsdbd.query.text_matrix import Part, integer_parts, join_rows, rfc3339_parts
 from dsdbd.query.wire import decode_parts
 from tests.query.influx_reference import filled_influxd
 from tests.query.query_engine import MemoryShard, Row, column_of, parse_one, run_query
@@ -77,22 +82,33 @@ def test_texts_are_those_of_influxd(tmp_path: Path) -> None:
             assert ours == theirs(query, accept="application/csv")
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def lines(parts: list[Part], rows: int) -> list[str]:
+    return join_rows([*parts, b"\n"], rows).decode().split("\n")[:-1]
+
+
+DECIMALS = st.integers(-(10**16), 10**16).flatmap(lambda n: st.integers(0, 8).map(lambda places: n / 10**places))
+
+
+@given(st.lists(DECIMALS | st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+@example([-0.0, 0.0])
+@example([12.5, 0.1, 1e-7, 100.0])
 def test_floats_read_back_and_use_exponents_only_far_out(values: list[float]) -> None:
-    for value, text in zip(values, float_texts(np.array(values)).to_pylist(), strict=True):
+    for value, text in zip(values, lines(float_parts(np.array(values)), len(values)), strict=True):
         assert float(text) == value
         assert math.copysign(1, float(text)) == math.copysign(1, value)
         assert ("e" in text) == (value != 0 and not 1e-6 <= abs(value) < 1e21)
         assert not text.endswith(".0")
         assert text == float_text(value)
-    for value, text in zip(values, float_texts(np.array(values), exponents=False).to_pylist(), strict=True):
+    for value, text in zip(values, lines(float_parts(np.array(values), exponents=False), len(values)), strict=True):
         assert float(text) == value
         assert "e" not in text
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
 def test_times_are_those_of_the_time_module(times: list[int]) -> None:
-    assert rfc3339_texts(np.array(times, dtype=np.int64)).to_pylist() == [format_rfc3339nano(t) for t in times]
+    array = np.array(times, dtype=np.int64)
+    assert lines(rfc3339_parts(array), len(times)) == [format_rfc3339nano(t) for t in times]
+    assert lines(integer_parts(array), len(times)) == [str(t) for t in times]
 
 
 @given(st.lists(st.none() | st.text(), min_size=1, max_size=20), st.booleans())
@@ -165,3 +181,56 @@ def test_foreign_bytes_are_refused(data: bytes) -> None:
         list(show_finish(statement, [data]))
     except CorruptData as error:
         assert "cannot be decoded" in error.message
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=5), st.integers(1, 40)), min_size=1, max_size=12, unique_by=lambda one: one[0]),
+    st.lists(st.none() | st.text(max_size=8) | st.just("a\0b\n"), min_size=1, max_size=5),
+    st.sampled_from((None, "ms")),
+)
+def test_a_block_reads_like_its_series_one_by_one(
+    groups: list[tuple[str, int]], texts: list[str | None], epoch: str | None
+) -> None:
+    texts = [None if text is None else text.encode("utf-8", "ignore").decode() for text in texts]
+    groups = sorted({name.encode("utf-8", "ignore").decode(): length for name, length in groups}.items())
+    lengths = np.array([length for _, length in groups])
+    rows, some = int(lengths.sum()), np.arange(int(lengths.sum()))
+    valid = some % 3 > 0
+    codes = np.array([-1 if text is None else place for place, text in enumerate(texts)], dtype=np.int32)
+    coded = coded_strings(pa.array(["" if text is None else text for text in texts]), codes[some % len(texts)])
+    block = SeriesBlock(
+        GroupSet(
+            pa.array(["m"]),
+            np.zeros(len(groups), dtype=np.int32),
+            (pa.array([name for name, _ in groups]),),
+            (np.arange(len(groups), dtype=np.int32),),
+        ),
+        np.arange(len(groups), dtype=np.int32),
+        np.cumsum(lengths) - lengths,
+        ("t",),
+        ("time", "f", "i", "b", "s", "c"),
+        (
+            Column(FieldType.INTEGER, T + some * 1_234_567_890),
+            Column(FieldType.FLOAT, np.where(some % 5 > 0, some / 8, some / 7), valid),
+            Column(FieldType.INTEGER, some**6 * -1),
+            Column(FieldType.BOOLEAN, some % 2 > 0, ~valid),
+            plain_strings(coded),
+            coded,
+        ),
+    )
+    assert len(block) == rows
+    few = [one.slice(row, row + 1, partial=False) for one in block for row in range(len(one))]
+    whole = json.loads(b"".join(encode_results_json([StatementResult(0, [block])], epoch=epoch)))
+    slow = json.loads(b"".join(encode_results_json([StatementResult(0, few)], epoch=epoch)))
+    series = whole["results"][0]["series"]
+    assert [one["tags"] for one in series] == [{"t": name} for name, _ in groups]
+    assert [len(one["values"]) for one in series] == lengths.tolist()
+    assert [row for one in series for row in one["values"]] == [
+        row for one in slow["results"][0]["series"] for row in one["values"]
+    ]
+    assert b"".join(encode_results_json([StatementResult(0, [block])])) == b"".join(
+        encode_results_json([StatementResult(0, list(block))])
+    )
+    assert b"".join(encode_results_csv([StatementResult(0, [block])], epoch=epoch)) == b"".join(
+        encode_results_csv([StatementResult(0, list(block))], epoch=epoch)
+    )
