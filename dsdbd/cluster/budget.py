@@ -42,7 +42,7 @@ class ByteBudget:
         try:
             yield hold
         finally:
-            self.give_back(hold.size_bytes)
+            hold.release()
 
 
 class Hold:
@@ -56,3 +56,8 @@ class Hold:
         """Hold more; raises Overloaded."""
         self._budget.take(size_bytes)
         self.size_bytes += size_bytes
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._budget.give_back(self.size_bytes)
+        self.size_bytes = 0

@@ -38,7 +38,6 @@ _MAX_HEADS = 256
 """Heads of requests that are kept with their meaning: the clients of a daemon send few different ones."""
 _MAX_AHEAD_BYTES = 256 << 10
 """Bytes that a client sent before it was answered, at which reading stops."""
-_SECONDS = REQUEST_SECONDS.labels("/write")
 
 
 class Front:
@@ -61,7 +60,8 @@ class Front:
         self.connections: set[FrontConnection] = set()
         self.stopping = False
         self._heads: dict[bytes, WriteHead | None] = {}
-        self._date = (0, b"")
+        self._made_s = -1
+        self._common = self._stored = b""
 
     def __call__(self) -> FrontConnection:
         """The protocol of a new connection."""
@@ -85,28 +85,22 @@ class Front:
 
     def answer(self, error: BaseException | None, request_id: str) -> bytes:
         """A whole answer: 204, or the error."""
-        body = b""
-        if error is None:
-            start = b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n"
-        else:
-            known = (
-                error if isinstance(error, DSDBError) else DSDBError("internal error; the daemon's log has the details")
-            )
-            response = error_response(known)
-            body = cast("bytes", response.body)
-            headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
-            start = f"HTTP/1.1 {response.status} {response.reason}\r\n{headers}".encode()
-            if b"\r\nContent-Length:" not in start:
-                start += b"Content-Length: %d\r\n" % len(body)
+        named = request_id.encode()
         now_s = int(time.time())
-        if now_s != self._date[0]:
-            ending = f"Date: {formatdate(now_s, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
-            self._date = (now_s, ending.encode())
-        common = (
-            f"Request-Id: {request_id}\r\nX-Request-Id: {request_id}\r\n"
-            f"X-Influxdb-Build: OSS\r\nX-Influxdb-Version: {VERSION}\r\nX-DSDB-Version: {VERSION}\r\n"
-        )
-        return b"".join((start, common.encode(), self._date[1], body))
+        if now_s != self._made_s:
+            self._made_s = now_s
+            self._common = _common_headers(now_s)
+            self._stored = b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n" + self._common
+        if error is None:
+            return self._stored % (named, named)
+        known = error if isinstance(error, DSDBError) else DSDBError("internal error; the daemon's log has the details")
+        response = error_response(known)
+        body = cast("bytes", response.body)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        start = f"HTTP/1.1 {response.status} {response.reason}\r\n{headers}".encode()
+        if b"\r\nContent-Length:" not in start:
+            start += b"Content-Length: %d\r\n" % len(body)
+        return b"".join((start, self._common % (named, named), body))
 
     async def stop(self, timeout_s: float) -> None:
         """Close idle connections, and the others when their request is answered or the time is over."""
@@ -121,6 +115,15 @@ class Front:
             connection.end()
 
 
+def _common_headers(now_s: int) -> bytes:
+    """The headers of every answer of this second, the end of the head included, with two places for the request id."""
+    return (
+        "Request-Id: %b\r\nX-Request-Id: %b\r\nX-Influxdb-Build: OSS\r\n"
+        f"X-Influxdb-Version: {VERSION}\r\nX-DSDB-Version: {VERSION}\r\n"
+        f"Date: {formatdate(now_s, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+    ).encode()
+
+
 class FrontConnection(asyncio.Protocol):
     """One connection: reads a request, has it stored, answers, reads the next."""
 
@@ -130,7 +133,7 @@ class FrontConnection(asyncio.Protocol):
         self._head: WriteHead | None = None
         self._parts: list[bytes] = []
         self._missing = 0
-        self._hold: Hold | None = None
+        self._hold = Hold(front.handler.bodies)
         self._refusal: DSDBError | None = None
         self._ahead = b""
         self._paused = False
@@ -225,7 +228,6 @@ class FrontConnection(asyncio.Protocol):
             self._hand_over(data)
             return
         self._head, self._missing = head, head.size_bytes
-        self._hold = Hold(self._front.handler.bodies)
         self._active_s = self._started_s = time.monotonic()
         self._body(head, data[size:])
 
@@ -233,7 +235,7 @@ class FrontConnection(asyncio.Protocol):
         if len(part) > self._missing:
             part, self._ahead = part[: self._missing], part[self._missing :]
         self._missing -= len(part)
-        if self._refusal is None and self._hold is not None:
+        if self._refusal is None:
             try:
                 self._hold.grow(len(part))
                 self._parts.append(part)
@@ -270,8 +272,7 @@ class FrontConnection(asyncio.Protocol):
             body = unpack(packed, limit_bytes)
         else:
             body = await asyncio.to_thread(unpack, packed, limit_bytes)
-        if self._hold is not None:
-            self._hold.grow(len(body))
+        self._hold.grow(len(body))
         return body
 
     def _done(self, error: BaseException | None) -> None:
@@ -280,14 +281,14 @@ class FrontConnection(asyncio.Protocol):
         assert head is not None, "a request is under way"
         if error is not None and not isinstance(error, DSDBError):
             log.error("a request failed by a defect of dsdbd", method="POST", path=head.path_qs, exc_info=error)
-        request_id = header_text(head.request_id) or new_request_id()
+        request_id = header_text(head.request_id) if head.request_id else new_request_id()
         answer = self._front.answer(error, request_id)
         self._release()
         self._head = self._refusal = None
         self.busy = False
         self._active_s = time.monotonic()
         took_s = self._active_s - self._started_s
-        _SECONDS.observe(took_s)
+        REQUEST_SECONDS.observe("/write", took_s)
         if transport is not None and not transport.is_closing():
             transport.write(answer)
             if self._front.stopping:
@@ -310,9 +311,7 @@ class FrontConnection(asyncio.Protocol):
 
     def _release(self) -> None:
         self._parts = []
-        if self._hold is not None:
-            self._front.handler.bodies.give_back(self._hold.size_bytes)
-            self._hold = None
+        self._hold.release()
 
     def _log(self, head: WriteHead, answer: bytes, request_id: str, took_s: float) -> None:
         peer = None if self._transport is None else self._transport.get_extra_info("peername")

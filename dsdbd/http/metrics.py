@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import WriteStats
 
 _BEAT_S = 0.25
 _BEATS = 40
 REGISTRY = CollectorRegistry()
-REQUEST_SECONDS = Histogram("dsdb_http_request_seconds", "Duration of HTTP requests", ["route"], registry=REGISTRY)
+
+
+class RouteSeconds(Collector):
+    """Durations by route, counted without a lock: on the event loop only, where the page is made as well.
+
+    The library's histogram takes about as long as a tenth of a one-point write.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._bounds = Histogram.DEFAULT_BUCKETS[:-1]
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        registry.register(self)
+
+    def observe(self, route: str, took_s: float) -> None:
+        """Count one request."""
+        counts = self._counts.get(route)
+        if counts is None:
+            counts = self._counts[route] = [0] * (len(self._bounds) + 1)
+            self._sums[route] = 0.0
+        counts[bisect_left(self._bounds, took_s)] += 1
+        self._sums[route] += took_s
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The histogram of every route, for the page."""
+        family = HistogramMetricFamily("dsdb_http_request_seconds", "Duration of HTTP requests", labels=["route"])
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for route, counts in self._counts.items():
+            cumulated = list(zip(names, itertools.accumulate(counts), strict=True))
+            family.add_metric([route], cumulated, self._sums[route])
+        yield family
+
+
+REQUEST_SECONDS = RouteSeconds(REGISTRY)
 LOOP_LAG_SECONDS = Gauge("dsdb_loop_lag_seconds", "Longest recent delay of the HTTP event loop", registry=REGISTRY)
 RAFT_TICK_LAG_SECONDS = Gauge(
     "dsdb_raft_tick_lag_seconds", "Longest recent delay of the Raft thread", registry=REGISTRY

@@ -84,7 +84,7 @@ def access_log(*, enabled: bool, tracing: bool) -> Middleware:
         response = await handler(request)
         took_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
-        REQUEST_SECONDS.labels(resource.canonical if resource is not None else "other").observe(took_s)
+        REQUEST_SECONDS.observe(resource.canonical if resource is not None else "other", took_s)
         if tracing if signing.SIGNATURE_HEADER in request.headers else enabled:
             log.info(_line(request, response, took_s))
         return response

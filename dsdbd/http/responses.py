@@ -98,13 +98,18 @@ class _RequestIds:
 
     def __init__(self) -> None:
         self._last = 0
+        self._era = -1
+        self._ending = ""
         place = uuid.uuid4().bytes
         # The multicast bit says that these six bytes are no network address.
         self._place = f"{(place[0] & 0x3F) | 0x80:02x}{place[1]:02x}-{place[2] | 1:02x}{place[3:8].hex()}"
 
     def next(self) -> str:
         self._last = now = max(self._last + 1, time.time_ns() // 100 + _GREGORIAN)
-        return f"{now & 0xFFFFFFFF:08x}-{now >> 32 & 0xFFFF:04x}-1{now >> 48 & 0xFFF:03x}-{self._place}"
+        if now >> 32 != self._era:
+            self._era = now >> 32
+            self._ending = f"-{now >> 32 & 0xFFFF:04x}-1{now >> 48 & 0xFFF:03x}-{self._place}"
+        return f"{now & 0xFFFFFFFF:08x}{self._ending}"
 
 
 _ids = _RequestIds()

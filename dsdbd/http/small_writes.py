@@ -23,14 +23,12 @@ if TYPE_CHECKING:
 
     Done = Callable[[BaseException | None], None]
 
-_PLAIN_LINE = rb'[^\s"\\#\x00]+ [^\s"\\#\x00]+ -?[0-9]+'
-_PLAIN = re.compile(rb"(?!\{)(?:" + _PLAIN_LINE + rb"\n)*" + _PLAIN_LINE + rb"\n?")
+_SPECIAL = b'"\\#\t\r\x0b\x0c\x00'
+_PLAIN = re.compile(rb"(?:[^ \n]++ [^ \n]++ -?+[0-9]++(?:\n|\Z))++")
 """Lines whose end is the end of the line whatever is around them, each with a time of its own: points without one would
 all get that of the group, and those of the same series would be one point."""
 _GROUP_BYTES = 32 << 10
 """Bodies that are parsed in one go on the event loop, in about two milliseconds."""
-_GROUPS_IN_FLIGHT = 2
-"""While the log syncs one group the next is made; further bodies wait and become a larger group."""
 
 
 class _Body(NamedTuple):
@@ -41,17 +39,23 @@ class _Body(NamedTuple):
 class _Waiting:
     """The bodies of one target that are in no group yet; bounded by the budget for bodies that their requests hold."""
 
-    __slots__ = ("bodies", "in_flight", "scheduled")
+    __slots__ = ("bodies", "busy")
 
     def __init__(self) -> None:
         self.bodies: deque[_Body] = deque()
-        self.in_flight = 0
-        self.scheduled = False
+        self.busy = False
+        """A group is about to be made, or on its way. One at a time: two would share the bodies and cost two syncs."""
 
 
 def is_plain(body: bytes) -> bool:
     """Whether a body may be joined with others by newlines and mean the same."""
-    return _PLAIN.fullmatch(body) is not None
+    if len(body.translate(None, _SPECIAL)) != len(body) or body.startswith(b"{"):
+        return False
+    if b"\n" in body:
+        return _PLAIN.fullmatch(body) is not None
+    # One line is the usual case.
+    parts = body.split(b" ")
+    return len(parts) == 3 and bool(parts[0] and parts[1]) and parts[2].removeprefix(b"-").isdigit()
 
 
 class SmallWrites:
@@ -74,25 +78,24 @@ class SmallWrites:
         if waiting is None:
             waiting = self._targets[target] = _Waiting()
         waiting.bodies.append(_Body(body, done))
-        self._schedule(target, waiting)
+        if not waiting.busy:
+            self._schedule(target, waiting)
 
     def _schedule(self, target: Target, waiting: _Waiting) -> None:
-        if waiting.bodies and not waiting.scheduled and waiting.in_flight < _GROUPS_IN_FLIGHT:
-            waiting.scheduled = True
-            # Behind everything that this turn of the loop still reads.
+        """Make the next group, behind everything that this turn of the loop still reads."""
+        waiting.busy = bool(waiting.bodies)
+        if waiting.busy:
             asyncio.get_running_loop().call_soon(self._next_group, target, waiting)
-        elif not waiting.bodies and not waiting.in_flight:
+        else:
             # Names of targets come from clients.
             self._targets.pop(target, None)
 
     def _next_group(self, target: Target, waiting: _Waiting) -> None:
-        waiting.scheduled = False
         group = [waiting.bodies.popleft()]
         size_bytes = len(group[0].body)
         while waiting.bodies and size_bytes + len(waiting.bodies[0].body) <= _GROUP_BYTES:
             group.append(waiting.bodies.popleft())
             size_bytes += len(group[-1].body)
-        waiting.in_flight += 1
         try:
             stored, rows = self._store(target, group)
         except DSDBError:
@@ -101,7 +104,6 @@ class SmallWrites:
             self._await(target, waiting, group, stored, rows)
         else:
             self._store_singly(target, waiting, group)
-        self._schedule(target, waiting)
 
     def _store(self, target: Target, group: list[_Body]) -> tuple[Stored | None, int]:
         """Hand the group to the log as one write; None, and nothing is stored, when a body needs a look of its own."""
@@ -126,7 +128,6 @@ class SmallWrites:
             told = True
             timer.cancel()
             self._writes.count_stored(len(group), rows, error)
-            waiting.in_flight -= 1
             for one in group:
                 one.done(error)
             self._schedule(target, waiting)
@@ -151,7 +152,6 @@ class SmallWrites:
             try:
                 await asyncio.gather(*(self._store_one(target, one) for one in group))
             finally:
-                waiting.in_flight -= 1
                 self._schedule(target, waiting)
 
         task = asyncio.get_running_loop().create_task(store())
