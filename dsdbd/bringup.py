@@ -360,5 +360,10 @@ async def open_store(node: Node) -> None:
         on_fatal=fatal,
         on_problem=lambda problem: log.warning("storage problem", problem=problem),
     )
-    await asyncio.to_thread(store.open, lambda text: log.info(text))
+
+    def tell(sentence: str) -> None:
+        log.info(f"storage: {sentence}")
+        node.opening = sentence
+
+    await asyncio.to_thread(store.open, tell)
     node.store = store

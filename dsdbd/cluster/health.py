@@ -27,8 +27,8 @@ def own_problems(node: Node) -> list[str]:
         problems.append(f"not a member of a cluster yet: {node.progress.waiting}")
     elif not node.metadata.leader() or (node.raft is not None and not node.raft.status().has_quorum):
         problems.append(_no_leader(node))
-    if node.config.data.enabled and node.store is None and node.is_member:
-        problems.append("the storage is still opening")
+    if node.storage_wait and node.is_member:
+        problems.append(node.storage_wait)
     if node.store is not None:
         problems += node.store.problems()
     problems += [f"{peer}: {reason}" for peer, reason in node.refusals.items()]

@@ -43,6 +43,8 @@ class Node:
     identity: Identity | None = None
     raft: RaftNode | None = None
     store: Store | None = None
+    opening: str = ""
+    """How far the storage is on its way to ``store``; empty before the first word of it."""
     refusals: dict[str, str] = field(default_factory=dict)
     """Peer address to the latest reason why it and this node do not talk; shown by /health."""
     queries: RunningQueries = field(default_factory=RunningQueries)
@@ -63,6 +65,13 @@ class Node:
     def data_id(self) -> int | None:
         """The node's number as an owner of shards; None without the data role."""
         return None if self.identity is None else self.identity.data_id
+
+    @property
+    def storage_wait(self) -> str:
+        """Why this node cannot store points yet; empty when it can or has no data role."""
+        if self.store is not None or not self.config.data.enabled:
+            return ""
+        return "the storage is still opening" + (f": {self.opening}" if self.opening else "")
 
     def fail(self, error: DSDBError) -> None:
         """End the daemon with this error; the first one counts. Call it on the event loop."""

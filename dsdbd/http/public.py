@@ -93,8 +93,8 @@ class PublicPages:
         reason = ""
         if not node.is_member:
             reason = node.progress.waiting
-        elif node.config.data.enabled and node.store is None:
-            reason = "the storage is still opening"
+        elif node.storage_wait:
+            reason = node.storage_wait
         elif wanted == "write" and not node.metadata.leader():
             reason = "no leader is elected"
         page = {"status": "not ready" if reason else "ready", "message": reason}

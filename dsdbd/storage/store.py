@@ -107,7 +107,7 @@ class Store:
             fsio.make_dirs(self._data_dir)
             fsio.make_dirs(self._wal_dir)
             self._find_shards()
-            progress(f"storage: {len(self._shards)} shards found in {self._data_dir}")
+            progress(f"{len(self._shards)} shards found in {self._data_dir}")
             # Heads that grow too big during the replay are written out beside it.
             self._start_thread("dsdb-flush", self._flush_loop)
             last = self._replay(progress)
@@ -177,8 +177,8 @@ class Store:
             if now_s - said_s > _REPLAY_TELL_S:
                 said_s = now_s
                 done = (begins[position[0]] + position[1]) / max(total_bytes, 1)
-                progress(f"storage: replaying the log, {done:.0%} done, {rows} rows")
-        progress(f"storage: log replayed, {rows} rows from {total_bytes >> 20} MB")
+                progress(f"replaying the log, {done:.0%} done, {rows} rows")
+        progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB")
         return max(begins, default=0)
 
     def _wait_for_memory(self) -> None:
