@@ -45,6 +45,10 @@ class Block(Protocol):
     def unique(self) -> bool:
         """Whether no two rows have the same series and time."""
 
+    @property
+    def portions(self) -> Int64s:
+        """First rows of the portions in which the block lies in memory, from 0: a range inside one is no copy."""
+
     def runs(self) -> Runs:
         """The runs; their series are numbered before a block is read."""
 

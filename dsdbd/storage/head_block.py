@@ -48,6 +48,11 @@ class MemoryBlock:
         """The block of sorted and folded rows (at least one)."""
         return MemoryBlock(runs_of(rows.series, rows.time_ns), rows.time_ns, rows.version, rows.fields)
 
+    @property
+    def portions(self) -> Int64s:
+        """All rows lie in one."""
+        return self._runs.starts[:1]
+
     def runs(self) -> Runs:
         """The runs, by ascending series number."""
         return self._runs

@@ -203,7 +203,7 @@ class Scan:
         rows = 0
         for part in parts:
             if part.rows() >= min(_JOIN_ROWS, limit) or len(parts) == 1:
-                for portion in divide(part, limit):
+                for portion in divide(part, limit, self.sources[part.source].block.portions):
                     yield from self._as_it_lies(portion)
                 continue
             joined.append(part)

@@ -186,6 +186,11 @@ class Segment:
         table = self._reading(self._table)
         return Runs(self.run_series, self._starts, table.lengths, table.first_ns, table.last_ns)
 
+    @property
+    def portions(self) -> Int64s:
+        """First rows of the row groups that are decoded together."""
+        return self._group_starts[:-1:_EXTENT_GROUPS]
+
     # --- rows
 
     def narrowed(self, starts: Int64s, stops: Int64s, min_ns: int, max_ns: int) -> tuple[Int64s, Int64s]:

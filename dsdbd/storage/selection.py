@@ -180,32 +180,42 @@ def in_time_order(parts: Sequence[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: int(part.first_ns[0]))
 
 
-def divide(part: Part, rows: int) -> list[Part]:
-    """A part in portions of at most ``rows`` rows; a run is cut only when it is long."""
+def divide(part: Part, rows: int, portions: Int64s) -> list[Part]:
+    """A part in pieces of at most ``rows`` rows; a run is cut only when it is long.
+
+    ``portions``: rows of the block at which a part of neighbouring rows is cut as well, whatever run is there.
+    """
     lengths = part.stops - part.starts
     ends = np.cumsum(lengths)
-    total = int(ends[-1])
-    if total <= rows:
-        return [part]
     begins = ends - lengths
-    portions = []
+    total = int(ends[-1])
+    fixed = [total]
+    first_row = int(part.starts[0])
+    if int(part.stops[-1]) - first_row == total:
+        inside = portions[(portions > first_row) & (portions < int(part.stops[-1]))]
+        fixed = [*(inside - first_row).tolist(), total]
+    pieces = []
     low = 0
-    while low < total:
-        high = min(low + rows, total)
-        first = int(ends.searchsorted(low, side="right"))
-        last = int(begins.searchsorted(high, side="left"))
-        if high < int(ends[last - 1]) and int(begins[last - 1]) > low + rows // 2:
-            last -= 1
-            high = int(ends[last - 1])
-        starts, stops = part.starts[first:last].copy(), part.stops[first:last].copy()
-        starts[0] += low - int(begins[first])
-        stops[-1] -= int(ends[last - 1]) - high
-        bounds = slice(first, last)
-        portions.append(
-            Part(part.source, part.position[bounds], starts, stops, part.first_ns[bounds], part.last_ns[bounds])
-        )
-        low = high
-    return portions
+    for end in fixed:
+        while low < end:
+            high = min(low + rows, end)
+            last = int(begins.searchsorted(high, side="left"))
+            if high < end and int(begins[last - 1]) > low + rows // 2:
+                high = int(begins[last - 1])
+            pieces.append(_portion(part, begins, ends, low, high))
+            low = high
+    return pieces
+
+
+def _portion(part: Part, begins: Int64s, ends: Int64s, low: int, high: int) -> Part:
+    """Some neighbouring ones of a part's rows, counted within the part."""
+    first = int(ends.searchsorted(low, side="right"))
+    last = int(begins.searchsorted(high, side="left"))
+    starts, stops = part.starts[first:last].copy(), part.stops[first:last].copy()
+    starts[0] += low - int(begins[first])
+    stops[-1] -= int(ends[last - 1]) - high
+    runs = slice(first, last)
+    return Part(part.source, part.position[runs], starts, stops, part.first_ns[runs], part.last_ns[runs])
 
 
 def series_groups(parts: Sequence[Part], series: int, rows: int) -> list[list[Part]]:

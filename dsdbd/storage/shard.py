@@ -291,12 +291,12 @@ class Shard:
         try:
             for segment in fresh:
                 try:
-                    series, _ = segment.read_series()
+                    tags = segment.read_tags()
                 except CorruptData as error:
                     self._damaged(known, DamagedBlock(error.message, segment))
                     continue
                 with self._lock:
-                    segment.number_series(known.index.numbers(one.key() for one in series))
+                    segment.number_series(known.index.numbers_of_columns(measurement, tags))
         except FileNotFoundError:
             if not self.dropped:
                 raise
