@@ -162,3 +162,9 @@ def test_series_are_all_different() -> None:
     assert len({tags["kind"] for _, tags, _, _ in found}) == 1_000
     assert len({(tags["id"], time_ns) for _, tags, _, time_ns in found}) == len(found) == 5_000
     assert [body.rows for body in bodies] == [1_000, 1_000, 500] * 2
+
+
+def test_the_small_benchmark_has_rows_of_high_cpu() -> None:
+    """Of ``host_3``, whom ``high-cpu-1`` asks for: a comparison of empty answers would show nothing."""
+    user = np.stack(list(walks(Workload(4, 720, seed=5))))[:, :, CPU_FIELDS.index("usage_user")]
+    assert (user[:, 3] > 90).sum() > 100
