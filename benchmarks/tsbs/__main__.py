@@ -35,7 +35,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--values", choices=VALUE_KINDS, default="float", help="of the rows that are asked")
     parser.add_argument("--seed", type=int, default=123)
     parser.add_argument("--runs", type=int, default=20, help="repetitions of a kind of query")
-    parser.add_argument("--budget-s", type=float, default=3.0, help="time for the repetitions of a kind of query")
+    parser.add_argument("--budget-s", type=float, default=2.0, help="time for the repetitions of a kind of query")
     parser.add_argument("--requests", type=int, default=20_000, help="of one point each")
     parser.add_argument("--quiet-s", type=float, help="time without a change after which files are final")
     parser.add_argument("--out", type=Path, default=Path("var/bench"), help="where the results are written")

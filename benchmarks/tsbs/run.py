@@ -43,7 +43,7 @@ class Plan:
     one_point_requests: int = 20_000
     one_point_connections: int = 64
     runs: int = 20
-    budget_s: float = 3.0
+    budget_s: float = 2.0
     disk_values: tuple[ValueKind, ...] = VALUE_KINDS
     quiet_s: float | None = None
 
