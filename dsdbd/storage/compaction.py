@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +15,23 @@ from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.head_block import MemoryBlock, merge_blocks
+from dsdbd.storage.merging import choose_full_merge, choose_merge, within_memory
 from dsdbd.storage.ranges import gather_column
 from dsdbd.storage.rows import Rows, concat_rows
+from dsdbd.storage.scanning import DamagedBlock
 from dsdbd.storage.segment import Segment, schema_of
 from dsdbd.storage.segment_format import ROW_GROUP_ROWS
-from dsdbd.storage.segment_write import SegmentWriter
+from dsdbd.storage.segment_write import SegmentWriter, no_pace
+from dsdbd.storage.settings import StoreSettings
 
 _REFILL_ROWS = ROW_GROUP_ROWS // 2
 """Rows of a source under which its next row group is read."""
+_RESERVE_BYTES = 64 << 20
+"""Free space a merge does not touch."""
 
 
 class CompactionStopped(Exception):
     """The merge was told to end early; nothing of it is left."""
-
-
-class DamagedSource(CorruptData):
-    """CorruptData that knows the segment it was found in."""
-
-    def __init__(self, message: str, segment: Segment) -> None:
-        super().__init__(message)
-        self.segment = segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +45,72 @@ class Pace:
     stopped: Callable[[], bool]
 
 
+FREELY = Pace(no_pace, lambda: False)
+"""As fast as it goes, and to the end."""
+
+
 def wait_s(size_bytes: int, bytes_per_s: int, spent_s: float) -> float:
     """How long to wait after ``size_bytes`` that took ``spent_s`` so as to stay within the rate. Pure."""
     return max(0.0, size_bytes / bytes_per_s - spent_s)
 
 
-def compact(segments: Sequence[Segment], ranks: Int64s, series: SeriesSet, path: Path, pace: Pace) -> Int64s:
+def choose(segments: Sequence[Segment], settings: StoreSettings, *, full: bool) -> list[Segment]:
+    """Neighbours to merge now, oldest first; empty when there is nothing to do. Pure."""
+    plan = choose_full_merge if full else choose_merge
+    sizes = [segment.memory_bytes for segment in segments]
+    choice = plan(sizes, fan=settings.merge_files, max_bytes=settings.merge_max_bytes)
+    if choice is None:
+        return []
+    held = [segment.group_bytes for segment in segments]
+    return list(segments[choice[0] : within_memory(held, *choice, max_bytes=settings.merge_memory_bytes)])
+
+
+def has_room(directory: Path, size_bytes: int) -> bool:
+    """Whether a merge of so many bytes leaves the disk as much again for the log. Raises OSError."""
+    free = os.statvfs(directory)
+    return free.f_bavail * free.f_frsize > 2 * size_bytes + _RESERVE_BYTES
+
+
+def all_rows(rows: Rows) -> Rows:
+    """Every row."""
+    return rows
+
+
+def compact(
+    segments: Sequence[Segment],
+    ranks: Int64s,
+    series: SeriesSet,
+    path: Path,
+    pace: Pace = FREELY,
+    keep: Callable[[Rows], Rows] = all_rows,
+) -> Int64s | None:
     """Write the rows of ``segments``, oldest first, to the segment ``path``; returns the rank of each of its runs.
 
     ``ranks``: by series number its place in ``series``, which is in key order and holds every series of the segments.
-    Rows of the same series and time are folded as ``fold_for_storage`` does it. Memory: about two row groups of each
-    segment. Durable on return. Raises DamagedSource, CompactionStopped and OSError; then no file is left.
+    Rows of the same series and time are folded as ``fold_for_storage`` does it; then ``keep`` may leave out rows, which
+    have ranks for series. None, and no file, when no row is left. Memory: about two row groups of each segment. Durable
+    on return. Raises DamagedBlock, CompactionStopped and OSError; then no file is left.
     """
     types = dict(schema_of(segments))
     sources = [_Source(segment, ranks) for segment in segments]
-    with (
-        fsio.replacing(path) as temporary,
-        SegmentWriter(temporary, series, types, _nullable(segments, types), thorough=True, pace=pace.rest) as writer,
-    ):
-        for rows in _merged(sources, types, pace):
-            writer.append(rows)
-        return writer.finish()
+    try:
+        with (
+            fsio.replacing(path) as temporary,
+            SegmentWriter(
+                temporary, series, types, _nullable(segments, types), thorough=True, pace=pace.rest
+            ) as writer,
+        ):
+            for rows in _merged(sources, types, pace):
+                writer.append(keep(rows))
+            if not writer.rows:
+                raise _NothingLeftError
+            return writer.finish()
+    except _NothingLeftError:
+        return None
+
+
+class _NothingLeftError(Exception):
+    """No row is left; the file that was begun is not wanted."""
 
 
 def _nullable(segments: Sequence[Segment], types: Mapping[str, FieldType]) -> set[str]:
@@ -98,11 +141,11 @@ class _Source:
         return self._next_group < self._segment.row_groups
 
     def read_group(self) -> None:
-        """Read the next row group. Raises DamagedSource, OSError."""
+        """Read the next row group. Raises DamagedBlock, OSError."""
         try:
             rows = self._segment.read_group(self._next_group, self._run_ranks)
         except CorruptData as error:
-            raise DamagedSource(error.message, self._segment) from error
+            raise DamagedBlock(error.message, self._segment) from error
         self._next_group += 1
         self.rows = rows if self.rows is None else concat_rows([self.rows, rows], self._segment.fields)
 

@@ -59,3 +59,36 @@ def choose_merge(sizes: Sequence[int], *, fan: int, max_bytes: int) -> tuple[int
         if len(sizes) - start >= fan:
             return start, len(sizes)
     return None
+
+
+def choose_full_merge(sizes: Sequence[int], *, fan: int, max_bytes: int) -> tuple[int, int] | None:
+    """The half open range of segments to merge when nothing is written any more; None when there is nothing to do.
+
+    Of all neighbours that fit in one file those that are most, the oldest where two are equal. A file is not rewritten
+    for the sake of others that have less than an ``fan``-th of its rows.
+    """
+    best: tuple[int, int] | None = None
+    for start in range(len(sizes)):
+        total = largest = 0
+        for stop in range(start, len(sizes)):
+            total += sizes[stop]
+            largest = max(largest, sizes[stop])
+            if total > max_bytes:
+                break
+            pays = stop > start and (total - largest) * fan >= largest
+            if pays and (best is None or stop + 1 - start > best[1] - best[0]):
+                best = start, stop + 1
+    return best
+
+
+def within_memory(held: Sequence[int], start: int, stop: int, *, max_bytes: int) -> int:
+    """An earlier end of a range of segments so that what a merge holds of each stays within a bound; two at least.
+
+    ``held``: bytes of the largest row group of each segment.
+    """
+    end = start + min(2, stop - start)
+    total = sum(held[start:end])
+    while end < stop and total + held[end] <= max_bytes:
+        total += held[end]
+        end += 1
+    return end

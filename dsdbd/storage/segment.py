@@ -54,6 +54,7 @@ class Segment:
     ``low`` and ``high``: the range of file numbers it stands for. ``rows``, ``fields``, ``unique``: as of a Block.
     ``tags``: tag keys that a series of it may have. ``run_series``: series number of each run of rows, None until the
     shard has numbered ``read_tags``. ``pins``: readers that may still read the file; guarded by the shard's lock.
+    ``modified_s``: Unix time of its writing.
     """
 
     def __init__(self, path: Path, low: int, high: int, cache: ColumnCache | None = None) -> None:
@@ -95,7 +96,8 @@ class Segment:
         about = decode_about(metadata.metadata[METADATA_KEY])
         sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
         self._cache.files.give(self._id, reader)
-        self.size_bytes = self.path.stat().st_size
+        stat = self.path.stat()
+        self.size_bytes, self.modified_s = stat.st_size, stat.st_mtime
         self.measurement = about.measurement
         self.unique = about.unique
         self._runs_at = about.runs
@@ -135,6 +137,11 @@ class Segment:
     def memory_bytes(self) -> int:
         """About the memory of all rows as columns."""
         return int(self._group_bytes.sum())
+
+    @property
+    def group_bytes(self) -> int:
+        """Memory of the largest row group as columns."""
+        return int(self._group_bytes.max())
 
     # --- runs
 

@@ -76,7 +76,7 @@ class SegmentWriter:
     ``series``: the series of the file in key order. ``types``, ``nullable``: its fields, and those that some row may
     lack. ``thorough``: try on the first rows which encodings are smallest. ``pace`` is told the decoded bytes of each
     row group and may wait. Every method may raise OSError; leaving the ``with`` block closes the file, ``finish``
-    completes it.
+    completes it. ``rows``: those taken so far.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class SegmentWriter:
         thorough: bool = False,
         pace: Callable[[int], None] = no_pace,
     ) -> None:
+        self.rows = 0
         self._measurement = series.measurement
         self._types = {key: types[key] for key in sorted(types)}
         self._thorough = thorough
@@ -134,6 +135,7 @@ class SegmentWriter:
         """Take rows that sort behind all before them; fields may be missing. Writes the row groups that are full."""
         if not len(rows):
             return
+        self.rows += len(rows)
         self._note_runs(rows)
         self._pending = rows if self._pending is None else concat_rows([self._pending, rows], self._types)
         self._write_groups(final=False)

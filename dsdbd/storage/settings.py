@@ -26,7 +26,10 @@ class StoreSettings:
     ``queue_max_bytes``: encoded batches waiting for the log thread.
     ``group_max_bytes``: encoded batches that share one fdatasync.
     ``merge_files``: neighbouring segment files of similar size that are merged into one.
-    ``merge_max_bytes``: size of the files of one merge, which bounds its memory.
+    ``merge_max_bytes``: decoded size of the files of one merge, and so of the largest file it makes.
+    ``merge_memory_bytes``: decoded row groups that one merge holds at once.
+    ``merge_bytes_per_s``: decoded bytes that merges of the node write per second.
+    ``full_merge_age_s``: a shard that was not written for this long is merged into few files.
     ``read_cache_bytes``: decoded columns of segments kept in memory, of all shards together.
     """
 
@@ -38,5 +41,8 @@ class StoreSettings:
     queue_max_bytes: int = 64 << 20
     group_max_bytes: int = 16 << 20
     merge_files: int = 8
-    merge_max_bytes: int = 128 << 20
+    merge_max_bytes: int = 4 << 30
+    merge_memory_bytes: int = 256 << 20
+    merge_bytes_per_s: int = 48 << 20
+    full_merge_age_s: float = 86_400.0
     read_cache_bytes: int = 256 << 20

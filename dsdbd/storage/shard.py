@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.cache import ColumnCache
+from dsdbd.storage.compaction import FREELY, Pace, choose, compact, has_room
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, HeadTable, flushed
 from dsdbd.storage.measurement import Measurement
-from dsdbd.storage.merging import choose_merge, segment_name
+from dsdbd.storage.merging import segment_name
 from dsdbd.storage.names import escape_name
-from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows
-from dsdbd.storage.scanning import PIECE_ROWS, DamagedBlock, Scan
+from dsdbd.storage.pieces import gathered
+from dsdbd.storage.rows import Rows
+from dsdbd.storage.scanning import DamagedBlock, Scan
 from dsdbd.storage.segment import Segment, schema_of, series_starts, write_segment
 from dsdbd.storage.selection import Wanted
 from dsdbd.storage.settings import ShardKey, StoreSettings
@@ -34,8 +37,9 @@ class Shard:
     """Points of one shard; every method may be called from any thread.
 
     ``_lock`` guards the state and is never held while files are read or written, or rows are sorted; ``_files`` lets
-    one thread at a time write out, merge or remove files. Order: ``_files``, the lock of a table of the head,
-    ``_lock``. ``head_bytes``: memory of the rows that are not in segments; may be read without a lock.
+    one thread at a time write out, add or remove files, ``_merging`` one merge. Order: ``_merging``, ``_files``, the
+    lock of a table of the head, ``_lock``. ``head_bytes``: memory of the rows that are not in segments; may be read
+    without a lock.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Shard:
         self._disk = ShardFiles(key, directory, cache or ColumnCache(settings.read_cache_bytes), note)
         self._lock = threading.RLock()
         self._files = threading.RLock()
+        self._merging = threading.Lock()
         self._loaded = False
         self._measurements: dict[str, Measurement] = {}
         self._head: Head | None = None
@@ -217,7 +222,7 @@ class Shard:
             known, scan, segments = begun
             given = False
             try:
-                for pieces in _gathered(scan.pieces()):
+                for pieces in gathered(scan.pieces()):
                     given = True
                     yield from pieces
                 return
@@ -389,52 +394,85 @@ class Shard:
         segment.number_series(order[rows.series[series_starts(rows.series)]])
         return segment
 
-    def merge(self) -> int:
-        """Merge small neighbouring segments; returns how many merges were done. Raises OSError."""
+    def merge(self, pace: Pace = FREELY, *, full: bool = False) -> int:
+        """Merge neighbouring segments of similar size, or all that fit in one when ``full``; returns how many merges.
+
+        Reading, writing and writing out go on meanwhile. Raises OSError, CorruptData, CompactionStopped.
+        """
         merges = 0
-        with self._files:
+        within = Pace(pace.rest, lambda: self.dropped or pace.stopped())
+        with self._merging:
             self.load()
             with self._lock:
                 names = list(self._measurements)
             for name in names:
-                while not self.dropped and self._merge_once(name):
+                while not self.dropped and self._merge_once(name, within, full):
                     merges += 1
         return merges
 
-    def _merge_once(self, name: str) -> bool:
+    def _merge_once(self, name: str, pace: Pace, full: bool) -> bool:
         with self._lock:
             known = self._measurements[name]
-            choice = choose_merge(
-                [segment.memory_bytes for segment in known.segments],
-                fan=self._settings.merge_files,
-                max_bytes=self._settings.merge_max_bytes,
-            )
-        if choice is None:
+            chosen = choose(known.segments, self._settings, full=full)
+        if len(chosen) < 2 or not has_room(known.directory, sum(segment.size_bytes for segment in chosen)):
             return False
         self._number_series(name)
         with self._lock:
-            chosen = known.segments[slice(*choice)]
-            types = dict(schema_of(chosen))
-        if len(chosen) < 2 or any(segment.run_series is None for segment in chosen):
-            return False
-        parts = []
-        for segment in chosen:
-            try:
-                parts.append(segment.read(None, -(1 << 63), (1 << 63) - 1, list(segment.fields)))
-            except CorruptData as error:
-                self._damaged(known, DamagedBlock(error.message, segment))
-                return True
-        rows = concat_rows(parts, types)
-        order, ranks = self._key_order(known, np.unique(rows.series))
-        folded = fold_for_storage(sort_rows(Rows(ranks[rows.series], rows.time_ns, rows.version, rows.fields)))
-        merged = self._write(known, name, order, folded, chosen[0].low, chosen[-1].high)
+            if any(segment.run_series is None for segment in chosen):
+                return False
+            for segment in chosen:
+                segment.pins += 1
+        try:
+            merged = self._compact(known, name, chosen, pace)
+        except DamagedBlock as error:
+            self._damaged(known, error)
+            return True
+        except FileNotFoundError:
+            if self.dropped:
+                return False
+            raise
+        finally:
+            self._unpin(chosen)
+        return self._replace(known, chosen, merged)
+
+    def _compact(self, known: Measurement, name: str, chosen: Sequence[Segment], pace: Pace) -> Segment | None:
+        """The merged segment, numbered; None when no row is left."""
+        numbers = np.unique(np.concatenate([segment.runs().series for segment in chosen]))
+        order, ranks = self._key_order(known, numbers)
         with self._lock:
+            series = known.index.subset(name, order)
+        low, high = chosen[0].low, chosen[-1].high
+        path = known.directory / segment_name(low, high)
+        runs = compact(chosen, ranks, series, path, pace)
+        if runs is None:
+            return None
+        segment = self._disk.open(path, low, high)
+        segment.number_series(order[runs])
+        return segment
+
+    def _replace(self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None) -> bool:
+        """Show the merged segment instead of the others; a crash before they are gone leaves files it stands for."""
+        with self._files, self._lock:
+            if self.dropped or not all(segment in known.segments for segment in chosen):
+                # The shard was removed, or one of them was set aside as damaged: what is known stays as it is.
+                if merged is not None:
+                    merged.close()
+                    merged.path.unlink(missing_ok=True)
+                return False
             at = known.segments.index(chosen[0])
-            known.segments[at : at + len(chosen)] = [merged]
+            known.segments[at : at + len(chosen)] = [] if merged is None else [merged]
             for segment in chosen:
                 segment.obsolete = True
                 self._unlink_idle(segment)
         return True
+
+    def written_s(self) -> float:
+        """Unix time of the newest segment, infinity while there is none or rows are in memory."""
+        with self._lock:
+            if self._head is not None or self._frozen:
+                return math.inf
+            segments = [segment for known in self._measurements.values() for segment in known.segments]
+            return max((segment.modified_s for segment in segments), default=math.inf)
 
     def remove_files(self) -> None:
         """Delete the shard's directory; nothing is written to it afterwards. Raises OSError."""
@@ -453,20 +491,3 @@ class Shard:
                 "segment_rows": sum(segment.rows for segment in segments),
                 "series": sum(len(known.index) for known in self._measurements.values()),
             }
-
-
-def _gathered(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """The first pieces together, up to about the rows of a large one, then each by itself.
-
-    Damage that is found until then can be passed over by a new scan, because nothing has been given yet.
-    """
-    first: list[Piece] = []
-    rows = 0
-    for piece in pieces:
-        first.append(piece)
-        rows += len(piece)
-        if rows >= PIECE_ROWS:
-            yield first
-            first = []
-    if first:
-        yield first

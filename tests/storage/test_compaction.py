@@ -16,13 +16,13 @@ from dsdbd.model.scan import SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.storage.cache import ColumnCache
-from dsdbd.storage.compaction import CompactionStopped, DamagedSource, Pace, compact, wait_s
+from dsdbd.storage.compaction import FREELY, CompactionStopped, Pace, compact, wait_s
 from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows
+from dsdbd.storage.scanning import DamagedBlock
 from dsdbd.storage.segment import Segment, schema_of, write_segment
 from tests.examples import examples
 
 SERIES = SeriesSet.of("m", [Series("m", (("host", name),)) for name in "abcd"])
-FREELY = Pace(lambda size_bytes: None, lambda: False)
 TYPES = {"f": FieldType.FLOAT, "i": FieldType.INTEGER, "s": FieldType.STRING}
 
 cells = st.fixed_dictionaries(
@@ -110,6 +110,25 @@ def test_a_field_of_another_type_counts_as_absent(tmp_path: Path) -> None:
     assert result.fields["i"].to_arrow().to_pylist() == [5, None]
 
 
+def test_rows_can_be_left_out_and_without_any_there_is_no_file(tmp_path: Path) -> None:
+    rows = [(host, at, 1, {"i": at}) for host in range(4) for at in range(50)]
+    segments = [write(tmp_path / f"{at}.parquet", rows_of(rows[at::3]), at) for at in range(3)]
+    path, ranks = tmp_path / "merged.parquet", np.arange(4, dtype=np.int64)
+    assert compact(segments, ranks, SERIES, path, FREELY, lambda some: some.take(np.empty(0, dtype=np.int64))) is None
+    assert not path.exists()
+    runs = compact(
+        segments, ranks, SERIES, path, FREELY,
+        lambda some: some.take(np.flatnonzero((some.time_ns > 40) & (some.series != 2))),
+    )  # fmt: skip
+    assert runs is not None and runs.tolist() == [0, 1, 3]
+    result = Segment(path, 1, 3)
+    result.number_series(runs)
+    assert everything(result).time_ns.tolist() == [*range(41, 50)] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "0.parquet", "1.parquet", "2.parquet", "merged.parquet"
+    ]  # fmt: skip
+
+
 def test_a_merge_can_be_stopped_and_leaves_nothing(tmp_path: Path) -> None:
     segments = [write(tmp_path / f"{at}.parquet", rows_of([(0, at, 1, {"i": at})]), at) for at in range(3)]
     with pytest.raises(CompactionStopped):
@@ -122,9 +141,9 @@ def test_damage_names_the_file_it_was_found_in(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "1.parquet").read_bytes())
     data[60:200] = bytes(140)
     (tmp_path / "1.parquet").write_bytes(data)
-    with pytest.raises(DamagedSource) as caught:
+    with pytest.raises(DamagedBlock) as caught:
         merged(tmp_path, segments)
-    assert caught.value.segment is segments[1] and isinstance(caught.value, CorruptData)
+    assert caught.value.block is segments[1] and isinstance(caught.value, CorruptData)
     assert not (tmp_path / "merged.parquet").exists()
 
 
