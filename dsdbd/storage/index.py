@@ -21,7 +21,7 @@ from dsdbd.model.texts import Texts
 from dsdbd.storage.index_columns import Keys, ParsedSeries, SeriesColumns, Tags
 from dsdbd.storage.index_parse import parse_uniform
 from dsdbd.storage.index_select import select_rows
-from dsdbd.storage.index_shapes import join_keys
+from dsdbd.storage.index_shapes import join_keys, literals
 from dsdbd.storage.index_table import STEP, HashTable
 
 Numbers = Int64s
@@ -182,30 +182,34 @@ class SeriesIndex:
         if not names:
             return self.numbers((prefix.encode(),))
         values = {name: Texts.of(tags[name].values).array for name in names}
-        odd = any(pc.any(pc.match_substring(array, "\\")).as_py() for array in values.values())
+        escapes = {name for name, array in values.items() if _has_any(array, (",", "=", " "))}
+        # With a backslash of its own a text may read differently once it stands in a key; then the key decides.
+        odd = any("\\" in name for name in (measurement, *names)) or any(
+            _has_any(array, ("\\",)) for array in values.values()
+        )
         count = len(tags[names[0]].codes)
         numbers = np.empty(count, dtype=np.int64)
         for start in range(0, count, STEP):
             codes = {name: tags[name].codes[start : start + STEP] for name in names}
             for present, rows in _by_presence(codes):
                 columns = {name: codes[name][rows] for name in present}
-                numbers[start + rows] = self._numbers_of_shape(prefix, values, columns, len(rows), odd)
+                parts = [(values[name], codes, name in escapes) for name, codes in columns.items()]
+                built = join_keys(prefix, literals(prefix, present), parts, len(rows))
+                keys: list[bytes] = built.cast(pa.large_binary()).to_pylist()
+                if odd or not present or len(keys) <= _FEW:
+                    numbers[start + rows] = self._resolve(keys)
+                else:
+                    numbers[start + rows] = self._numbers_of_shape(prefix, values, columns, keys)
         return numbers
 
     def _numbers_of_shape(
-        self, prefix: str, values: Mapping[str, Any], columns: Mapping[str, Int32s], count: int, odd: bool
+        self, prefix: str, values: Mapping[str, Any], columns: Mapping[str, Int32s], keys: list[bytes]
     ) -> Numbers:
-        """Numbers of series that all have the same tags."""
+        """Numbers of series that all have the same tags, given by these and by their keys."""
         shape_id = self._columns.shape_id(prefix, tuple(columns))
         shape = self._columns.shapes[shape_id]
-        built = join_keys(
-            prefix, shape.literals, [(values[name], codes, True) for name, codes in columns.items()], count
-        )
-        keys: list[bytes] = built.cast(pa.large_binary()).to_pylist()
-        if odd or not columns or count <= _FEW:
-            return self._resolve(keys)
         codes = [self._intern(name, values[name], column) for name, column in columns.items()]
-        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=count)
+        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
         numbers = self._table.find(hashes).astype(np.int64)
         hit = np.flatnonzero(numbers >= 0)
         same: Bools = self._columns.shape_of.view()[numbers[hit]] == shape_id
@@ -216,7 +220,7 @@ class SeriesIndex:
         if not same.all() or len(set(keys)) < len(keys):
             return self._resolve(keys)
         numbers[new] = self._columns.append(shape_id, [column[new] for column in codes], len(new))
-        self._register(keys, new, hashes, np.zeros(count, dtype=np.bool_))
+        self._register(keys, new, hashes, np.zeros(len(keys), dtype=np.bool_))
         return numbers
 
     # --- reading
@@ -247,6 +251,10 @@ class SeriesIndex:
     def in_key_order(self, numbers: Numbers) -> Numbers:
         """The same numbers ordered by their series' keys."""
         return self.keys.in_order(numbers)
+
+
+def _has_any(values: Any, specials: Sequence[str]) -> bool:
+    return any(bool(pc.any(pc.match_substring(values, special)).as_py()) for special in specials)
 
 
 def _prefix_of(key: bytes) -> str:

@@ -41,55 +41,54 @@ class ParsedKeys:
 
 def parse_uniform(keys: Sequence[bytes]) -> Iterator[ParsedKeys]:
     """Groups of keys of the same shape, those that are many enough; the others are left out."""
-    everything = np.arange(len(keys), dtype=np.int64)
-    rest = everything
-    if len(keys) >= _WORTHWHILE:
-        parsed = _parse(keys, everything)
+    # What a comma ends depends on a backslash before it; without one, a key can be divided at any comma.
+    rest = [position for position, key in enumerate(keys) if b"\\" not in key]
+    if len(rest) >= _WORTHWHILE:
+        parsed = _parse(keys, rest)
         if parsed is not None:
             yield parsed
-            rest = np.setdiff1d(everything, parsed.positions, assume_unique=True)
-    if not len(rest):
-        return
+            rest = np.setdiff1d(np.array(rest, dtype=np.int64), parsed.positions, assume_unique=True).tolist()
     groups: dict[bytes, list[int]] = {}
-    for position in rest.tolist():
-        key = keys[position]
-        if b"\\" not in key:
-            groups.setdefault(_VALUES.sub(b"", key), []).append(position)
+    for position in rest:
+        groups.setdefault(_VALUES.sub(b"", keys[position]), []).append(position)
     for positions in groups.values():
         if len(positions) >= _WORTHWHILE:
-            parsed = _parse([keys[position] for position in positions], np.array(positions, dtype=np.int64))
+            parsed = _parse(keys, positions)
             if parsed is not None:
                 yield parsed
 
 
-def _parse(keys: Sequence[bytes], positions: Int64s) -> ParsedKeys | None:
-    """Those keys that have the shape of the first one; None when that one is no usual key."""
+def _parse(all_keys: Sequence[bytes], positions: list[int]) -> ParsedKeys | None:
+    """Of the keys at some positions those of the shape of the first one; None when that one is no usual key."""
+    keys = all_keys if len(positions) == len(all_keys) else [all_keys[position] for position in positions]
     try:
         first = parse_key(keys[0])
     except CorruptData:
         return None
     names = tuple(name for name, _ in first.tags)
-    if not names or b"\\" in keys[0] or any(one >= other for one, other in itertools.pairwise(names)):
+    if not names or any(one >= other for one, other in itertools.pairwise(names)):
         return None
-    columns = _read_values(keys, len(names))
+    data = b"\n".join(keys)
+    columns = _read_values(data, len(keys), len(names))
     if columns is None or any(pc.any(pc.equal(values, "")).as_py() for values, _ in columns):
         return None
     prefix = keys[0].partition(b",")[0].decode()
-    # Values with special characters would come out escaped and differ: what is equal has been parsed rightly.
-    checked = [(values, codes, True) for values, codes in columns]
+    # A space without a backslash comes out escaped and differs: what is equal has been parsed rightly.
+    checked = [(values, codes, b" " in data) for values, codes in columns]
     built = join_keys(prefix, literals(prefix, names), checked, len(keys)).cast(pa.large_binary())
     same = pc.equal(built, pa.array(keys, pa.large_binary())).to_numpy(zero_copy_only=False)
+    where = np.array(positions, dtype=np.int64)
     if same.all():
-        return ParsedKeys(prefix, names, positions, tuple(columns))
+        return ParsedKeys(prefix, names, where, tuple(columns))
     chosen = np.flatnonzero(same)
     if not len(chosen):
         return None
-    return ParsedKeys(prefix, names, positions[chosen], tuple((values, codes[chosen]) for values, codes in columns))
+    return ParsedKeys(prefix, names, where[chosen], tuple((values, codes[chosen]) for values, codes in columns))
 
 
-def _read_values(keys: Sequence[bytes], tags: int) -> list[tuple[Any, Int32s]] | None:
-    """Every third of ``measurement,name,value,name,value``: values and codes; None where the keys differ in form."""
-    data = b"\n".join(keys).replace(b"=", b",")
+def _read_values(data: bytes, count: int, tags: int) -> list[tuple[Any, Int32s]] | None:
+    """The values of ``measurement,name=value,name=value`` lines with their codes; None where lines differ in form."""
+    data = data.replace(b"=", b",")
     titles = [f"{'value' if place and place % 2 == 0 else 'other'}{place}" for place in range(2 * tags + 1)]
     wanted = titles[2::2]
     try:
@@ -106,7 +105,7 @@ def _read_values(keys: Sequence[bytes], tags: int) -> list[tuple[Any, Int32s]] |
         )
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != len(keys):
+    if table.num_rows != count:
         return None
     columns = []
     for name in wanted:

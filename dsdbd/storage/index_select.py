@@ -31,7 +31,7 @@ def select_rows(shape: Shape, predicate: TagPredicate, count: int, within: Int64
                 return within if (re2.search(pattern, "") is not None) != negated else _NONE
             return _in_table(shape, place, shape.dictionaries[place].matching(pattern) != negated, count, within)
         case AllOf(parts):
-            for part in sorted(parts, key=_effort):
+            for part in sorted(parts, key=lambda part: _order(shape, part)):
                 within = select_rows(shape, part, count, within)
                 if within is not None and not len(within):
                     break
@@ -40,12 +40,18 @@ def select_rows(shape: Shape, predicate: TagPredicate, count: int, within: Int64
             return _any_of(shape, parts, count, within)
 
 
-def _effort(predicate: TagPredicate) -> int:
+def _order(shape: Shape, predicate: TagPredicate) -> int:
+    """What to look at first: equality of the tag with the most values leaves the fewest series to the others."""
     match predicate:
-        case TagEquals(_, _, negated):
-            return 1 if negated else 0
+        case TagEquals(key, value, negated):
+            place = shape.places.get(key)
+            if place is None or not value:
+                return -(1 << 40)  # decided without a look at any series
+            return 1 if negated else -len(shape.dictionaries[place])
         case TagMatches():
             return 2
+        case AllOf(parts):
+            return min((_order(shape, part) for part in parts), default=0)
     return 3
 
 

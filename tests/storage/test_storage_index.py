@@ -17,7 +17,7 @@ from dsdbd.storage.index_table import HashTable
 from dsdbd.storage.index_texts import TextDictionary
 from tests.examples import examples
 
-NAMES = st.sampled_from(["a", "b", "c", "a b", "a,b", "é"])
+NAMES = st.sampled_from(["a", "b", "c", "a b", "a,b", "é", "a\\b"])
 VALUES = st.sampled_from(["x", "y", "xy", "z", "x y", "x!", "x=y", "x,y", "ü", "\\", "x\\y", '"q"', "x\n"])
 PLAIN_VALUES = st.sampled_from(["x", "y", "xy", "z", "x!", "x-", "ü", '"q"'])
 PATTERNS = st.sampled_from(["x", "^$", ".*", "^x|z$", "^(x|y|q)$", "(?i)X", "[^x]", r"\\"])
@@ -137,6 +137,13 @@ def test_equal_hashes_in_groups_of_one_batch_do_not_hide_a_series(hash_of: Calla
     keys = [b"m,%s=%d" % (name, number) for name in (b"a", b"b", b"c") for number in range(100, 150)]
     check(index, keys, TagEquals("b", "120"))
     assert index.numbers(keys[::-1]).tolist() == index.numbers(keys).tolist()[::-1]
+
+
+def test_a_backslash_at_the_end_of_a_value_reads_the_same_in_a_batch_as_alone() -> None:
+    keys = [b"m,a=%d,b=1" % number for number in range(50)] + [b"m,a=x\\,b=1"]
+    index = SeriesIndex()
+    check(index, keys, TagEquals("a", "x,b=1"))
+    assert len(index.select(TagEquals("a", "x,b=1"))) == 1 and not len(index.select(TagEquals("a", "x\\")))
 
 
 def test_a_series_without_tags_is_found_by_columns() -> None:
