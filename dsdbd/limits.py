@@ -91,5 +91,16 @@ MAX_QUERY_BUCKETS = 1_000_000
 """GROUP BY time buckets in the range of one statement; also groups × buckets after fill, at 8 bytes a column each."""
 MAX_QUERY_ROWS = 20_000_000
 """Rows one statement may hold in memory on one node, at about 50 bytes and more each; above it the query is refused."""
+SLICE_ROWS = 131_072
+"""Rows of an answer that are read at a time: a big one is asked for, sent and forgotten in slices of about this size.
+A node refuses to hold more than twice as many for one slice, and is asked for a shorter one."""
+SLICE_VALUES = 2 << 20
+"""Values of such a slice; it has fewer rows where there are many columns."""
+MAX_SLICE_TEXT_BYTES = 64 << 20
+"""Strings that a node holds for one slice; above it, it is asked for a shorter one."""
+MAX_SLICE_GROUPS = 1_024
+"""Groups of GROUP BY tags that are asked for by name at a time: each is a term of a predicate."""
+CLIENT_STALL_TIMEOUT_S = 300.0
+"""A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""

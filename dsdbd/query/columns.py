@@ -20,9 +20,14 @@ def cast_column(column: Column, field_type: FieldType) -> Column:
     """The column as another type: numbers become each other, anything else has no value in the other type."""
     if column.type is field_type:
         return column
-    if column.type in _NUMBERS and field_type in _NUMBERS:
+    if can_cast(column.type, field_type):
         return Column(field_type, column.values.astype(_DTYPES[field_type]), column.valid)
     return Column.missing(field_type, len(column))
+
+
+def can_cast(stored: FieldType, field_type: FieldType) -> bool:
+    """Whether values of one type have a value in the other."""
+    return stored is field_type or (stored in _NUMBERS and field_type in _NUMBERS)
 
 
 def coded_strings(texts: Any, codes: Int32s) -> Column:

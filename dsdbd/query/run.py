@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dsdbd.errors import CorruptData, DSDBError, RequestError
-from dsdbd.limits import MAX_QUERY_ROWS
+from dsdbd.limits import MAX_QUERY_ROWS, MAX_SLICE_TEXT_BYTES
+from dsdbd.model.columns import Column
+from dsdbd.model.types import FieldType
 from dsdbd.query import aggregates
-from dsdbd.query.plan_types import MeasurementPlan, SelectPlan
+from dsdbd.query.groups import group_series
+from dsdbd.query.plan_types import MeasurementPlan, SelectPlan, predicate_from_wire
 from dsdbd.query.run_calls import call_parts
 from dsdbd.query.run_raw import first_rows, raw_table
 from dsdbd.query.run_scan import ScannedRows
@@ -28,6 +33,10 @@ class QueryCancelled(DSDBError):
     code = "query_cancelled"
 
 
+class TooManyRows(Exception):
+    """A part of an answer is larger than it was allowed to be: smaller ones must be asked for. No user sees it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Partial:
     """What some shards contribute.
@@ -42,19 +51,21 @@ class Partial:
 
 @dataclass(slots=True)
 class _Collected:
-    """Parts of a result, and how many rows they hold together."""
+    """Parts of a result, and how many rows they hold together; ``most_rows`` is how many they may, 0 for any number."""
 
     plan: SelectPlan
+    most_rows: int = 0
     states: list[States] = field(default_factory=list)
     tables: list[list[Table]] = field(default_factory=list)
     folded: int = 0
     rows: int = 0
+    text_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.tables = [[] for _ in range(max(len(self.plan.calls), 1))]
 
     def add(self, states: States | None, tables: Sequence[Table | None]) -> None:
-        """Take one part; RequestError when all parts together are too big."""
+        """Take one part; RequestError when all parts together are too big for a node, TooManyRows for this answer."""
         if states is not None and len(states):
             self.states.append(states)
             waiting = sum(map(len, self.states)) - self.folded
@@ -65,7 +76,12 @@ class _Collected:
             if table is not None and len(table):
                 self.tables[position].append(table)
                 self.rows += len(table)
-        _check_rows(self.rows + sum(map(len, self.states)))
+                if self.most_rows:
+                    self.text_bytes += table.text_bytes()
+        rows = self.rows + sum(map(len, self.states))
+        if self.most_rows and (rows > self.most_rows or self.text_bytes > MAX_SLICE_TEXT_BYTES):
+            raise TooManyRows(f"a part of the answer has more than {self.most_rows} rows, or very long texts")
+        _check_rows(rows)
 
     def _folded_states(self) -> States:
         return fold_states(self.plan.calls, concat_states(self.states), self.plan.interval_ns)
@@ -87,18 +103,23 @@ class _Collected:
 
 
 def run_partial(
-    plan: SelectPlan, source: tuple[str, str], readers: Sequence[ShardReader], cancelled: Callable[[], bool]
+    plan: SelectPlan,
+    source: tuple[str, str],
+    readers: Sequence[ShardReader],
+    cancelled: Callable[[], bool],
+    most_rows: int = 0,
 ) -> Partial:
     """The part of a plan that these shards of one (database, policy) answer. Blocks; for a worker thread.
 
     Raises:
         QueryCancelled: ``cancelled`` returned True.
+        TooManyRows: it has more than ``most_rows``, where that is not 0, or very long texts.
         RequestError: the query needs more rows in memory than the limit.
 
     """
     ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
     lower, upper = min(low for low, _ in ranges), max(high for _, high in ranges)
-    collected = _Collected(plan)
+    collected = _Collected(plan, most_rows)
     for measurement in _measurements(plan, source):
         for reader in readers:
             if cancelled():
@@ -112,6 +133,31 @@ def run_partial(
                     collected.add(None, [raw_table(plan, rows)])
                 if cancelled():
                     raise QueryCancelled("query interrupted")
+    return collected.result()
+
+
+def run_groups(
+    plan: SelectPlan, source: tuple[str, str], readers: Sequence[ShardReader], cancelled: Callable[[], bool]
+) -> Partial:
+    """The groups of a plan's series in these shards, as states with the number of series of each.
+
+    There may be groups among them that have no points in the plan's time range. Raises QueryCancelled.
+    """
+    collected = _Collected(plan)
+    for measurement in _measurements(plan, source):
+        for reader in readers:
+            if cancelled():
+                raise QueryCancelled("query interrupted")
+            if reader.end_ns <= plan.min_ns or reader.start_ns > plan.max_ns:
+                continue
+            series = reader.series(measurement.name, predicate_from_wire(measurement.predicate))
+            if len(series):
+                groups, group = group_series(series, plan.dimensions)
+                counts = np.bincount(group, minlength=len(groups))
+                numbers = np.arange(len(groups), dtype=np.int32)
+                nothing = np.zeros(len(groups), dtype=np.int64)
+                columns = {"n": Column(FieldType.INTEGER, counts)}
+                collected.add(States(groups, numbers, nothing, columns), [])
     return collected.result()
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
-from dsdbd.model.scan import Piece, SeriesSet
+from dsdbd.model.scan import Edge, Piece, SeriesSet
 from dsdbd.model.types import FieldType
-from dsdbd.query.columns import cast_column, coded_strings
+from dsdbd.query.columns import can_cast, cast_column, coded_strings
 from dsdbd.query.evaluate import evaluate, to_mask
 from dsdbd.query.groups import GroupSet, group_series, tag_texts
 from dsdbd.query.ordering import run_lengths
@@ -52,6 +52,7 @@ class ScannedRows:
             min_ns=lower,
             max_ns=upper,
             fields=sorted(wanted),
+            edge=_edge(plan, measurement, reader, wanted),
         )
         series: SeriesSet | None = None
         for points in pieces:
@@ -92,6 +93,32 @@ class ScannedRows:
         if column is None:
             return Column.missing(ref.field_type, len(self))
         return cast_column(column if self.kept is None else column.take(self.kept), ref.field_type)
+
+
+def _edge(plan: SelectPlan, measurement: MeasurementPlan, reader: ShardReader, wanted: set[str]) -> Edge | None:
+    """How many rows of each series are enough: of raw points as many as LIMIT and OFFSET let through of a group.
+
+    One suffices for the first or last value of a field over all times. Every row that a scan gives must count: none
+    may be filtered, or have nothing but values that the plan reads as another type, in which they are missing.
+    """
+    if measurement.filter is not None:
+        return None
+    if plan.calls:
+        (call, *others) = plan.calls
+        if others or call.function not in ("first", "last") or call.transforms or plan.interval_ns or len(wanted) > 1:
+            return None
+        edge = Edge(1, newest=call.function == "last")
+    elif plan.limit:
+        edge = Edge(plan.limit + plan.offset, newest=not plan.ascending)
+    else:
+        return None
+    stored = reader.field_types(measurement.name)
+    refs = [*plan.refs, *(call.ref for call in plan.calls)]
+    readable = all(
+        ref.is_tag or ref.type == "unknown" or can_cast(stored.get(ref.name, ref.field_type), ref.field_type)
+        for ref in refs
+    )
+    return edge if readable else None
 
 
 @dataclass(frozen=True, slots=True)

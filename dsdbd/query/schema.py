@@ -15,6 +15,7 @@ from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 
 _PRECEDENCE = (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN)
+_MAX_EXTENTS = 256
 
 
 class StoredShard(Protocol):
@@ -119,10 +120,11 @@ class BoundedShard:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementSchema:
-    """Fields and tag keys of one measurement."""
+    """Fields and tag keys of one measurement; ``extents``: about how many rows of what times its shards hold."""
 
     fields: Mapping[str, FieldType]
     tags: frozenset[str]
+    extents: tuple[Extent, ...] = ()
 
 
 def wider(first: FieldType, second: FieldType) -> FieldType:
@@ -135,7 +137,18 @@ def merge_schema(first: MeasurementSchema, second: MeasurementSchema) -> Measure
     fields = dict(first.fields)
     for name, field_type in second.fields.items():
         fields[name] = wider(fields[name], field_type) if name in fields else field_type
-    return MeasurementSchema(fields, first.tags | second.tags)
+    return MeasurementSchema(fields, first.tags | second.tags, _united(first.extents + second.extents))
+
+
+def _united(extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The extents, neighbours in time taken together where there are very many."""
+    while len(extents) > _MAX_EXTENTS:
+        ordered = sorted(extents, key=lambda extent: extent.min_ns)
+        pairs = [ordered[at : at + 2] for at in range(0, len(ordered), 2)]
+        extents = tuple(
+            Extent(sum(one.rows for one in pair), pair[0].min_ns, max(one.max_ns for one in pair)) for pair in pairs
+        )
+    return extents
 
 
 def matching(names: Iterable[str], wanted: Iterable[str | re2._Regexp]) -> list[str]:
@@ -155,7 +168,9 @@ def shard_schema(
     for reader in readers:
         names = reader.measurements()
         for name in names if wanted is None else matching(names, wanted):
-            schema = MeasurementSchema(reader.field_types(name), reader.tag_keys(name))
+            extent = reader.extent(name)
+            extents = () if extent is None else (extent,)
+            schema = MeasurementSchema(reader.field_types(name), reader.tag_keys(name), extents)
             found[name] = merge_schema(found[name], schema) if name in found else schema
     return found
 
@@ -172,11 +187,17 @@ def merge_schemas(parts: Iterable[Mapping[str, MeasurementSchema]]) -> dict[str,
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     fields: dict[str, FieldType]
     tags: list[str]
+    extents: list[tuple[int, int, int]] = []
 
 
 def encode_schema(schema: Mapping[str, MeasurementSchema]) -> bytes:
     """The bytes of a schema (MessagePack)."""
-    return msgspec.msgpack.encode({name: _Wire(dict(s.fields), sorted(s.tags)) for name, s in schema.items()})
+    return msgspec.msgpack.encode(
+        {
+            name: _Wire(dict(s.fields), sorted(s.tags), [(one.rows, one.min_ns, one.max_ns) for one in s.extents])
+            for name, s in schema.items()
+        }
+    )
 
 
 def decode_schema(data: bytes) -> dict[str, MeasurementSchema]:
@@ -185,4 +206,7 @@ def decode_schema(data: bytes) -> dict[str, MeasurementSchema]:
         wires = msgspec.msgpack.decode(data, type=dict[str, _Wire])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"measurement schema of {len(data)} bytes cannot be decoded: {error}") from error
-    return {name: MeasurementSchema(wire.fields, frozenset(wire.tags)) for name, wire in wires.items()}
+    return {
+        name: MeasurementSchema(wire.fields, frozenset(wire.tags), tuple(Extent(*one) for one in wire.extents))
+        for name, wire in wires.items()
+    }

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
-from dsdbd.query.columns import concat
+from dsdbd.model.types import FieldType
+from dsdbd.query.columns import concat, is_coded
 from dsdbd.query.groups import GroupSet, unite_groups
 from dsdbd.query.ordering import number_rows, run_starts, sorted_texts, unite_texts
 
@@ -55,6 +56,11 @@ class Table:
     def where(self, mask: Bools) -> Table:
         """The rows for which ``mask`` holds."""
         return self if bool(mask.all()) else self.take(np.flatnonzero(mask))
+
+    def text_bytes(self) -> int:
+        """Memory of its strings, those that are kept as positions left out."""
+        texts = [c.values for c in self.columns.values() if c.type is FieldType.STRING and not is_coded(c)]
+        return sum(values.nbytes for values in texts)
 
     def with_columns(self, columns: Mapping[str, Column]) -> Table:
         """The same rows with other columns."""
