@@ -1,5 +1,9 @@
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,3 +299,13 @@ def test_a_dictionary_of_many_texts_finds_them_without_python_objects() -> None:
     assert dictionary.code("host_29999") == 29_999 and dictionary.code("host_30000") == -1
     assert dictionary.add("host_30000") == 30_000 and dictionary.code("host_30000") == 30_000
     assert dictionary.matching("_30000$").sum() == 1 and len(dictionary.matching("9$")) == 30_001
+
+
+@pytest.mark.slow
+def test_a_million_series_take_the_memory_that_is_stated() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.storage.index_memory", "1000000"]
+    report = json.loads(subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=280).stdout)
+    print(report)
+    assert report["stated_bytes_per_series"] < 350
+    assert report["resident_bytes_per_series"] < 500
