@@ -34,6 +34,13 @@ class Part(NamedTuple):
     fields: Mapping[str, Column]
 
 
+class _Row(NamedTuple):
+    order: int
+    position: int
+    time_ns: int
+    cells: Sequence[tuple[str, Any]]
+
+
 class _Cells:
     """Values of one field and the rows they belong to; both lists grow together."""
 
@@ -78,10 +85,7 @@ class MeasurementBuilder:
         self._types: dict[str, FieldType] = {}
         self._series: dict[bytes, int] = {}
         self._parts: list[Part] = []
-        self._order: list[int] = []
-        self._series_index: list[int] = []
-        self._time_ns: list[int] = []
-        self._cells: dict[str, _Cells] = {}
+        self._rows: list[_Row] = []
         self._judged: dict[Hashable, str | None] = {}
 
     def series_position(self, key: bytes) -> int:
@@ -124,19 +128,7 @@ class MeasurementBuilder:
                     return problem
                 cells = [cell for cell in cells if cell[0] != "time"]
                 break
-        row = len(self._time_ns)
-        for name, value in cells:
-            column = self._cells.get(name)
-            if column is None:
-                column = self._cells[name] = _Cells(types[name])
-            if column.rows and column.rows[-1] == row:
-                column.values[-1] = value
-            else:
-                column.rows.append(row)
-                column.values.append(value)
-        self._order.append(order)
-        self._series_index.append(position)
-        self._time_ns.append(time_ns)
+        self._rows.append(_Row(order, position, time_ns, cells))
         return None
 
     def _fix(self, cells: Sequence[tuple[str, FieldType]]) -> str | None:
@@ -161,20 +153,57 @@ class MeasurementBuilder:
 
     def points(self) -> Points:
         """The rows added so far as columns, in the order of their lines."""
-        parts = self._parts
-        if self._order:
-            rows = len(self._order)
-            single = Part(
-                np.array(self._order, np.int64),
-                np.array(self._series_index, np.int32),
-                np.array(self._time_ns, np.int64),
-                {name: cells.column(rows) for name, cells in self._cells.items()},
-            )
-            parts = [*parts, single]
+        parts = (
+            [*self._parts, self._single() if len(self._rows) == 1 else self._singles()] if self._rows else self._parts
+        )
         if not parts:
             return Points(self.measurement, (), np.zeros(0, np.int32), np.zeros(0, np.int64), {})
         merged = parts[0] if len(parts) == 1 else _merge(parts)
         return Points(self.measurement, tuple(self._series), merged.series_index, merged.time_ns, merged.fields)
+
+    def _singles(self) -> Part:
+        """The rows that came one by one."""
+        rows = self._rows
+        columns: dict[str, _Cells] = {}
+        for number, row in enumerate(rows):
+            for name, value in row.cells:
+                column = columns.get(name)
+                if column is None:
+                    column = columns[name] = _Cells(self._types[name])
+                if column.rows and column.rows[-1] == number:
+                    column.values[-1] = value
+                else:
+                    column.rows.append(number)
+                    column.values.append(value)
+        return Part(
+            np.array([row.order for row in rows], np.int64),
+            np.array([row.position for row in rows], np.int32),
+            np.array([row.time_ns for row in rows], np.int64),
+            {name: cells.column(len(rows)) for name, cells in columns.items()},
+        )
+
+    def _single(self) -> Part:
+        """The one row that came by itself: the usual request of a client that sends every point at once."""
+        row = self._rows[0]
+        values = dict(row.cells)
+        types = self._types
+        floats = np.array([value for value in values.values() if type(value) is float])
+        fields: dict[str, Column] = {}
+        at = 0
+        for name, value in values.items():
+            if type(value) is float:
+                at += 1
+                fields[name] = Column(FieldType.FLOAT, floats[at - 1 : at])
+            elif type(value) is str:
+                fields[name] = Column(FieldType.STRING, pa.array([value], pa.string()))
+            else:
+                fields[name] = Column(types[name], np.array([value], _DTYPES[types[name]]))
+        return Part(
+            np.array([row.order], np.int64),
+            np.array([row.position], np.int32),
+            np.array([row.time_ns], np.int64),
+            fields,
+        )
 
 
 def _merge(parts: list[Part]) -> Part:

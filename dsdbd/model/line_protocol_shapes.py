@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
@@ -38,6 +41,8 @@ _CSV_MIN_CELLS = 3_000
 """Values from which Arrow's reader is quicker than Python's own conversions, in spite of what it takes to start."""
 _ARROW_TYPES = {FieldType.FLOAT: pa.float64(), FieldType.INTEGER: pa.int64(), FieldType.BOOLEAN: pa.bool_()}
 _WORTH_ROWS = 100
+_decode_floats = msgspec.json.Decoder(list[float]).decode
+_decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
 class Cells(NamedTuple):
@@ -151,7 +156,7 @@ class Shape:
                 inline, times = self._read_csv(text)
             except pa.ArrowInvalid:
                 return None
-        if not all(np.isfinite(inline[number]).all() for number in self._floats):
+        if inline is None:
             return None
         columns: dict[str, Column] = {}
         string = 0
@@ -167,36 +172,69 @@ class Shape:
             columns[name] = Column(kind, values)
         return columns, times
 
-    def _read_csv(self, text: bytes) -> tuple[dict[int, Any], Int64s | None]:
+    def _read_csv(self, text: bytes) -> tuple[dict[int, Any] | None, Int64s | None]:
         if not self._inline and not self.timed:
             return {}, None
         source = pa.py_buffer(text.translate(_CSV_SEPARATORS, self._dropped))
         table = pacsv.read_csv(source, self._read, self._parse, self._convert)
         arrays = [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
         times = arrays.pop().to_numpy() if self.timed else None
-        return {
+        columns = {
             number: array.to_numpy(zero_copy_only=kind is not FieldType.BOOLEAN)
             for (number, kind), array in zip(self._inline, arrays, strict=True)
-        }, times
+        }
+        if not all(np.isfinite(columns[number]).all() for number in self._floats):
+            return None, None
+        return columns, times
 
-    def _read_cells(self, text: bytes, rows: int) -> tuple[dict[int, Any], Int64s | None]:
+    def _read_cells(self, text: bytes, rows: int) -> tuple[dict[int, Any] | None, Int64s | None]:
         cells = text.translate(_SEPARATORS, self._dropped).split(b",")
         columns: dict[int, Any] = {}
         if self._floats:
-            texts = [text for number in self._floats for text in cells[2 * number + 1 :: self._width]]
-            columns.update(zip(self._floats, np.array(list(map(float, texts))).reshape(-1, rows), strict=True))
+            texts: list[bytes] = []
+            for number in self._floats:
+                texts += cells[2 * number + 1 :: self._width]
+            floats = _float_values(texts)
+            if not np.isfinite(floats).all():
+                return None, None
+            columns.update(zip(self._floats, floats.reshape(-1, rows), strict=True))
         times = None
         if self._integers or self.timed:
-            texts = [text for number in self._integers for text in cells[2 * number + 1 :: self._width]]
+            texts = []
+            for number in self._integers:
+                texts += cells[2 * number + 1 :: self._width]
             if self.timed:
                 texts += cells[self._width - 1 :: self._width]
-            values = np.array(list(map(int, texts)), np.int64).reshape(-1, rows)
+            values = _integer_values(texts).reshape(-1, rows)
             times = values[-1] if self.timed else None
             columns.update(zip(self._integers, values, strict=False))
         for number in self._booleans:
             texts = cells[2 * number + 1 :: self._width]
             columns[number] = np.array([text in _TRUE_BYTES for text in texts], np.bool_)
         return columns, times
+
+
+def _float_values(texts: list[bytes]) -> npt.NDArray[np.float64]:
+    """Numbers as ``float`` reads them."""
+    joined = b"[%b]" % b",".join(texts)
+    values: Iterable[float]
+    try:
+        # A JSON reader is twice as quick, but what looks like an integer loses its sign when it is zero.
+        odd = b"-0," in joined or b"-0]" in joined or b"-0e" in joined or b"-0E" in joined
+        values = map(float, texts) if odd else _decode_floats(joined)
+    except msgspec.MsgspecError:
+        values = map(float, texts)
+    return np.fromiter(values, np.float64, len(texts))
+
+
+def _integer_values(texts: list[bytes]) -> Int64s:
+    """Integers of at most 19 digits within int64."""
+    values: Iterable[int]
+    try:
+        values = _decode_integers(b"[%b]" % b",".join(texts))
+    except msgspec.MsgspecError:  # zeros in front
+        values = map(int, texts)
+    return np.fromiter(values, np.int64, len(texts))
 
 
 def _make_shape(key: ShapeKey) -> Shape | None:
