@@ -25,10 +25,10 @@ _REQUESTS = (
     ("p50 ms", "p50_ms"),
     ("p95 ms", "p95_ms"),
 )
-_COLUMNS = (("hot", "p50_ms"), ("hot", "p95_ms"), ("cold", "p50_ms"), ("loaded", "p50_ms"), ("loaded", "p95_ms"))
-_COLUMN_NAMES = {
+_COLUMNS = {
     ("hot", "p50_ms"): "p50 ms",
     ("hot", "p95_ms"): "p95 ms",
+    ("hot", "server_cpu_ms"): "server CPU, ms",
     ("cold", "p50_ms"): "first after restart, ms",
     ("loaded", "p50_ms"): "under load p50 ms",
     ("loaded", "p95_ms"): "under load p95 ms",
@@ -64,8 +64,8 @@ def lines(figures: dict[str, dict[str, Any]]) -> list[Line]:
     for name in ("ingest", "ingest-float", "ingest-decimal", "ingest-int", "mixed"):
         paths += [(f"{name}: {what}", (name, key)) for what, key in _INGEST]
     paths += [(f"one-point: {what}", ("one-point", key)) for what, key in _REQUESTS]
-    for column in _COLUMNS:
-        paths += [(f"{kind}: {_COLUMN_NAMES[column]}", ("queries", kind, *column)) for kind in KINDS]
+    for column, what in _COLUMNS.items():
+        paths += [(f"{kind}: {what}", ("queries", kind, *column)) for kind in KINDS]
     paths += [(f"bytes per value, {values}", ("disk", values)) for values in ("float", "decimal", "int")]
     paths += [
         ("bytes per value, mixed", ("mixed", "bytes_per_value")),
