@@ -1,4 +1,4 @@
-"""The store of one node: every shard it owns, the log in front of them, and the two threads that serve both."""
+"""The store of one node: every shard it owns, the log in front of them, and the threads that serve both."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from dsdbd.errors import (
     StorageFull,
 )
 from dsdbd.model.columns import Batch, decode_batch, encode_batch
+from dsdbd.storage.cache import ColumnCache
+from dsdbd.storage.compactor import Compactor
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import ABOUT_FILE, Shard, ShardFile
@@ -93,7 +95,9 @@ class Store:
         self._closing = False
         self._log: LogWriter | None = None
         self._threads: list[threading.Thread] = []
-        self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0, "merges": 0}
+        self._cache = ColumnCache(self._settings.read_cache_bytes)
+        self._compactor = Compactor(self.shards, self._settings)
+        self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
 
     # --- life
 
@@ -110,6 +114,7 @@ class Store:
             progress(f"{len(self._shards)} shards found in {self._data_dir}")
             # Heads that grow too big during the replay are written out beside it.
             self._start_thread("dsdb-flush", self._flush_loop)
+            self._start_thread("dsdb-merge", self._compactor.run)
             last = self._replay(progress)
         except OSError as error:
             self.close()
@@ -150,7 +155,7 @@ class Store:
         if known.shard_id in self._shards or self._directory(key) != directory:
             self._note(f"shard directory {directory} says it is shard {known.shard_id} of {known.database!r}; ignored")
             return
-        self._shards[known.shard_id] = Shard(key, directory, self._settings, self._note)
+        self._shards[known.shard_id] = self._make_shard(key, directory)
 
     def _replay(self, progress: Callable[[str], None]) -> int:
         """Bring the log's records back into heads; returns the number of the newest file.
@@ -207,6 +212,7 @@ class Store:
             self._closing = True
             self._work.notify_all()
         self._flush_due.set()
+        self._compactor.stop()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -315,6 +321,7 @@ class Store:
             with self._lock:
                 self._shards.pop(waiting.record.key.shard_id, None)
             self._flush_failures.pop(waiting.record.key.shard_id, None)
+            self._compactor.forget(waiting.record.key.shard_id)
             return
         self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic())
         self._counts["writes"] += 1
@@ -339,11 +346,14 @@ class Store:
     def _directory(self, key: ShardKey) -> Path:
         return self._data_dir / escape_name(key.database) / escape_name(key.policy) / str(key.shard_id)
 
+    def _make_shard(self, key: ShardKey, directory: Path) -> Shard:
+        return Shard(key, directory, self._settings, self._note, self._cache)
+
     def _shard_for(self, key: ShardKey) -> Shard:
         with self._lock:
             shard = self._shards.get(key.shard_id)
             if shard is None:
-                shard = self._shards[key.shard_id] = Shard(key, self._directory(key), self._settings, self._note)
+                shard = self._shards[key.shard_id] = self._make_shard(key, self._directory(key))
             elif shard.key != key:
                 raise ShardUnavailable(
                     f"shard {key.shard_id} belongs to {shard.key.database!r}.{shard.key.policy!r} here, not to "
@@ -432,10 +442,10 @@ class Store:
         return due
 
     def _flush_one(self, shard: Shard) -> bool:
-        """Write out and merge one shard; what fails is tried again later, the rows stay in memory and in the log."""
+        """Write out one shard; what fails is tried again later, the rows stay in memory and in the log."""
         try:
             self._counts["flushes"] += shard.flush()
-            self._counts["merges"] += shard.merge()
+            self._compactor.wake(shard)
         except (OSError, CorruptData) as error:
             full = isinstance(error, OSError) and is_disk_full(error)
             self._flush_failures[shard.shard_id] = (
@@ -467,7 +477,7 @@ class Store:
 
     def _failures(self) -> list[str]:
         """Why rows or log files stay longer than they should; shards that fail alike say it once."""
-        failures = [*dict.fromkeys(list(self._flush_failures.values()))]
+        failures = [*dict.fromkeys([*self._flush_failures.values(), *self._compactor.failures.values()])]
         return [*failures[:_MAX_PROBLEMS], *([self._trim_failure] if self._trim_failure else [])]
 
     def stats(self) -> dict[str, Any]:
@@ -476,6 +486,8 @@ class Store:
         shards = {shard.shard_id: shard.stats() for shard in self.shards()}
         return {
             **self._counts,
+            **self._compactor.counts,
+            **self._cache.stats(),
             "queue_bytes": self._queue_bytes,
             "wal_files": len(files),
             "head_bytes": sum(one["head_bytes"] for one in shards.values()),
