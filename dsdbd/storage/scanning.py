@@ -32,11 +32,21 @@ from dsdbd.storage.selection import (
 )
 
 PIECE_ROWS = 262_144
-"""Rows of a piece: memory of a scan is a few of them, whatever the range."""
-_TEXT_ROWS = 32_768
-"""The same with string fields, which may be long."""
-_JOIN_ROWS = 16_384
-"""Fewer rows of a block are joined with those of other blocks, because every piece has a cost of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of pieces, which bound the memory of a scan whatever its range; a few pieces are held at a time.
+
+    ``piece_rows``: rows of a piece. ``text_rows``: the same with string fields, which may be long. ``join_rows``: fewer
+    rows of a block are joined with those of other blocks, because every piece has a cost of its own.
+    """
+
+    piece_rows: int = PIECE_ROWS
+    text_rows: int = 32_768
+    join_rows: int = 16_384
+
+
 _ONE: Int64s = np.zeros(1, dtype=np.int64)
 _EDGE_GROWTH = 16
 _EDGE_ROUNDS = 3
@@ -85,6 +95,7 @@ class Scan:
     max_ns: int
     edge: Edge | None = None
     hidden: Sequence[Hidden] = ()
+    limits: Limits = Limits()
 
     def pieces(self) -> Iterator[Piece]:
         """All rows; raises DamagedBlock, OSError."""
@@ -192,7 +203,7 @@ class Scan:
     # --- reading
 
     def _read_all(self, parts: Sequence[Part]) -> Iterator[Piece]:
-        limit = _TEXT_ROWS if FieldType.STRING in self.types.values() else PIECE_ROWS
+        limit = self.limits.text_rows if FieldType.STRING in self.types.values() else self.limits.piece_rows
         compare = self._to_compare(parts)
         if compare is not None:
             chosen = [part.where(compare[part.position]) for part in parts]
@@ -202,7 +213,7 @@ class Scan:
         joined: list[Part] = []
         rows = 0
         for part in parts:
-            if part.rows() >= min(_JOIN_ROWS, limit) or len(parts) == 1:
+            if part.rows() >= min(self.limits.join_rows, limit) or len(parts) == 1:
                 for portion in divide(part, limit, self.sources[part.source].block.portions):
                     yield from self._as_it_lies(portion)
                 continue
@@ -335,10 +346,10 @@ class Scan:
             # What is left lies beyond the cut; where the cut is the end of all times nothing is.
             if edge.newest:
                 beyond = [part.where(cut[part.position] > self.min_ns) for part in parts]
-                parts = self._narrow(beyond, self.min_ns, np.maximum(cut, self.min_ns + 1) - 1)
+                parts = self._narrow(beyond, self.min_ns, np.where(cut > self.min_ns, cut - 1, cut))
             else:
                 beyond = [part.where(cut[part.position] < self.max_ns) for part in parts]
-                parts = self._narrow(beyond, np.minimum(cut, self.max_ns - 1) + 1, self.max_ns)
+                parts = self._narrow(beyond, np.where(cut < self.max_ns, cut + 1, cut), self.max_ns)
             count *= _EDGE_GROWTH
         yield from self._read_all(parts)
 
