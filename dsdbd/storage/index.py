@@ -76,7 +76,7 @@ class SeriesIndex:
             numbers = np.fromiter(map(self._cache.get, part, repeat(-1)), dtype=np.int64, count=len(part))
             missing = np.flatnonzero(numbers < 0).tolist()
             if missing:
-                unknown = [part[position] for position in missing]
+                unknown = list(part) if len(missing) == len(part) else [part[position] for position in missing]
                 numbers[missing] = resolved = self._resolve(unknown)
                 self._keep(unknown, resolved)
             found[start : start + len(part)] = numbers
@@ -100,7 +100,8 @@ class SeriesIndex:
         numbers = self._table.find(hashes).astype(np.int64)
         hit = np.flatnonzero(numbers >= 0)
         if len(hit):
-            given = pa.array([keys[position] for position in hit.tolist()], pa.large_binary())
+            asked = keys if len(hit) == len(keys) else [keys[position] for position in hit.tolist()]
+            given = pa.array(asked, pa.large_binary())
             same = pc.equal(self.keys.array(numbers[hit]).cast(pa.large_binary()), given)
             for position in hit[~same.to_numpy(zero_copy_only=False)].tolist():
                 numbers[position] = self._elsewhere.get(keys[position], -1)

@@ -197,7 +197,7 @@ class Tags(Mapping[str, TagColumn]):
         self._numbers = numbers
         self._names = dict.fromkeys(sorted(columns.names()))
         self._found: dict[str, TagColumn] = {}
-        self._rows: Int32s | None = None
+        self._groups: dict[Shape, Group] | None = None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -220,7 +220,6 @@ class Tags(Mapping[str, TagColumn]):
 
     def _codes(self, name: str) -> Int32s:
         columns, numbers = self._columns, self._numbers
-        shape_ids = columns.with_name(name)
         count = len(numbers)
         if len(columns.shapes) == 1:
             shape = columns.shapes[0]
@@ -228,12 +227,12 @@ class Tags(Mapping[str, TagColumn]):
             if count >= len(column) and count and numbers[0] == 0 and bool((np.diff(numbers) == 1).all()):
                 return column[:count]
             return column[numbers]
-        if self._rows is None:
-            self._rows = columns.row_of.view()[numbers]
+        if self._groups is None:
+            self._groups = {group.shape: group for group in columns.groups(numbers)}
         codes: Int32s = np.full(count, -1, dtype=np.int32)
-        of_series = columns.shape_of.view()[numbers]
-        for shape_id in shape_ids:
+        for shape_id in columns.with_name(name):
             shape = columns.shapes[shape_id]
-            there = np.flatnonzero(of_series == shape_id)
-            codes[there] = shape.codes[shape.places[name]].view()[self._rows[there]]
+            group = self._groups.get(shape)
+            if group is not None:
+                codes[group.positions] = shape.codes[shape.places[name]].view()[group.rows]
         return codes

@@ -11,7 +11,7 @@ from dsdbd.model.columns import Bools, Int32s, Int64s
 
 STEP = 1 << 14
 """Entries handled in one go, so that the interpreter lock is never held for more than a few milliseconds."""
-_FIRST_SLOTS = 64
+_FIRST_SLOTS = 16
 _FULL = 0.6
 """Share of used slots at which the table doubles; with linear probing a look-up then takes two steps on average."""
 
