@@ -81,8 +81,7 @@ class MeasurementBuilder:
 
     def __init__(self, measurement: str, known: Mapping[str, FieldType]) -> None:
         self.measurement = measurement
-        self._known = known
-        self._types: dict[str, FieldType] = {}
+        self._types = dict(known)
         self._series: dict[bytes, int] = {}
         self._parts: list[Part] = []
         self._rows: list[_Row] = []
@@ -139,13 +138,12 @@ class MeasurementBuilder:
             if name == "time":
                 continue
             useful = True
-            fixed = self._types.get(name) or self._known.get(name) or fresh.setdefault(name, sent)
+            fixed = self._types.get(name) or fresh.setdefault(name, sent)
             if fixed is not sent:
                 return (
                     f'field type conflict: input field "{name}" on measurement "{self.measurement}" is type '
                     f"{sent.value}, already exists as type {fixed.value}"
                 )
-            fresh[name] = sent
         if not useful:
             return f'invalid field name: input field "time" on measurement "{self.measurement}" is invalid'
         self._types.update(fresh)

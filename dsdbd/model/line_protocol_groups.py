@@ -8,7 +8,7 @@ import numpy as np
 
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.line_protocol_patterns import split_accepted
-from dsdbd.model.line_protocol_shapes import Shape, cells_of, find_shape, guess_shape, signature
+from dsdbd.model.line_protocol_shapes import Shape, find_shape, guess_shape, signature, take_strings
 
 _MIN_ROWS = 4
 """Fewer lines of a shape are read one by one: that costs less than the group would."""
@@ -38,13 +38,11 @@ def read_groups(rests: list[bytes], quoted: bool, max_time: int) -> list[Group]:
     if len(rests) < _MIN_ROWS:
         return []
     text = b"\n".join(rests) + b"\n"
-    strings: list[list[bytes] | None] | None = None
+    pieces: list[list[bytes]] | None = None
     if quoted and b'"' in text:
-        cells = [cells_of(rest) for rest in rests]
-        rests = [cell.outer for cell in cells]
-        strings = [cell.strings for cell in cells]
+        rests, pieces = take_strings(rests, b"\\" in text)
         text = b"\n".join(rests) + b"\n"
-    reader = _Reader(rests, strings, max_time)
+    reader = _Reader(rests, pieces, max_time)
     if reader.read_uniform(text):
         return reader.groups
     alike: dict[bytes, list[int]] = {}
@@ -59,10 +57,10 @@ def read_groups(rests: list[bytes], quoted: bool, max_time: int) -> list[Group]:
 
 
 class _Reader:
-    def __init__(self, rests: list[bytes], strings: list[list[bytes] | None] | None, max_time: int) -> None:
+    def __init__(self, rests: list[bytes], pieces: list[list[bytes]] | None, max_time: int) -> None:
         self.groups: list[Group] = []
         self._rests = rests
-        self._strings = strings
+        self._pieces = pieces
         self._max_time = max_time
 
     def read_uniform(self, text: bytes) -> bool:
@@ -72,29 +70,33 @@ class _Reader:
         # An escaped newline must not look like the end of a line: their number is what the pattern cannot see.
         if shape is None or text.count(b"\n") != count or shape.pattern.fullmatch(text) is None:
             return False
-        self._add(shape, text, np.arange(count, dtype=np.int64), self._strings)
+        self._add(shape, text, np.arange(count, dtype=np.int64), self._pieces)
         return True
 
     def read(self, rows: list[int]) -> list[int]:
-        """Read the lines that have the shape of the first; returns those that may have another shape."""
-        shape = find_shape(self._rests[rows[0]], len(rows))
+        """Read the lines that have the shape of the first; returns the others, without the first."""
+        texts = [self._rests[row] for row in rows]
+        shape = guess_shape(texts[0], len(rows))
         if shape is None:
             return []
-        accepted = split_accepted(shape.pattern, [self._rests[row] for row in rows])
-        refused = [rows[position] for position in accepted.refused]
+        accepted = split_accepted(shape.pattern, texts)
+        if accepted.refused[:1] == [0]:
+            shape = find_shape(texts[0], len(rows))
+            if shape is None:
+                return []
+            accepted = split_accepted(shape.pattern, texts)
+        refused = [rows[position] for position in accepted.refused if position]
         taken = rows if accepted.rows is None else [rows[position] for position in accepted.rows]
         if taken:
-            strings = None if self._strings is None else [self._strings[row] for row in taken]
-            self._add(shape, accepted.text, np.array(taken, np.int64), strings)
+            pieces = None if self._pieces is None else [self._pieces[row] for row in taken]
+            self._add(shape, accepted.text, np.array(taken, np.int64), pieces)
         return refused
 
-    def _add(self, shape: Shape, text: bytes, rows: Int64s, strings: list[list[bytes] | None] | None) -> None:
-        found: list[list[bytes]] = []
-        if shape.strings:
-            found = [texts for texts in strings or () if texts is not None and len(texts) == shape.strings]
-            if len(found) < len(rows):
-                # Quotes that are not paired. Rare enough to leave the whole group to the scanner.
-                return
+    def _add(self, shape: Shape, text: bytes, rows: Int64s, pieces: list[list[bytes]] | None) -> None:
+        found = pieces or []
+        if shape.strings and any(len(parts) != 2 * shape.strings + 1 for parts in found):
+            # Quotes that are not paired. Rare enough to leave the whole group to the scanner.
+            return
         result = shape.read(text, len(rows), found)
         if result is None:
             return

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from dsdbd import limits
 
 _BLANKS = b" \t\0"
+_NOT_PLAIN = (b"", b"\t", b"\0", b"#")
+"""First bytes of blank lines, comments and lines with white space in front; these are looked at more closely."""
 _MARKS = re.compile(rb'[\\\n "=,]')
 """The only bytes that tell where a line ends."""
 _COMPLETE = re.compile(
@@ -107,20 +109,16 @@ def _join_strings(
 
 def _ends_here(line: bytes) -> bool:
     """True when the newline behind a line with quotes or backslashes ends it for certain."""
-    line = strip_line(line)
-    if not line:
-        return True
-    if b"\\" in line:
-        return _COMPLETE.fullmatch(line) is not None
     key, _, rest = line.partition(b" ")
-    if b'"' in key:
-        return False
-    outside = rest.split(b'"')[::2]
-    if rest.count(b'"') & 1:
+    if b"\\" in line or key[:1] in _NOT_PLAIN:
+        line = strip_line(line)
+        return not line or _COMPLETE.fullmatch(line) is not None
+    parts = rest.split(b'"')
+    if b'"' in key or not len(parts) & 1:
         return False
     # What _line_end counts, at each quote that would open a string.
     surplus = 0
-    for part in outside[:-1]:
+    for part in parts[:-1:2]:
         surplus += part.count(b"=") - part.count(b",")
         if surplus <= 0:
             return False

@@ -45,28 +45,19 @@ _decode_floats = msgspec.json.Decoder(list[float]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
-class Cells(NamedTuple):
-    """What follows the key of a line: fields and time without the content of strings, and that content.
+_REFUSED = b"\\"
+"""Stands for a line that no pattern may accept."""
 
-    ``strings`` is None where there is no quote.
+
+def take_strings(rests: list[bytes], escaped: bool) -> tuple[list[bytes], list[list[bytes]]]:
+    """Take the strings out of fields and times of lines.
+
+    Returns what is left, where each string leaves one quote behind, and of each line the pieces: what is in front of
+    the first string, the string, what is between it and the next one, and so on. Where quotes are not paired, there
+    are either no strings or fewer than quotes left behind. ``escaped`` says that there may be backslashes.
     """
-
-    outer: bytes
-    strings: list[bytes] | None
-
-
-def cells_of(rest: bytes) -> Cells:
-    """Take the strings out of fields and time; each leaves one quote behind.
-
-    Where quotes are not paired the number of strings differs from the number of quotes left behind.
-    """
-    if b'"' not in rest:
-        return Cells(rest, None)
-    if b"\\" in rest:
-        strings = [_ESCAPE.sub(rb"\1", text) for text in _QUOTED.findall(rest)]
-        return Cells(_QUOTED.sub(b'"', rest), strings)
-    parts = rest.split(b'"')
-    return Cells(b'"'.join(parts[::2]), parts[1::2]) if len(parts) & 1 else Cells(rest, [])
+    pieces = [_QUOTED.split(rest) for rest in rests] if escaped else [rest.split(b'"') for rest in rests]
+    return [b'"'.join(parts[::2]) if len(parts) & 1 else _REFUSED for parts in pieces], pieces
 
 
 def signature(outer: bytes) -> bytes:
@@ -141,13 +132,11 @@ class Shape:
             strings_can_be_null=False,
         )
 
-    def read(
-        self, text: bytes, rows: int, strings: list[list[bytes]]
-    ) -> tuple[dict[str, Column], Int64s | None] | None:
+    def read(self, text: bytes, rows: int, pieces: list[list[bytes]]) -> tuple[dict[str, Column], Int64s | None] | None:
         """Columns and times, in the unit of the request, of lines that the pattern accepted.
 
-        ``text``: the lines. ``strings``: of each line, as many as the shape has. None when a value is beyond what
-        its type holds or a string is not UTF-8: then the scanner finds out which.
+        ``text``: the lines. ``pieces``: of each line with strings, as ``take_strings`` gives them. None when a
+        value is beyond what its type holds or a string is not UTF-8: then the scanner finds out which.
         """
         if rows * self._width < _CSV_MIN_CELLS:
             inline, times = self._read_cells(text, rows)
@@ -159,14 +148,14 @@ class Shape:
         if inline is None:
             return None
         columns: dict[str, Column] = {}
-        string = 0
+        piece = 1
         for number, (name, kind) in enumerate(zip(self.names, self.types, strict=True)):
             if kind is FieldType.STRING:
                 try:
-                    values = pa.array([line[string] for line in strings], pa.binary()).cast(pa.string())
+                    values = _string_values([parts[piece] for parts in pieces])
                 except pa.ArrowInvalid:
                     return None
-                string += 1
+                piece += 2
             else:
                 values = inline[number]
             columns[name] = Column(kind, values)
@@ -235,6 +224,13 @@ def _integer_values(texts: list[bytes]) -> Int64s:
     except msgspec.MsgspecError:  # zeros in front
         values = map(int, texts)
     return np.fromiter(values, np.int64, len(texts))
+
+
+def _string_values(texts: list[bytes]) -> Any:
+    """An Arrow array of strings; raises pa.ArrowInvalid where one is not UTF-8."""
+    if any(b"\\" in text for text in texts):
+        texts = [_ESCAPE.sub(rb"\1", text) for text in texts]
+    return pa.array(texts, pa.binary()).cast(pa.string())
 
 
 def _make_shape(key: ShapeKey) -> Shape | None:
