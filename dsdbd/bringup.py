@@ -352,6 +352,10 @@ async def open_store(node: Node) -> None:
         head_total_bytes=config.data.cache_max_memory_size_bytes // 2,
         head_hard_bytes=config.data.cache_max_memory_size_bytes,
         flush_age_s=config.data.cache_snapshot_write_cold_duration_s,
+        full_merge_age_s=config.data.compact_full_write_cold_duration_s,
+        merge_files=config.data.compact_min_file_count,
+        merge_bytes_per_s=config.data.compact_throughput_bytes,
+        read_cache_bytes=config.data.read_cache_size_bytes,
     )
     store = Store(
         data_dir=config.data.dir,

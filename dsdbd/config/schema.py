@@ -132,7 +132,20 @@ class DataConfig:
     ]
     compact_min_file_count: Annotated[
         int,
-        integer("compact-min-file-count", 3, "Files of a shard that start a compaction.", least=2, most=1000),
+        integer(
+            "compact-min-file-count",
+            8,
+            "Files of a measurement in a shard, of similar size, that are compacted into one.",
+            least=2,
+            most=1000,
+        ),
+    ]
+    compact_throughput_bytes: Annotated[
+        int,
+        size("compact-throughput", 33_554_432, "Decoded bytes that compactions of this node write a second.", least=1),
+    ]
+    read_cache_size_bytes: Annotated[
+        int, size("read-cache-size", 268_435_456, "Decoded columns of files kept in memory for queries.")
     ]
 
 

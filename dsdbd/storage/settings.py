@@ -43,6 +43,6 @@ class StoreSettings:
     merge_files: int = 8
     merge_max_bytes: int = 4 << 30
     merge_memory_bytes: int = 256 << 20
-    merge_bytes_per_s: int = 48 << 20
+    merge_bytes_per_s: int = 32 << 20
     full_merge_age_s: float = 86_400.0
     read_cache_bytes: int = 256 << 20
