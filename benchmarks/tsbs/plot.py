@@ -43,7 +43,7 @@ def plot(figures: dict[str, dict[str, Any]], title: str, path: Path) -> str | No
     _bars(axes[1], systems, KINDS, latencies)
     axes[1].set_yscale("log")
     axes[1].set_ylabel("ms")
-    axes[1].tick_params(axis="x", rotation=30)
+    pyplot.setp(axes[1].get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
     axes[1].set_title("queries, median, less is better")
     sizes = [[figures[name].get("disk", {}).get(kind, np.nan) for kind in _DISK] for name in systems]
     _bars(axes[2], systems, _DISK, sizes)
