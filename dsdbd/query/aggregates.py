@@ -16,6 +16,7 @@ import numpy as np
 
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
+from dsdbd.query.groups import group_order
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.table import Table, sort_table
@@ -23,6 +24,7 @@ from dsdbd.query.table import Table, sort_table
 _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
 _ORDERED = _NUMBERS | {FieldType.BOOLEAN}
 _ALL = frozenset(FieldType)
+_LONG_RUN = 64
 Kind = Literal["states", "picked", "points"]
 _PICKING = frozenset({"min", "max", "first", "last"})
 
@@ -67,13 +69,17 @@ def kind_of(plan: SelectPlan, call: CallPlan) -> Kind:
     if call.function in ("count", "sum", "mean", "spread", "stddev"):
         return "states"
     if call.function in _PICKING:
-        keeps_point = plan.selector and (bool(plan.refs) or not plan.interval_ns)
-        return "picked" if keeps_point else "states"
+        return "picked" if keeps_point(plan) else "states"
     return "points"
 
 
+def keeps_point(plan: SelectPlan) -> bool:
+    """Whether the answer shows more of a selected point than its value: its time, its fields or its tags."""
+    return plan.selector and (bool(plan.refs) or not plan.interval_ns)
+
+
 def merge(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
-    """What remains of the rows of many parts, sorted by group, bucket, time and series."""
+    """What remains of the rows of many parts, sorted by group and bucket, and by time and series where they count."""
     if kind_of(plan, call) == "picked":
         table = sort_table(table)
         starts = table.starts()
@@ -81,10 +87,13 @@ def merge(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
         criteria = extremes(call.function, table.columns["value"], table.time, table.member)
         rows, run = narrow(np.arange(len(table)), run, criteria)
         return table.take(rows[run_starts(run)])
-    return sort_table(table)
+    if call.function == "raw" or keeps_point(plan):
+        return sort_table(table)
+    order = group_order(table.groups, table.group, table.bucket, plan.interval_ns)
+    return table if order is None else table.take(order)
 
 
-def finish(call: CallPlan, table: Table) -> Table:
+def finish(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     """The merged table's rows with their final column ``value``; other columns stay where a point was picked."""
     function = call.function
     if len(table) == 0:
@@ -92,6 +101,8 @@ def finish(call: CallPlan, table: Table) -> Table:
         return table.with_columns({**table.columns, "value": Column.missing(kind, 0)})
     if function in _PICKING or function == "raw":
         return table
+    if function == "median" or (function == "percentile" and not keeps_point(plan)):
+        return _ranked(call, table)
     return _POINT_KERNELS[function](table, call.arg)
 
 
@@ -146,24 +157,46 @@ def _by_value(table: Table) -> Table:
     return table.take(np.lexsort((table.time, ranks, table.bucket, table.group)))
 
 
-def _median(table: Table, _: float) -> Table:
-    """Middle value; of an even number the mean of the two middle ones."""
-    ordered = _by_value(table)
-    starts = ordered.starts()
-    lengths = run_lengths(starts, len(ordered))
-    values = ordered.columns["value"].values
+def _ranked(call: CallPlan, table: Table) -> Table:
+    """Median or percentile, of which only the value matters: values are sorted without the rest of their rows.
+
+    The median of an even number of values is the mean of the two middle ones.
+    """
+    starts = table.starts()
+    lengths = run_lengths(starts, len(table))
+    column = table.columns["value"]
+    values = _sorted_runs(column.values, starts, lengths)
+    if call.function == "percentile":
+        index, inside = _nearest_rank(lengths, call.arg)
+        chosen = Column(column.type, values[(starts + index)[inside]])
+        return table.take(starts[inside]).with_columns({"value": chosen})
     low, high = values[starts + (lengths - 1) // 2], values[starts + lengths // 2]
     middle = low.astype(np.float64) + (high - low) / 2
-    return table.take(table.starts()).with_columns({"value": Column(FieldType.FLOAT, middle)})
+    return table.take(starts).with_columns({"value": Column(FieldType.FLOAT, middle)})
+
+
+def _sorted_runs(values: Any, starts: Int64s, lengths: Int64s) -> Any:
+    """The values of each run in ascending order."""
+    if len(starts) * _LONG_RUN > len(values):
+        return values[np.lexsort((values, np.repeat(np.arange(len(starts)), lengths)))]
+    values = values.copy()
+    # Runs are long, so a sort of each costs less than one that keeps them apart.
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        values[start : start + length].sort()
+    return values
+
+
+def _nearest_rank(lengths: Int64s, percent: float) -> tuple[Int64s, Any]:
+    """Place in each run of its percentile, at floor(n·p/100 + 0.5) of n, and whether it is one of the run's."""
+    index = np.floor(lengths * percent / 100.0 + 0.5).astype(np.int64) - 1
+    return index, (index >= 0) & (index < lengths)
 
 
 def _percentile(table: Table, percent: float) -> Table:
-    """Nearest rank: the point at floor(n·p/100 + 0.5) of n, none where that is 0 or above n."""
+    """The point at the nearest rank; none where that is 0 or above the number of points."""
     ordered = _by_value(table)
     starts = ordered.starts()
-    lengths = run_lengths(starts, len(ordered))
-    index = np.floor(lengths * percent / 100.0 + 0.5).astype(np.int64) - 1
-    inside = (index >= 0) & (index < lengths)
+    index, inside = _nearest_rank(run_lengths(starts, len(ordered)), percent)
     return ordered.take((starts + index)[inside])
 
 
@@ -199,7 +232,6 @@ def _mode(table: Table, _: float) -> Table:
 
 
 _POINT_KERNELS: dict[str, Callable[[Table, float], Table]] = {
-    "median": _median,
     "percentile": _percentile,
     "distinct": _distinct,
     "count_distinct": _count_distinct,

@@ -19,9 +19,11 @@ from dsdbd.query.text_matrix import (
     arrow_texts,
     blank,
     decimal_parts,
+    digit_parts,
     fixed_width,
     integer_parts,
     longest_text,
+    overwrite,
     rfc3339_parts,
 )
 
@@ -31,6 +33,7 @@ _ESCAPED |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", ord('"'): '\\
 _NEEDS_ESCAPE = r'[\x00-\x1f"\\<>&\x{2028}\x{2029}]'
 _NEEDS_QUOTES = r'[,"\r\n]|^\\\.$|^\s'
 _BOOLEANS = np.array([b"false", b"true"])
+_FEW_FLOATS = 500
 _TABLE_TEXTS = 1 << 16
 """Distinct texts up to which those of a whole column are made ready at once."""
 
@@ -98,12 +101,18 @@ def float_parts(values: Any, *, exponents: bool = True) -> list[Part]:
     parts, others = decimal_parts(values)
     if others is None:
         return parts
+    if not parts:
+        parts, others = digit_parts(values)
     if bool(others.all()):
         return [fixed_width(float_texts(values, exponents=exponents))]
-    written = fixed_width(float_texts(values[others], exponents=exponents))
-    spread = np.zeros(len(values), dtype=written.dtype)
-    spread[others] = written
-    return [*blank(parts, others, b""), spread]
+    if not bool(others.any()):
+        return parts
+    rest = values[others]
+    if exponents and len(rest) <= _FEW_FLOATS:
+        texts = [float_text(value).encode() for value in rest.tolist()]
+    else:
+        texts = [text.encode() for text in float_texts(rest, exponents=exponents).to_pylist()]
+    return overwrite(parts, others, texts)
 
 
 def time_parts(times_ns: Int64s, unit_ns: int | None) -> list[Part]:

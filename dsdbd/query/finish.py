@@ -44,7 +44,7 @@ def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
         if states is not None and aggregates.kind_of(plan, call) == "states":
             rows = _call_table(call, position, states)
         elif table is not None:
-            rows = aggregates.finish(call, table)
+            rows = aggregates.finish(plan, call, table)
         else:
             continue
         if len(rows):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Int32s, Int64s
 from dsdbd.model.scan import SeriesSet
-from dsdbd.query.ordering import chosen_texts, number_rows, sorted_texts, unite_texts
+from dsdbd.query.ordering import chosen_texts, number_rows, sorted_texts, stable_order, unite_texts
 
 
 class GroupKey(NamedTuple):
@@ -117,3 +117,18 @@ def unite_groups(parts: Sequence[GroupSet]) -> tuple[GroupSet, list[Int32s]]:
     one_each, number = number_rows(columns, [len(names), *map(len, texts)], len(columns[0]))
     united = GroupSet(names, columns[0][one_each], tuple(texts), tuple(codes[one_each] for codes in columns[1:]))
     return united, np.split(number, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def group_order(groups: GroupSet, group: Int32s, bucket: Int64s, interval_ns: int) -> Int64s | None:
+    """Rows by group and bucket, equal ones as they stand; None where they are in order."""
+    if len(group) == 0:
+        return None
+    key, bound = group.astype(np.int64), max(len(groups), 1)
+    if interval_ns:
+        first = int(bucket.min())
+        buckets = (int(bucket.max()) - first) // interval_ns + 1
+        if bound * buckets >= 1 << 62:
+            order: Int64s = np.lexsort((bucket, group))
+            return order
+        key, bound = key * buckets + (bucket - first) // interval_ns, bound * buckets
+    return stable_order(key, bound)

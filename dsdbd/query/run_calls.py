@@ -10,10 +10,11 @@ from dsdbd.model.columns import Bools, Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query.aggregates import extremes, kind_of, narrow
 from dsdbd.query.columns import take_or_missing
+from dsdbd.query.groups import group_order
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.run_scan import ScannedRows
-from dsdbd.query.states import States, edge_rows, fold_states, group_order, segment_states
+from dsdbd.query.states import States, edge_rows, fold_states, segment_states
 from dsdbd.query.table import NO_MEMBERS, Table, member_keys
 
 TimeRange = tuple[int, int]

@@ -21,8 +21,8 @@ from dsdbd.model.columns import Bools, Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query.aggregates import extremes, narrow
 from dsdbd.query.columns import concat, take_or_missing
-from dsdbd.query.groups import GroupSet, unite_groups
-from dsdbd.query.ordering import run_lengths, run_starts, stable_order
+from dsdbd.query.groups import GroupSet, group_order, unite_groups
+from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan
 
 _EDGES = frozenset({"first", "last"})
@@ -144,21 +144,6 @@ def fold_states(calls: Sequence[CallPlan], states: States, interval_ns: int) -> 
         elif call.function in _EDGES and f"{position}:time" in states.columns:
             columns |= _folded_edges(call, states, position, starts)
     return States(states.groups, states.group[starts], states.bucket[starts], columns)
-
-
-def group_order(groups: GroupSet, group: Int32s, bucket: Int64s, interval_ns: int) -> Int64s | None:
-    """Rows by group and bucket, equal ones as they stand; None where they are in order."""
-    if len(group) == 0:
-        return None
-    key, bound = group.astype(np.int64), max(len(groups), 1)
-    if interval_ns:
-        first = int(bucket.min())
-        buckets = (int(bucket.max()) - first) // interval_ns + 1
-        if bound * buckets >= 1 << 62:
-            order: Int64s = np.lexsort((bucket, group))
-            return order
-        key, bound = key * buckets + (bucket - first) // interval_ns, bound * buckets
-    return stable_order(key, bound)
 
 
 def _folded_deviations(states: States, columns: Mapping[str, Column], position: int, starts: Int64s) -> Column:

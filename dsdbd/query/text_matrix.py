@@ -2,8 +2,8 @@
 
 A part is an array of n items of some width, bytes as they shall stand in the text, zero where there are less; or
 constant bytes that stand in every row. ``join_rows`` lays the parts side by side and drops the zeros. Numbers come from
-tables of four digits, which makes a cell several times as quick as a call of a formatting function; floats with more
-than four decimals, and other rare ones, are left to Arrow.
+tables of four digits, which makes a cell several times as quick as a call of a formatting function; the rare floats
+whose digits are not found so are left to Arrow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsdbd.model.columns import Bools, Int64s
+from dsdbd.query.float_digits import FRACTION_DIGITS, shortest_digits
 
 ZERO = b"\xff"
 """Stands for a zero byte that belongs to a text: no UTF-8 holds it."""
@@ -32,7 +33,8 @@ _EXACT = 1e15
 def join_rows(parts: Sequence[Part], rows: int) -> bytes:
     """The text of all rows, one after another."""
     width = sum(len(part) if isinstance(part, bytes) else part.dtype.itemsize for part in parts)
-    matrix = np.empty((rows, width), dtype=np.uint8)
+    buffer = bytearray(rows * width)
+    matrix = np.frombuffer(buffer, dtype=np.uint8).reshape(rows, width)
     offset = 0
     for part in parts:
         if isinstance(part, bytes):
@@ -42,7 +44,7 @@ def join_rows(parts: Sequence[Part], rows: int) -> bytes:
             size = part.dtype.itemsize
             np.ndarray((rows,), dtype=part.dtype, buffer=matrix, offset=offset, strides=(width,))[:] = part
         offset += size
-    return matrix.tobytes().translate(_ZERO_BACK, b"\0")
+    return bytes(buffer.translate(_ZERO_BACK, b"\0"))
 
 
 def part_width(parts: Sequence[Part]) -> int:
@@ -63,6 +65,30 @@ def blank(parts: Sequence[Part], mask: Bools, instead: bytes) -> list[Part]:
     return found
 
 
+def overwrite(parts: Sequence[Part], mask: Bools, texts: Sequence[bytes]) -> list[Part]:
+    """The parts with other texts in the rows of ``mask``, one for each of them; no part may be constant.
+
+    The parts' arrays are changed.
+    """
+    rows = np.flatnonzero(mask)
+    table = np.array([b"", *texts])
+    width = table.dtype.itemsize
+    bytes_of = table[1:].view(np.uint8).reshape(len(rows), width)
+    found, offset = list(parts), 0
+    for part in parts:
+        size = part.dtype.itemsize
+        cut = bytes_of[:, offset : offset + size]
+        cells = part.view(np.uint8).reshape(len(part), size)
+        cells[rows, : cut.shape[1]] = cut
+        cells[rows, cut.shape[1] :] = 0
+        offset += size
+    if offset < width:
+        rest = np.zeros((len(mask), width - offset), dtype=np.uint8)
+        rest[rows] = bytes_of[:, offset:]
+        found.append(rest.view(f"S{width - offset}").ravel())
+    return found
+
+
 def fixed_width(texts: Any) -> Part:
     """An Arrow string array without nulls as one part, as wide as its longest text."""
     rows = len(texts)
@@ -71,8 +97,10 @@ def fixed_width(texts: Any) -> Part:
     lengths = np.diff(offsets)
     width = max(int(lengths.max(initial=0)), 1)
     found = np.zeros((rows, width), dtype=np.uint8)
-    total = int(lengths.sum())
-    if total:
+    if len(offsets) and bool((lengths == width).all()):
+        found = np.frombuffer(buffers[2], dtype=np.uint8)[int(offsets[0]) : int(offsets[-1])].reshape(rows, width)
+        found = np.where(found == 0, np.uint8(ZERO[0]), found)
+    elif total := int(lengths.sum()):
         data = np.frombuffer(buffers[2], dtype=np.uint8)[int(offsets[0]) : int(offsets[-1])]
         data = np.where(data == 0, np.uint8(ZERO[0]), data)
         places = np.repeat(np.arange(rows, dtype=np.int64) * width - (offsets[:-1] - offsets[0]), lengths)
@@ -154,6 +182,36 @@ def decimal_parts(values: Any) -> tuple[list[Part], Bools | None]:
     if bool(fraction.any()):
         parts.append(_fractions().take(fraction))
     return parts, None if bool(fits.all()) else ~fits
+
+
+def digit_parts(values: Any) -> tuple[list[Part], Bools]:
+    """Shortest text of floats with many decimals, and the rows of floats for which it is not known."""
+    whole, fraction, unknown = shortest_digits(np.abs(values))
+    zero = values == 0
+    if bool(zero.any()):
+        unknown = unknown & ~zero
+        whole = np.where(zero, 0, whole)
+    negative = np.signbit(values)
+    parts = [_signs(negative)] if bool(negative.any()) else []
+    parts += [*whole_parts(whole), np.where(fraction != 0, np.uint8(ord(".")), np.uint8(0))]
+    groups = []
+    ended: Any = np.zeros(len(values), dtype=np.bool_)
+    digits = _digits_of_fractions()
+    for _ in range(FRACTION_DIGITS // 4):
+        above = fraction // _GROUP
+        group = fraction - above * _GROUP
+        # Zeros at the end are left out.
+        groups.append(digits.take(np.where(ended, group, group + _GROUP)))
+        ended = ended | (group != 0)
+        fraction = above
+    return [*parts, *groups[::-1]], unknown
+
+
+@cache
+def _digits_of_fractions() -> Any:
+    """Texts of four digits as uint32: zero-padded, then without trailing zeros."""
+    padded = [f"{number:04d}".encode() for number in range(_GROUP)]
+    return np.array([*padded, *[text.rstrip(b"0") for text in padded]], dtype="S4").view(np.uint32)
 
 
 @cache

@@ -29,6 +29,7 @@ from dsdbd.query import (
 )
 from dsdbd.query.columns import coded_strings, plain_strings
 from dsdbd.query.encode_cells import float_parts, float_text, quote
+from dsdbd.query.float_digits import shortest_digits
 from dsdbd.query.groups import GroupSet
 from dsdbd.query.text_matrix import Part, integer_parts, join_rows, rfc3339_parts
 from dsdbd.query.wire import decode_parts
@@ -102,6 +103,21 @@ def test_floats_read_back_and_use_exponents_only_far_out(values: list[float]) ->
     for value, text in zip(values, lines(float_parts(np.array(values), exponents=False), len(values)), strict=True):
         assert float(text) == value
         assert "e" not in text
+
+
+@given(st.lists(st.floats(0.5, 2e9) | st.floats(1, 100).map(lambda value: float(f"{value:.16g}")), min_size=1))
+@example([2.0**power for power in range(32)])
+@example([1 / 3 + whole for whole in range(1, 5000)])
+@example([math.nextafter(whole / 100, 0) for whole in range(100, 5000)])
+def test_digits_are_the_shortest_or_not_known(values: list[float]) -> None:
+    whole, fraction, unknown = shortest_digits(np.array(values))
+    for value, above, below, missing in zip(values, whole, fraction, unknown, strict=True):
+        if not missing:
+            assert f"{above}.{below:016d}".rstrip("0").rstrip(".") == repr(value).removesuffix(".0")
+        if not 1 <= value < 1e9:
+            assert missing
+    if len(values) > 1000:
+        assert np.count_nonzero(unknown) < len(values) // 10
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
