@@ -34,6 +34,8 @@ class System(ABC):
 
     name: str
     program: str | Path | None
+    durable = True
+    """Whether what it acknowledged survives kill -9."""
     quiet_s = 3.0
     """Files that did not change for so long are final: longer than the pause between two background rounds."""
 
@@ -299,6 +301,7 @@ class VictoriaMetrics(System):
 
     name = "victoria-metrics"
     program = "victoria-metrics"
+    durable = False
     quiet_s = 7.0
     """It writes parts in memory to files every five seconds, and its figures do not tell the two apart."""
 
