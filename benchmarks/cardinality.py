@@ -4,7 +4,7 @@
 
 Each system gets the same rows: first one of every series, then the other points of each. After the last it is killed
 with kill -9 at once (VictoriaMetrics when it has written everything out), started again, left alone until it has
-written everything out, stopped and started once more, and asked. Prints a table, writes cardinality-SERIES.json and .md.
+written everything out, stopped and started once more, and asked. Prints a table, writes cardinality-SERIES.json, .md.
 """
 
 from __future__ import annotations
