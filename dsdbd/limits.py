@@ -28,8 +28,11 @@ reads each key once more."""
 MAX_PARSER_PATTERN_BYTES = 64 << 20
 """Memory of the patterns that the parser keeps for lines with the same fields; those used longest ago are dropped, and
 made again when they are needed."""
-MAX_PARSER_WANTED = 10_000
+MAX_PARSER_WANTED = 2_000
 """Forms of lines that the parser counts before it makes a pattern for them; beyond it, it counts anew."""
+MAX_PARSER_FORM_BYTES = 8_000
+"""Length of a line, without the content of its strings, up to which its form is counted and gets a pattern; with the
+bound above that is at most 48 MB."""
 MAX_PARSER_PATTERN_FIELDS = 100
 """Fields of a line up to which a pattern is made for it: making one takes 0.1 ms a field and holds the interpreter."""
 
@@ -100,7 +103,13 @@ MAX_SLICE_TEXT_BYTES = 64 << 20
 """Strings that a node holds for one slice; above it, it is asked for a shorter one."""
 MAX_SLICE_GROUPS = 1_024
 """Groups of GROUP BY tags that are asked for by name at a time: each is a term of a predicate."""
+MAX_CHUNK_ROWS = 1 << 20
+"""Rows of a chunk; a greater ``chunk_size`` means this, because a chunk is put together in memory."""
 CLIENT_STALL_TIMEOUT_S = 300.0
 """A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
+
+# --- storage
+MAX_SHARD_TOMBSTONES = 1_000
+"""Deletions one shard keeps until its files are merged: scans and merges compare rows with those that concern them."""

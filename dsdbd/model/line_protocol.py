@@ -13,7 +13,7 @@ from dsdbd.errors import RequestError
 from dsdbd.model.columns import Points
 from dsdbd.model.line_protocol_columns import MeasurementBuilder, Part
 from dsdbd.model.line_protocol_groups import Group, read_groups
-from dsdbd.model.line_protocol_keys import KNOWN_KEYS, MAX_REMEMBERED_BYTES, KnownKey, read_keys
+from dsdbd.model.line_protocol_keys import KNOWN_KEYS, MAX_REMEMBERED_BYTES, KnownKey, read_keys, split_key
 from dsdbd.model.line_protocol_lines import LineBlock, line_blocks, strip_line
 from dsdbd.model.line_protocol_scan import BOOLEANS, WHITESPACE, LineProblem, scan_point
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, PRECISION_NS
@@ -155,6 +155,8 @@ class _Parser:
         rests: list[bytes] = []
         for line in lines:
             key, _, rest = line.partition(b" ")
+            if key[-1:] == b"\\":  # the space belongs to the key
+                key, rest = split_key(line)
             keys.append(key)
             rests.append(rest)
         known = KNOWN_KEYS.lookup(keys)
@@ -216,7 +218,7 @@ class _Parser:
             except UnicodeDecodeError as error:
                 raise LineProblem(f"invalid UTF-8 at byte {error.start}") from None
             if b'"' in raw or b"\\" in raw or len(raw) > _FAST_LINE_BYTES or not self._fast_line(number, raw, text):
-                self._whole_line(number, raw, text)
+                self._whole_line(number, text)
         except LineProblem as problem:
             self.error_count += 1
             if len(self.errors) < limits.MAX_REPORTED_LINES:
@@ -245,7 +247,7 @@ class _Parser:
         self._add(number, text, known, time_ns, cells)
         return True
 
-    def _whole_line(self, number: int, raw: bytes, text: str) -> None:
+    def _whole_line(self, number: int, text: str) -> None:
         point = scan_point(text)
         if point.time is None:
             time_ns = self.default_time_ns
@@ -258,8 +260,8 @@ class _Parser:
             self._dropped(number, text, f'invalid tag key: input tag "time" on measurement "{measurement}" is invalid')
             return
         known = (measurement, point.series.key())
-        key = raw.partition(b" ")[0]
-        if len(key) <= MAX_REMEMBERED_BYTES and b"\\" not in key:
+        key = point.key.encode()
+        if len(key) <= MAX_REMEMBERED_BYTES:
             KNOWN_KEYS.remember({key: known})
         self._add(number, text, known, time_ns, point.cells)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from dsdbd import limits
 from dsdbd.model.columns import Column, Int32s, Int64s, Points
 from dsdbd.model.types import FieldType
 
@@ -128,6 +129,9 @@ class MeasurementBuilder:
                 cells = [cell for cell in cells if cell[0] != "time"]
                 break
         self._rows.append(_Row(order, position, time_ns, cells))
+        if len(self._rows) >= limits.PARSE_BLOCK_LINES:  # so that never very many objects are freed at once
+            self._parts.append(self._singles())
+            self._rows = []
         return None
 
     def _fix(self, cells: Sequence[tuple[str, FieldType]]) -> str | None:

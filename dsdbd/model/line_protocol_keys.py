@@ -20,8 +20,15 @@ _ENTRY_BYTES = 256
 _MEASUREMENT = re.compile(rb"[^\x00-\x20\x7f#\\,=][^\x00-\x1f\x7f\\,= ]*")
 _TAG_NAME = re.compile(rb"[^\x00-\x1f\x7f\\,= ]+")
 _TAG_VALUE = rb"[^\x00-\x1f\x7f\\,= ]+"
+_KEY_END = re.compile(rb"(?<!\\) ")
 _WORTH_ROWS = 100
 _MAX_ROUNDS = 4
+
+
+def split_key(line: bytes) -> tuple[bytes, bytes]:
+    """A line's key, and what follows the first space that is not escaped."""
+    space = _KEY_END.search(line)
+    return (line, b"") if space is None else (line[: space.start()], line[space.end() :])
 
 
 class KnownKeys:
@@ -87,6 +94,7 @@ def template_key(key: bytes) -> TemplateKey | None:
         or b"time" in names
         or len(set(names)) < len(names)
         or len(names) > limits.MAX_PARSER_PATTERN_FIELDS
+        or len(key) > limits.MAX_PARSER_FORM_BYTES
     ):
         return None
     return TemplateKey(measurement, names)
@@ -139,7 +147,7 @@ def _scan(key: bytes) -> KnownKey | None:
         point = scan_point(text + " v=0")
     except (UnicodeDecodeError, LineProblem):
         return None
-    if point.key != text or "\\" in text or "time" in dict(point.series.tags):
+    if point.key != text or "time" in dict(point.series.tags):
         return None
     return point.series.measurement, point.series.key()
 

@@ -40,6 +40,8 @@ _CSV_SEPARATORS = bytes.maketrans(b"= ", b",,")
 _CSV_MIN_CELLS = 3_000
 """Values from which Arrow's reader is quicker than Python's own conversions, in spite of what it takes to start."""
 _ARROW_TYPES = {FieldType.FLOAT: pa.float64(), FieldType.INTEGER: pa.int64(), FieldType.BOOLEAN: pa.bool_()}
+_CAST_MIN_ROWS = 500
+"""Strings from which Arrow's check of UTF-8 is quicker than Python's."""
 _WORTH_ROWS = 100
 _decode_floats = msgspec.json.Decoder(list[float]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
@@ -78,6 +80,8 @@ class ShapeKey(NamedTuple):
 
 def shape_key(outer: bytes) -> ShapeKey | None:
     """The shape that a line seems to have; None for one that only the scanner should read."""
+    if len(outer) > limits.MAX_PARSER_FORM_BYTES:
+        return None
     fields, _, time = outer.partition(b" ")
     names: list[bytes] = []
     types = bytearray()
@@ -153,7 +157,7 @@ class Shape:
             if kind is FieldType.STRING:
                 try:
                     values = _string_values([parts[piece] for parts in pieces])
-                except pa.ArrowInvalid:
+                except ValueError:
                     return None
                 piece += 2
             else:
@@ -227,9 +231,11 @@ def _integer_values(texts: list[bytes]) -> Int64s:
 
 
 def _string_values(texts: list[bytes]) -> Any:
-    """An Arrow array of strings; raises pa.ArrowInvalid where one is not UTF-8."""
+    """An Arrow array of strings; raises ValueError where one is not UTF-8."""
     if any(b"\\" in text for text in texts):
         texts = [_ESCAPE.sub(rb"\1", text) for text in texts]
+    if len(texts) < _CAST_MIN_ROWS:
+        return pa.array([text.decode() for text in texts], pa.string())
     return pa.array(texts, pa.binary()).cast(pa.string())
 
 

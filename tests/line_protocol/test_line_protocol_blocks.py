@@ -183,7 +183,7 @@ def uniform_line(source: random.Random, row: int) -> str:
 
 def mixed_line(source: random.Random, row: int, hard: bool) -> str:
     time = 1_600_000_000_000_000_000 + source.randrange(-5, 5) * row
-    host = source.choice(["a", "b", "ü", "c-d"])
+    host = source.choice(["a", "b", "ü", "c-d", *(["e\\ f", "g\\,h=i".replace("=", "\\="), "k\\l"] if hard else [])])
     kind = source.randrange(6)
     if kind == 0:
         return uniform_line(source, row)
@@ -282,6 +282,14 @@ def test_new_series_go_the_fast_way_at_once() -> None:
     check(uniform(ROWS))
     lines = [f"cpu,region=eu,host=new{row} usage_user=1,usage_idle={row} 1" for row in range(5 * ROWS)]
     assert check("\n".join(lines).encode()) == 5 * ROWS
+
+
+def test_escaped_keys_go_the_fast_way_once_they_are_known() -> None:
+    hosts = ["a\\ b", "c\\,d", "e\\=f", "g\\ \\,h"]
+    lines = [f"cpu,host={hosts[row % 4]},region=eu usage_user={row},usage_idle=1 {row}" for row in range(4 * ROWS)]
+    body = "\n".join(lines).encode()
+    check(body)
+    assert check(body) == 4 * ROWS
 
 
 def test_windows_line_ends_and_comments_go_along() -> None:
