@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from dsdbd.errors import FieldTypeConflict
+from dsdbd.model.columns import Int64s, Points
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Block
 from dsdbd.storage.index import SeriesIndex
@@ -28,8 +33,36 @@ class Measurement:
     next_number: int = 1
     _lookups: weakref.WeakKeyDictionary[Block, RunLookup] = field(default_factory=weakref.WeakKeyDictionary)
 
-    def source(self, block: Block) -> Source:
-        """A block, the series of which have their numbers, with its runs by series."""
+    def add(self, segment: Segment) -> None:
+        """Take a segment found at the start; those of lower numbers come first."""
+        self.directory = segment.path.parent
+        self.segments.append(segment)
+        self.next_number = max(self.next_number, segment.high + 1)
+        for name, field_type in segment.fields.items():
+            self.types.setdefault(name, field_type)
+
+    def fix_types(self, points: Points) -> None:
+        """Raise FieldTypeConflict when a field has another type here; fields seen first get theirs fixed."""
+        for name, column in points.fields.items():
+            fixed = self.types.setdefault(name, column.type)
+            if fixed is not column.type:
+                raise FieldTypeConflict(
+                    f'field type conflict: input field "{name}" on measurement "{points.measurement}" is type '
+                    f"{column.type.value}, already exists as type {fixed.value}"
+                )
+
+    def key_order(self, numbers: Int64s) -> tuple[Int64s, Int64s]:
+        """Series by key, and the place there of every series, by number."""
+        order = self.index.in_key_order(numbers)
+        ranks = np.full(len(self.index), -1, dtype=np.int64)
+        ranks[order] = np.arange(len(order), dtype=np.int64)
+        return order, ranks
+
+    def sources(self, in_memory: Sequence[Block]) -> list[Source]:
+        """All blocks, oldest first, the series of which have their numbers."""
+        return [self._source(block) for block in (*self.segments, *in_memory)]
+
+    def _source(self, block: Block) -> Source:
         lookup = self._lookups.get(block)
         if lookup is None:
             lookup = self._lookups[block] = RunLookup(block.runs())

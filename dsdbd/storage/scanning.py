@@ -30,6 +30,7 @@ from dsdbd.storage.selection import (
     in_time_order,
     series_groups,
 )
+from dsdbd.storage.tombstones import Hidden, visible
 
 PIECE_ROWS = 262_144
 
@@ -67,16 +68,6 @@ class Source:
 
     block: Block
     lookup: RunLookup
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """A deletion: rows of versions below ``version`` do not count. ``series``: bool by position in the scan's set."""
-
-    series: Bools
-    min_ns: int
-    max_ns: int
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,22 +261,13 @@ class Scan:
             versions = self._versions(part)
             times, columns = self._columns(part)
             rows = Rows(np.repeat(part.position, part.stops - part.starts), times, versions, columns)
-            hidden = self._hidden_rows(rows)
-            found.append(rows if hidden is None else rows.take(np.flatnonzero(~hidden)))
+            found.append(visible(self.hidden, rows))
         present = {key for rows in found for key in rows.fields}
         rows = concat_rows(found, {key: self.types[key] for key in self.types if key in present})
         if len(rows):
             rows = unite_versions(sort_rows(rows))
             starts = np.concatenate([np.zeros(1, dtype=np.int64), np.flatnonzero(np.diff(rows.series)) + 1])
             yield from self._piece(rows.series[starts], starts, rows.time_ns, rows.fields)
-
-    def _hidden_rows(self, rows: Rows) -> Bools | None:
-        hidden: Bools | None = None
-        for one in self.hidden:
-            mask = one.series[rows.series] & (rows.version < one.version)
-            mask &= (rows.time_ns >= one.min_ns) & (rows.time_ns <= one.max_ns)
-            hidden = mask if hidden is None else hidden | mask
-        return hidden if hidden is not None and hidden.any() else None
 
     def _piece(self, position: Int64s, starts: Int64s, times: Int64s, columns: Mapping[str, Column]) -> Iterator[Piece]:
         """One piece, or none when no row has a value."""

@@ -11,24 +11,25 @@ from pathlib import Path
 import numpy as np
 
 from dsdbd import fsio
-from dsdbd.errors import CorruptData, FieldTypeConflict, ShardUnavailable
+from dsdbd.errors import CorruptData, ShardUnavailable
 from dsdbd.model.columns import Batch, Int64s
 from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compaction import FREELY, Pace, choose, compact, has_room
+from dsdbd.storage.deletions import Deletions
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, HeadTable, flushed
 from dsdbd.storage.measurement import Measurement
 from dsdbd.storage.merging import segment_name
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.pieces import gathered
-from dsdbd.storage.rows import Rows
 from dsdbd.storage.scanning import DamagedBlock, Scan
-from dsdbd.storage.segment import Segment, schema_of, series_starts, write_segment
-from dsdbd.storage.selection import Wanted
+from dsdbd.storage.segment import Segment
+from dsdbd.storage.selection import MAX_NS, MIN_NS, Wanted
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile, ShardFiles
+from dsdbd.storage.tombstones import Hidden, Tombstone, visible
 
 __all__ = ["ABOUT_FILE", "Shard", "ShardFile"]
 
@@ -63,6 +64,7 @@ class Shard:
         self._measurements: dict[str, Measurement] = {}
         self._head: Head | None = None
         self._frozen: list[Head] = []
+        self._deletions = Deletions(self._disk, key.shard_id)
         self.head_bytes = 0
 
     # --- opening
@@ -75,15 +77,10 @@ class Shard:
             if self._loaded:
                 return
             found = self._disk.load()
+            self._deletions.load(found)
             with self._lock:
                 for segment in found:
-                    measurement = self._measurement(segment.measurement)
-                    measurement.directory = segment.path.parent
-                    measurement.segments.append(segment)
-                    measurement.next_number = max(measurement.next_number, segment.high + 1)
-                for measurement in self._measurements.values():
-                    for name, field_type in schema_of(measurement.segments).items():
-                        measurement.types.setdefault(name, field_type)
+                    self._measurement(segment.measurement).add(segment)
                 self._loaded = True
 
     def _measurement(self, name: str) -> Measurement:
@@ -98,14 +95,7 @@ class Shard:
         """Raise FieldTypeConflict when a field has another type here; fields seen first get theirs fixed."""
         with self._lock:
             for points in batch.points:
-                known = self._measurement(points.measurement).types
-                for name, column in points.fields.items():
-                    fixed = known.setdefault(name, column.type)
-                    if fixed is not column.type:
-                        raise FieldTypeConflict(
-                            f'field type conflict: input field "{name}" on measurement "{points.measurement}" is type '
-                            f"{column.type.value}, already exists as type {fixed.value}"
-                        )
+                self._measurement(points.measurement).fix_types(points)
 
     def insert(self, batch: Batch, wal_sequence: int, now_s: float) -> None:
         """Make the rows of a logged batch visible."""
@@ -126,6 +116,10 @@ class Shard:
         """Oldest first; needs the lock."""
         return self._frozen if self._head is None else [*self._frozen, self._head]
 
+    def _tables(self, measurement: str) -> list[HeadTable]:
+        """Of all heads, oldest first; needs the lock."""
+        return [head.tables[measurement] for head in self._heads() if measurement in head.tables]
+
     def oldest_wal(self) -> int | None:
         """Number of the oldest log file that still holds rows which are not in segments; None when all are."""
         with self._lock:
@@ -138,19 +132,17 @@ class Shard:
 
     def seal(self) -> None:
         """Sort the rows that came since the last time, so that the next reader need not."""
-        with self._lock:
-            names = {name for head in self._heads() for name in head.tables}
-        for name in names:
+        for name in self.measurements():
             self._seal(name, BACKGROUND_ROWS)
 
     def _seal(self, measurement: str, large_rows: int) -> None:
-        with self._lock:
-            tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
-        for table in tables:
-            table.seal(self._lock, self._account, large_rows)
+        def account(change_bytes: int) -> None:
+            self.head_bytes += change_bytes
 
-    def _account(self, change_bytes: int) -> None:
-        self.head_bytes += change_bytes
+        with self._lock:
+            tables = self._tables(measurement)
+        for table in tables:
+            table.seal(self._lock, account, large_rows)
 
     # --- reading
 
@@ -190,10 +182,8 @@ class Shard:
         self.load()
         with self._lock:
             known = self._measurements.get(measurement)
-            if known is None:
-                return None
-            tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
-            held: list[HeadTable | Segment] = [*tables, *known.segments]
+            held: list[HeadTable | Segment] = list(self._tables(measurement))
+            held += [] if known is None else known.segments
         if not held:
             return None
         return Extent(sum(one.rows for one in held), min(one.min_ns for one in held), max(one.max_ns for one in held))
@@ -256,31 +246,28 @@ class Shard:
                 known = self._measurements.get(measurement)
                 if known is None:
                     return None
-                tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
                 numbered = all(segment.run_series is not None for segment in known.segments)
+                tables = self._tables(measurement)
                 # What is added once the first sealing has begun was not acknowledged before the scan.
                 sealed = sealed or not any(table.unsealed for table in tables)
+                if numbered and sealed:
+                    numbers = known.index.select(predicate)
+                    types = {name: known.types[name] for name in fields if name in known.types}
+                    if not len(numbers) or (fields and not types):
+                        return None
+                    segments = list(known.segments)
+                    sources = known.sources([block for table in tables for block in table.snapshot()])
+                    chosen, wanted = known.index.subset(measurement, numbers), Wanted(numbers, len(known.index))
+                    hidden = self._deletions.marks(known.index, measurement, numbers, min_ns, max_ns)
+                    scan = Scan(chosen, wanted, sources, types, bool(fields), min_ns, max_ns, edge, hidden)
+                    for segment in segments:
+                        segment.pins += 1
+                    return known, scan, segments
             if not numbered:
                 self._number_series(measurement)
             if not sealed:
                 self._seal(measurement, READER_ROWS)
                 sealed = True
-            with self._lock:
-                if any(segment.run_series is None for segment in known.segments):
-                    continue
-                numbers = known.index.select(predicate)
-                types = {name: known.types[name] for name in fields if name in known.types}
-                if not len(numbers) or (fields and not types):
-                    return None
-                tables = [head.tables[measurement] for head in self._heads() if measurement in head.tables]
-                segments = list(known.segments)
-                sources = [known.source(segment) for segment in segments]
-                sources += [known.source(block) for table in tables for block in table.snapshot()]
-                chosen = known.index.subset(measurement, numbers)
-                wanted = Wanted(numbers, len(known.index))
-                for segment in segments:
-                    segment.pins += 1
-            return known, Scan(chosen, wanted, sources, types, bool(fields), min_ns, max_ns, edge), segments
         return None
 
     def _number_series(self, measurement: str) -> None:
@@ -331,6 +318,30 @@ class Shard:
         segment.close()
         self._disk.set_aside(segment.path, error)
 
+    # --- deleting
+
+    def delete(self, tombstone: Tombstone) -> None:
+        """Delete the rows a tombstone is about, durably; its ``files`` are found here. Raises OSError, Overloaded."""
+        self.load()
+        with self._files:
+            known = self._measurements.get(tombstone.measurement)
+            segments = [] if known is None else list(known.segments)
+            if not self.dropped:
+                self._deletions.add(tombstone, segments)
+
+    def forget_tombstones(self, horizon: int) -> int:
+        """Forget deletions that can meet no row any more; returns how many are left. Raises OSError.
+
+        ``horizon``: no batch of a lower version can still arrive, from a log or from another node.
+        """
+        with self._files:
+            self.load()
+            with self._lock:
+                known = self._measurements.items()
+                files = {name: [(one.low, one.high) for one in each.segments] for name, each in known}
+                in_memory = bool(self._heads())
+            return len(self._deletions.known) if in_memory else self._deletions.forget(horizon, files)
+
     # --- writing out
 
     def flush(self) -> int:
@@ -357,42 +368,33 @@ class Shard:
         return written
 
     def _flush_table(self, head: Head, name: str) -> None:
-        table = head.tables[name]
-        table.seal(self._lock, self._account, BACKGROUND_ROWS)
+        self._seal(name, BACKGROUND_ROWS)
         with self._lock:
+            table = head.tables[name]
             known = self._measurement(name)
             types = dict(known.types)
             number = known.next_number
             blocks = table.snapshot()
-        order, ranks = self._key_order(known, np.unique(np.concatenate([block.runs().series for block in blocks])))
-        segment = self._write(known, name, order, flushed(blocks, types, ranks), number, number)
+        numbers = np.unique(np.concatenate([block.runs().series for block in blocks]))
+        order, ranks, series, marks = self._in_key_order(known, name, numbers)
+        rows = visible(marks, flushed(blocks, types, ranks))
+        segment = self._disk.write(known.directory, order, series, rows, number) if len(rows) else None
         with self._lock:
             # Readers see the rows in the head or in the segment, never in neither.
-            known.segments.append(segment)
-            known.next_number = number + 1
+            if segment is not None:
+                known.segments.append(segment)
+                known.next_number = number + 1
             del head.tables[name]
             self.head_bytes -= table.size_bytes
 
-    def _key_order(self, known: Measurement, numbers: Int64s) -> tuple[Int64s, Int64s]:
-        """Series by key, and the place there of every series, by number."""
+    def _in_key_order(
+        self, known: Measurement, name: str, numbers: Int64s
+    ) -> tuple[Int64s, Int64s, SeriesSet, Sequence[Hidden]]:
+        """Series by key, by number their place there, the same as a set, and what is deleted of them, by place."""
         with self._lock:
-            order = known.index.in_key_order(numbers)
-            ranks = np.full(len(known.index), -1, dtype=np.int64)
-        ranks[order] = np.arange(len(order), dtype=np.int64)
-        return order, ranks
-
-    def _write(self, known: Measurement, name: str, order: Int64s, rows: Rows, low: int, high: int) -> Segment:
-        """Write sorted and folded rows, which number their series by place in ``order``; the segment, numbered."""
-        with self._lock:
+            order, ranks = known.key_order(numbers)
             series = known.index.subset(name, order)
-        if not known.directory.is_dir():
-            self._disk.make()
-            fsio.make_dirs(known.directory)
-        path = known.directory / segment_name(low, high)
-        write_segment(path, series, rows)
-        segment = self._disk.open(path, low, high)
-        segment.number_series(order[rows.series[series_starts(rows.series)]])
-        return segment
+            return order, ranks, series, self._deletions.marks(known.index, name, order, MIN_NS, MAX_NS)
 
     def merge(self, pace: Pace = FREELY, *, full: bool = False) -> int:
         """Merge neighbouring segments of similar size, or all that fit in one when ``full``; returns how many merges.
@@ -422,6 +424,7 @@ class Shard:
                 return False
             for segment in chosen:
                 segment.pins += 1
+            applied = self._deletions.known
         try:
             merged = self._compact(known, name, chosen, pace)
         except DamagedBlock as error:
@@ -433,37 +436,41 @@ class Shard:
             raise
         finally:
             self._unpin(chosen)
-        return self._replace(known, chosen, merged)
+        return self._replace(known, chosen, merged, applied)
 
     def _compact(self, known: Measurement, name: str, chosen: Sequence[Segment], pace: Pace) -> Segment | None:
         """The merged segment, numbered; None when no row is left."""
         numbers = np.unique(np.concatenate([segment.runs().series for segment in chosen]))
-        order, ranks = self._key_order(known, numbers)
-        with self._lock:
-            series = known.index.subset(name, order)
-        low, high = chosen[0].low, chosen[-1].high
-        path = known.directory / segment_name(low, high)
-        runs = compact(chosen, ranks, series, path, pace)
-        if runs is None:
-            return None
-        segment = self._disk.open(path, low, high)
-        segment.number_series(order[runs])
-        return segment
+        order, ranks, series, marks = self._in_key_order(known, name, numbers)
+        path = known.directory / segment_name(chosen[0].low, chosen[-1].high)
+        runs = compact(chosen, ranks, series, path, pace, lambda rows: visible(marks, rows))
+        return None if runs is None else self._disk.open_numbered(path, order[runs])
 
-    def _replace(self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None) -> bool:
-        """Show the merged segment instead of the others; a crash before they are gone leaves files it stands for."""
-        with self._files, self._lock:
-            if self.dropped or not all(segment in known.segments for segment in chosen):
-                # The shard was removed, or one of them was set aside as damaged: what is known stays as it is.
-                if merged is not None:
-                    merged.close()
-                    merged.path.unlink(missing_ok=True)
-                return False
-            at = known.segments.index(chosen[0])
-            known.segments[at : at + len(chosen)] = [] if merged is None else [merged]
-            for segment in chosen:
-                segment.obsolete = True
-                self._unlink_idle(segment)
+    def _replace(
+        self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None, applied: Sequence[Tombstone]
+    ) -> bool:
+        """Show the merged segment instead of the others; a crash before they are gone leaves files it stands for.
+
+        ``applied``: the deletions that were known when the merge began. Raises OSError.
+        """
+        with self._files:
+            if not self.dropped:
+                self._deletions.merged(applied, chosen, merged)
+            with self._lock:
+                return self._show(known, chosen, merged)
+
+    def _show(self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None) -> bool:
+        if self.dropped or not all(segment in known.segments for segment in chosen):
+            # The shard was removed, or one of them was set aside as damaged: what is known stays as it is.
+            if merged is not None:
+                merged.close()
+                merged.path.unlink(missing_ok=True)
+            return False
+        at = known.segments.index(chosen[0])
+        known.segments[at : at + len(chosen)] = [] if merged is None else [merged]
+        for segment in chosen:
+            segment.obsolete = True
+            self._unlink_idle(segment)
         return True
 
     def written_s(self) -> float:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from dsdbd import fsio
 from dsdbd.errors import CorruptData
+from dsdbd.model.columns import Int64s
+from dsdbd.model.scan import SeriesSet
 from dsdbd.storage.cache import ColumnCache
-from dsdbd.storage.merging import parse_segment_name, superseded
-from dsdbd.storage.segment import Segment
+from dsdbd.storage.merging import parse_segment_name, segment_name, superseded
+from dsdbd.storage.rows import Rows
+from dsdbd.storage.segment import Segment, series_starts, write_segment
 from dsdbd.storage.settings import ShardKey
+from dsdbd.storage.tombstones import Tombstone, decode_tombstones, encode_tombstones
 
 CORRUPT_DIR = "corrupt"
 ABOUT_FILE = "shard.json"
+TOMBSTONES_FILE = "tombstones.json"
 
 
 class ShardFile(msgspec.Struct):
@@ -69,6 +74,26 @@ class ShardFiles:
         """The segment in a file. Raises CorruptData, OSError."""
         return Segment(path, low, high, self._cache)
 
+    def open_numbered(self, path: Path, runs: Int64s) -> Segment:
+        """The segment in a file that was written just now, the series of whose runs are known."""
+        numbers = parse_segment_name(path.name)
+        assert numbers is not None, "a segment has the name of one"
+        segment = self.open(path, *numbers)
+        segment.number_series(runs)
+        return segment
+
+    def write(self, directory: Path, order: Int64s, series: SeriesSet, rows: Rows, number: int) -> Segment:
+        """Write sorted and folded rows; ``rows.series`` are places in ``series``, which are the numbers in ``order``.
+
+        Durable on return; raises OSError.
+        """
+        if not directory.is_dir():
+            self.make()
+            fsio.make_dirs(directory)
+        path = directory / segment_name(number, number)
+        write_segment(path, series, rows)
+        return self.open_numbered(path, order[rows.series[series_starts(rows.series)]])
+
     def set_aside(self, path: Path, error: CorruptData) -> None:
         """Move a damaged file out of the way and say so."""
         kept = path.parent / CORRUPT_DIR / path.name
@@ -81,6 +106,22 @@ class ShardFiles:
             )
         except OSError as failure:
             self._note(f"{error.message}; it could not be moved to {kept}: {failure}")
+
+    def load_tombstones(self) -> tuple[Tombstone, ...]:
+        """The shard's deletions; a damaged file is set aside, and what was deleted may show again. Raises OSError."""
+        path = self.directory / TOMBSTONES_FILE
+        try:
+            return decode_tombstones(path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except CorruptData as error:
+            self.set_aside(path, CorruptData(f"deletions in {path} cannot be read: {error.message}"))
+            return ()
+
+    def store_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        """Replace the file of deletions; a crash leaves the old one or the new one. Raises OSError."""
+        self.make()
+        fsio.write_atomic(self.directory / TOMBSTONES_FILE, encode_tombstones(tombstones))
 
     def make(self) -> None:
         """Make the directory and the file that says whose it is. Raises OSError."""

@@ -13,8 +13,9 @@ from dsdbd.model.scan import Edge, SeriesSet
 from dsdbd.model.series import Series, parse_key
 from dsdbd.storage.head_block import MemoryBlock
 from dsdbd.storage.rows import Rows
-from dsdbd.storage.scanning import Hidden, Limits, Scan, Source
+from dsdbd.storage.scanning import Limits, Scan, Source
 from dsdbd.storage.selection import RunLookup, Wanted
+from dsdbd.storage.tombstones import Hidden
 from tests.examples import examples
 from tests.storage.storage_model import MAX_NS, MIN_NS, TYPES, as_points, make_points, rows_of, series_of
 
