@@ -24,15 +24,16 @@ from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
+from dsdbd.query import AnswerPart
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.influxql import ast, ast_show
     from dsdbd.meta.views import ShardPlace
-    from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock
+    from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock, Steps
 
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
@@ -43,9 +44,10 @@ _THREADS = 8
 
 
 class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select`` or ``show``.
+    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select``, ``groups`` or ``show``.
 
-    ``argument``: for a select the encoded plan, for a show the statement's text, for a schema nothing.
+    ``argument``: for a select and its groups the encoded plan, for a show the statement's text, for a schema nothing.
+    ``most_rows``: a select with more rows than this is answered with nothing; 0 allows any number.
     ``names`` and ``patterns`` limit a schema to measurements; both empty means all. ``metadata_index`` is the state
     of the metadata in which the coordinator found the shards.
     """
@@ -59,6 +61,7 @@ class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     patterns: list[str] = []
     now_ns: int = 0
     metadata_index: int = 0
+    most_rows: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -108,10 +111,11 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One request for some shards of one (database, policy)."""
+    """One request for some shards of one (database, policy); ``plan`` is encoded only for other nodes."""
 
     request: ReadRequest
     places: tuple[ShardPlace, ...]
+    plan: SelectPlan | None = None
 
 
 class ReadPath:
@@ -125,22 +129,59 @@ class ReadPath:
         """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
-    async def select(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> Iterator[SeriesBlock]:
-        """Rows of a SELECT whose sources name database and policy.
+    async def select(
+        self, statement: ast.Select, now_ns: int, cancelled: Cancellation
+    ) -> AsyncGenerator[AnswerPart, None]:
+        """The answer of a SELECT whose sources name database and policy, part by part as it is asked for.
 
-        The iterator does work and is meant for a worker thread. Raises RequestError, NotFound or ShardUnavailable.
+        While one part is used the next is read, and not more: who asks slowly lets nothing pile up. Close the
+        generator when it is not used to its end. Both raise RequestError, NotFound, ShardUnavailable, QueryCancelled.
         """
         schemas = await self._schemas(statement, now_ns, cancelled)
         plan = await cancelled.guard(self.work(query.plan_select, statement, schemas, now_ns))
-        encoded = query.encode_plan(plan)
-        partials: list[Partial] = []
-        for database, policy in schemas:
-            places = self._places(database, policy, *_bounds(plan))
-            request = ReadRequest("select", database, policy, [], encoded)
-            answers = await self._scatter(_Part(request, places), cancelled)
-            partials += [raw if isinstance(raw, query.Partial) else query.decode_partial(plan, raw) for raw in answers]
-        merged = await cancelled.guard(self.work(query.merge, plan, partials))
-        return query.finish(plan, merged)
+        return self._parts(query.divide(plan, schemas), cancelled)
+
+    async def _parts(self, steps: Steps, cancelled: Cancellation) -> AsyncGenerator[AnswerPart, None]:
+        emit = await self._advance(steps, cancelled)
+        while emit is not None:
+            ahead = None if emit.last else asyncio.ensure_future(self._advance(steps, cancelled))
+            try:
+                series = await cancelled.guard(self.work(_finished, emit.plan, emit.partial))
+                part = AnswerPart(series, continues=emit.continues)
+                del emit, series  # so that no more than this part and the next are held
+                yield part
+                del part
+                emit = None if ahead is None else await ahead
+            finally:
+                if ahead is not None:
+                    ahead.cancel()
+                    await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _advance(self, steps: Steps, cancelled: Cancellation) -> query.Emit | None:
+        """Ask what the steps want to know, up to the next part of the answer; None after the last."""
+        reply: Partial | None = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration:
+                return None
+            if isinstance(step, query.Emit):
+                return step
+            reply = await self._asked(step, cancelled)
+
+    async def _asked(self, step: query.Ask, cancelled: Cancellation) -> Partial | None:
+        """The merged answer of all shards; None when a node has too many rows."""
+        answers: list[bytes | Partial] = []
+        for source in step.plan.sources:
+            places = self._places(source.database, source.policy, *_bounds(step.plan))
+            kind = "groups" if step.groups else "select"
+            request = ReadRequest(kind, source.database, source.policy, [], most_rows=step.most_rows)
+            answers += await self._scatter(_Part(request, places, step.plan), cancelled)
+        if any(raw == b"" for raw in answers if isinstance(raw, bytes)):
+            return None
+        if len(answers) == 1 and step.onto is None and isinstance(answers[0], query.Partial):
+            return answers[0]
+        return await cancelled.guard(self.work(_united, step, answers))
 
     async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:
         """The encoded parts of a SHOW statement from every shard of a database. Raises as ``select`` does."""
@@ -221,7 +262,7 @@ class ReadPath:
         while left:
             chosen = self._choose(left, tried, reasons)
             owners = list(chosen)
-            questions = (self._ask(owner, part.request, chosen[owner], cancelled) for owner in owners)
+            questions = (self._ask(owner, part, chosen[owner], cancelled) for owner in owners)
             results = await cancelled.guard(asyncio.gather(*questions, return_exceptions=True))
             left = []
             for owner, result in zip(owners, results, strict=True):
@@ -265,23 +306,30 @@ class ReadPath:
         return peer is None or self._node.peers.lately_away(peer.tcp_addr)
 
     async def _ask(
-        self, owner: int, request: ReadRequest, places: Sequence[ShardPlace], cancelled: Cancellation
+        self, owner: int, part: _Part, places: Sequence[ShardPlace], cancelled: Cancellation
     ) -> bytes | Partial:
         if owner == self._node.data_id:
-            return await self.work(self._run, request, tuple(places), cancelled)
+            return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
         peer = views.data_node(self._node.metadata.state, owner)
         if peer is None:
             raise ShardUnavailable(f"data node {owner} is not registered")
         shards = [place.shard.id for place in places]
         index = self._node.metadata.state.index
-        body = _encoder.encode(msgspec.structs.replace(request, shards=shards, metadata_index=index))
+        argument = part.request.argument if part.plan is None else query.encode_plan(part.plan)
+        body = _encoder.encode(
+            msgspec.structs.replace(part.request, shards=shards, metadata_index=index, argument=argument)
+        )
         timeout_s = self._node.config.cluster.shard_mapper_timeout_s
         return await self._node.peers.call(peer.tcp_addr, "POST", "/internal/read", body, timeout_s=timeout_s)
 
     # --- answering, in a worker thread
 
     def _run(
-        self, request: ReadRequest, places: tuple[ShardPlace, ...], cancelled: Callable[[], bool]
+        self,
+        request: ReadRequest,
+        places: tuple[ShardPlace, ...],
+        cancelled: Callable[[], bool],
+        plan: SelectPlan | None = None,
     ) -> bytes | Partial:
         store = self._node.store
         if store is None:
@@ -294,13 +342,28 @@ class ReadPath:
         if request.kind == "schema":
             wanted: list[Any] = [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
             return query.encode_schema(query.shard_schema(readers, wanted))
-        source = (request.database, request.policy)
-        if request.kind == "select":
-            return query.run_partial(query.decode_plan(request.argument), source, readers, cancelled)
+        if request.kind in ("select", "groups"):
+            plan = query.decode_plan(request.argument) if plan is None else plan
+            source = (request.database, request.policy)
+            if request.kind == "groups":
+                return query.run_groups(plan, source, readers, cancelled)
+            try:
+                return query.run_partial(plan, source, readers, cancelled, request.most_rows)
+            except query.TooManyRows:
+                return b""
         if request.kind == "show":
             statement = cast("ast_show.SchemaStatement", parse(request.argument.decode())[0])
             return query.show_partial(statement, readers, request.now_ns, cancelled)
         raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
+
+
+def _united(step: query.Ask, answers: Sequence[bytes | Partial]) -> Partial:
+    parts = [raw if isinstance(raw, query.Partial) else query.decode_partial(step.plan, raw) for raw in answers]
+    return query.merge(step.plan, parts if step.onto is None else [step.onto, *parts])
+
+
+def _finished(plan: SelectPlan, partial: Partial) -> list[SeriesBlock]:
+    return list(query.finish(plan, partial))
 
 
 def _bounds(plan: SelectPlan) -> tuple[int, int]:

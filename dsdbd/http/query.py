@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,19 +12,19 @@ import structlog
 from aiohttp import web
 
 from dsdbd.cluster.reads import Cancellation
-from dsdbd.cluster.statements import CHANGES, StatementContext, execute
+from dsdbd.cluster.statements import CHANGES, Series, StatementContext, execute
 from dsdbd.errors import DSDBError, NotFound, RequestError
+from dsdbd.http.answers import NOT_EXECUTED, Answer, Begun, Ended, Event, is_chunked
 from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.http.middleware import STREAMING
-from dsdbd.http.responses import CSV, JSON, wants_csv
 from dsdbd.http.tracking import tracked
 from dsdbd.influxql import parse
 from dsdbd.influxql.format import to_text
 from dsdbd.logs import redact
-from dsdbd.query import QueryCancelled, StatementResult, chunk_results, encode_results_csv, encode_results_json
+from dsdbd.query import AnswerPart, QueryCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from dsdbd.cluster.freshness import Freshness
     from dsdbd.cluster.membership import Membership
@@ -31,13 +33,8 @@ if TYPE_CHECKING:
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
     from dsdbd.influxql import ast
-    from dsdbd.query import SeriesBlock, SeriesRows
 
 log = structlog.get_logger("query")
-_DEFAULT_CHUNK_ROWS = 10_000
-_PIECE_BYTES = 1 << 18
-_INLINE_ROWS = 500
-"""Answers up to this size are encoded on the event loop, where that takes less than handing them to a thread."""
 _INLINE_CHARS = 2000
 """Statements up to this length are parsed on the event loop, in a millisecond or two."""
 _BARRIER_TIMEOUT_S = 5.0
@@ -94,44 +91,55 @@ class QueryHandler:
             user,
         )
         reading = request.method == "GET"
+        answer = Answer(request, form, self._reads, cancelled, len(statements))
+        send = answer.send_chunks if is_chunked(form) else answer.send_document
         try:
             with (
                 tracked(request, self._node, statements, text, context.database, cancelled),
                 cancel_when_gone(request, cancelled),
             ):
-                results = self._run(statements, context, reading=reading)
-                if _is_chunked(form):
-                    return await self._stream(request, form, results, cancelled)
-                return await self._answer(request, form, [result async for result in results], cancelled)
+                async with contextlib.aclosing(self._run(statements, context, reading=reading)) as events:
+                    return await send(events)
         except QueryCancelled as error:
             if request.get(STREAMING):
                 raise
-            return await self._answer(request, form, [StatementResult(0, error=error.message)], Cancellation())
+            answer = Answer(request, form, self._reads, Cancellation(), 1)
+            return await answer.send_document(_refused(error))
 
     async def _run(
         self, statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
-    ) -> AsyncIterator[StatementResult]:
-        """Each statement's result in turn; ``reading`` warns of changes, which belong into a POST."""
+    ) -> AsyncGenerator[Event, None]:
+        """Each statement's answer in turn; ``reading`` warns of changes, which belong into a POST."""
         failed = False
         for number, statement in enumerate(statements):
             if failed:
-                yield StatementResult(number, error="not executed")
+                yield Begun(number)
+                yield Ended(number, NOT_EXECUTED)
                 continue
+            begun, reason = False, None
             try:
                 context.cancelled.check()
                 series = await self._execute(statement, context)
-                rows = await _collected(series, self._reads, context.cancelled)
                 messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
-                yield StatementResult(number, series=rows, messages=messages)
+                begun = True
+                yield Begun(number, messages)
+                if isinstance(series, AsyncGenerator):
+                    async with contextlib.aclosing(series):
+                        async for part in series:
+                            yield part
+                else:
+                    yield AnswerPart(await _collected(series, self._reads, context.cancelled))
             except DSDBError as error:
                 if len(statements) == 1 and error.http_status >= 500:
                     # Nothing else was asked: a load balancer or client sees the failure in the status, too.
                     raise
                 failed = True
                 reason = context.cancelled.reason if isinstance(error, QueryCancelled) else error.message
-                yield StatementResult(number, error=reason)
+            if not begun:
+                yield Begun(number)
+            yield Ended(number, reason)
 
-    async def _execute(self, statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows | SeriesBlock]:
+    async def _execute(self, statement: ast.Statement, context: StatementContext) -> Series:
         """Carry out a statement; what this node does not know it looks for once more in the newest metadata."""
         try:
             return await execute(statement, context)
@@ -140,61 +148,13 @@ class QueryHandler:
                 raise
         return await execute(statement, context)
 
-    async def _answer(
-        self,
-        request: web.Request,
-        form: Mapping[str, str],
-        results: list[StatementResult],
-        cancelled: Cancellation,
-    ) -> web.StreamResponse:
-        content_type, pieces = _encode(request, form, results)
-        rows = sum(len(series) for result in results for series in result.series)
-        if rows <= _INLINE_ROWS:
-            small = web.Response(body=b"".join(pieces), content_type=content_type)
-            _compress(request, small)
-            return small
-        response = _streamed(request, content_type)
-        await response.prepare(request)
-        await _send(response, pieces, self._reads, cancelled)
-        await response.write_eof()
-        return response
-
-    async def _stream(
-        self,
-        request: web.Request,
-        form: Mapping[str, str],
-        results: AsyncIterator[StatementResult],
-        cancelled: Cancellation,
-    ) -> web.StreamResponse:
-        size = form.get("chunk_size", "")
-        rows = int(size) if size.isdigit() and int(size) > 0 else _DEFAULT_CHUNK_ROWS
-        response: web.StreamResponse | None = None
-        async for result in results:
-            for chunk in chunk_results([result], rows):
-                # A document is sent whole, and the next one tells the client that the query was ended.
-                stopped = cancelled() and result.error is None
-                shown = StatementResult(result.statement_id, error=cancelled.reason) if stopped else chunk
-                content_type, pieces = _encode(request, form, [shown])
-                if response is None:
-                    response = _streamed(request, content_type)
-                    await response.prepare(request)
-                await _send(response, pieces, self._reads, Cancellation())
-                if stopped:
-                    break
-            else:
-                continue
-            break
-        assert response is not None
-        await response.write_eof()
-        return response
-
 
 def _deprecation(statement: ast.Statement) -> str:
     return f"deprecated use of '{to_text(statement)}' in a read only context, please use a POST request instead"
 
 
 async def _collected(series: Iterator[Any], reads: ReadPath, cancelled: Cancellation) -> list[Any]:
-    """All rows, as columns: an error while they are made must come before the first byte of the answer."""
+    """All rows of a statement about metadata or series."""
     if hasattr(series, "__length_hint__"):
         return list(series)
 
@@ -208,45 +168,10 @@ async def _collected(series: Iterator[Any], reads: ReadPath, cancelled: Cancella
     return await cancelled.guard(reads.work(collect))
 
 
-def _encode(
-    request: web.Request, form: Mapping[str, str], results: Iterable[StatementResult]
-) -> tuple[str, Iterator[bytes]]:
-    epoch = form.get("epoch") or None
-    if wants_csv(request):
-        return CSV, encode_results_csv(results, epoch=epoch)
-    return JSON, encode_results_json(results, pretty=form.get("pretty") == "true", epoch=epoch)
-
-
-def _streamed(request: web.Request, content_type: str) -> web.StreamResponse:
-    response = web.StreamResponse()
-    response.content_type = content_type
-    response.enable_chunked_encoding()
-    request[STREAMING] = True
-    _compress(request, response)
-    return response
-
-
-def _compress(request: web.Request, response: web.StreamResponse) -> None:
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        response.enable_compression(web.ContentCoding.gzip)
-
-
-async def _send(
-    response: web.StreamResponse, pieces: Iterator[bytes], reads: ReadPath, cancelled: Cancellation
-) -> None:
-    """Encode in a worker thread and send, a few hundred kilobytes at a time. Raises QueryCancelled."""
-    while block := await reads.work(_take, pieces):
-        cancelled.check()
-        await response.write(block)
-
-
-def _take(pieces: Iterator[bytes]) -> bytes:
-    block = bytearray()
-    for piece in pieces:
-        block += piece
-        if len(block) >= _PIECE_BYTES:
-            break
-    return bytes(block)
+async def _refused(error: QueryCancelled) -> AsyncGenerator[Event, None]:
+    """The answer to a request that may not even begin."""
+    yield Begun(0)
+    yield Ended(0, error.message)
 
 
 async def _parameters(request: web.Request) -> dict[str, str]:
@@ -274,9 +199,3 @@ def _bound(text: str) -> dict[str, object]:
         return msgspec.json.decode(text, type=dict[str, object])
     except msgspec.MsgspecError as error:
         raise RequestError(f"error parsing query parameters: {error}") from error
-
-
-def _is_chunked(form: Mapping[str, str]) -> bool:
-    """``chunked=true``, or a positive ``chunk_size`` alone, as the DSDB guide has it."""
-    size = form.get("chunk_size", "")
-    return form.get("chunked") == "true" or (size.isdigit() and int(size) > 0)

@@ -2,19 +2,30 @@
 
 How a SELECT travels: ``normalise`` fills in databases and policies; ``sources_of`` names what it reads, and every
 owner of a shard in question answers with ``shard_schema``; ``plan_select`` makes the plan from their ``merge_schemas``;
-``run_partial`` answers it for some shards; ``merge`` unites the parts; ``finish`` gives the rows. Plans, schemas and
+``divide`` makes smaller plans of it where the answer is big, one after another; ``run_partial`` answers one for some
+shards; ``merge`` unites the parts; ``finish`` gives the rows. Plans, schemas and
 partial results can all be encoded, so that each step can run on another node.
 """
 
 from __future__ import annotations
 
+from dsdbd.query.answer import AnswerPart, Chunker, CsvDocument, Indenter, JsonDocument
 from dsdbd.query.encode import StatementResult, chunk_results, encode_results_json
 from dsdbd.query.encode_csv import encode_results_csv
 from dsdbd.query.finish import finish
 from dsdbd.query.plan import normalise, plan_select, sources_of
 from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
 from dsdbd.query.rows import SeriesBlock, SeriesRows
-from dsdbd.query.run import Partial, QueryCancelled, decode_partial, encode_partial, merge, run_partial
+from dsdbd.query.run import (
+    Partial,
+    QueryCancelled,
+    TooManyRows,
+    decode_partial,
+    encode_partial,
+    merge,
+    run_groups,
+    run_partial,
+)
 from dsdbd.query.schema import (
     BoundedShard,
     MeasurementSchema,
@@ -26,9 +37,18 @@ from dsdbd.query.schema import (
     shard_schema,
 )
 from dsdbd.query.show import show_finish, show_partial
+from dsdbd.query.slices import divide
+from dsdbd.query.slicing import Ask, Emit, Steps
 
 __all__ = [
+    "AnswerPart",
+    "Ask",
     "BoundedShard",
+    "Chunker",
+    "CsvDocument",
+    "Emit",
+    "Indenter",
+    "JsonDocument",
     "MeasurementSchema",
     "Partial",
     "QueryCancelled",
@@ -37,11 +57,14 @@ __all__ = [
     "SeriesRows",
     "ShardReader",
     "StatementResult",
+    "Steps",
     "StoredShard",
+    "TooManyRows",
     "chunk_results",
     "decode_partial",
     "decode_plan",
     "decode_schema",
+    "divide",
     "encode_partial",
     "encode_plan",
     "encode_results_csv",
@@ -52,6 +75,7 @@ __all__ = [
     "merge_schemas",
     "normalise",
     "plan_select",
+    "run_groups",
     "run_partial",
     "shard_schema",
     "show_finish",

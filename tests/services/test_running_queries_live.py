@@ -115,8 +115,9 @@ def test_an_answer_that_nobody_takes_is_listed_and_broken_off(lone: Daemon, para
         assert lone.query(f"KILL QUERY {qid}") == {"results": [{"statement_id": 0}]}
         wait_until(lambda: not running(lone), "the query has ended")
         assert error_of(lone.query(f"KILL QUERY {qid}")) == f"no such query id: {qid}"
-        _, whole = client.rest()
-        assert not whole
+        taken, whole = client.rest()
+        # What was on its way when the query was ended may still arrive, with the reason at its end.
+        assert not whole or b'"error":"query interrupted"' in taken[-100:]
 
 
 def test_a_chunked_answer_ends_with_a_document_that_says_so(lone: Daemon) -> None:

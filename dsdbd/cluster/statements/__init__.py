@@ -2,6 +2,6 @@
 
 from dsdbd.cluster.statements.context import StatementContext
 from dsdbd.cluster.statements.ddl import CHANGES
-from dsdbd.cluster.statements.dispatch import execute
+from dsdbd.cluster.statements.dispatch import Series, execute
 
-__all__ = ["CHANGES", "StatementContext", "execute"]
+__all__ = ["CHANGES", "Series", "StatementContext", "execute"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 from dsdbd import query
 from dsdbd.cluster.statements.context import StatementContext, rows_of
@@ -13,16 +14,19 @@ from dsdbd.errors import RequestError
 from dsdbd.influxql import ast, ast_show
 from dsdbd.influxql.format import to_text
 from dsdbd.meta import rows, views
+from dsdbd.query import AnswerPart, SeriesRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dsdbd.meta.state import MetaState
-    from dsdbd.query import SeriesBlock, SeriesRows
 
 
-async def execute(statement: ast.Statement, context: StatementContext) -> Iterator[SeriesRows | SeriesBlock]:
-    """Carry out a statement and give its rows; the iterator may do work and is meant for a worker thread.
+Series: TypeAlias = Iterator[SeriesRows] | AsyncGenerator[AnswerPart, None]
+
+
+async def execute(statement: ast.Statement, context: StatementContext) -> Series:
+    """Carry out a statement and give its rows; a plain iterator may do work and is meant for a worker thread.
+
+    The asynchronous one of a SELECT gives part after part, and is closed when it is not used to its end.
 
     Raises DSDBError; a statement this version does not carry out raises RequestError that names it.
     """
@@ -41,7 +45,7 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Iterat
     return iter(_show_metadata(statement, context))
 
 
-async def _select(statement: ast.Select, context: StatementContext) -> Iterator[SeriesBlock]:
+async def _select(statement: ast.Select, context: StatementContext) -> AsyncGenerator[AnswerPart, None]:
     if statement.target is not None:
         raise RequestError("SELECT INTO is not supported yet")
 
