@@ -21,6 +21,7 @@ from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
 from dsdbd.query.text_matrix import Part, join_rows
 
 _FEW_ROWS = 16
+_FEW_SERIES = 16
 _PIECE_BYTES = 1 << 22
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\[\]{},:"]+')
 
@@ -147,6 +148,10 @@ def series_head(name: str, tags: Mapping[str, str] | None, columns: Sequence[str
 def _block_heads(block: SeriesBlock) -> Callable[[int, int], list[bytes]]:
     """The heads of a block's series, made column by column."""
     groups = block.groups
+    if len(block.starts) <= _FEW_SERIES:
+        return lambda first, last: [
+            series_head(*block.name_and_tags(number), block.columns) + b',"values":[' for number in range(first, last)
+        ]
     cells: list[bytes | CellTexts] = [b'{"name":', CellTexts(_of_groups(block, groups.names, groups.name_codes), JSON)]
     for position in sorted(range(len(block.dimensions)), key=block.dimensions.__getitem__):
         opening = ',"tags":{' if len(cells) == 2 else ","

@@ -54,9 +54,11 @@ def fill_together(plan: SelectPlan, calls: Sequence[CallPlan], table: Table) -> 
         if value.valid is None:
             columns[f"v{position}"] = _filled(plan, call, value, layout)
             continue
-        known = np.append(value.valid, False)
-        own = replace(layout, source=np.where(known[layout.source], layout.source, -1))
-        column = _filled(plan, call, Column(value.type, value.values), own)
+        present = np.flatnonzero(value.valid)
+        number = np.full(len(value) + 1, -1, dtype=np.int64)
+        number[present] = np.arange(len(present))
+        own = replace(layout, source=number[layout.source])
+        column = _filled(plan, call, Column(value.type, value.values).take(present), own)
         some = np.zeros(len(table.groups), dtype=np.bool_)
         some[table.group[value.valid]] = True
         valid = some[layout.group] if column.valid is None else column.valid & some[layout.group]

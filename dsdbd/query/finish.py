@@ -41,15 +41,13 @@ def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
             return
     finished, positions = [], []
     for position, (call, table) in enumerate(zip(plan.calls, tables, strict=True)):
-        if states is not None and aggregates.kind_of(plan, call) == "states":
-            rows = _call_table(call, position, states)
-        elif table is not None:
-            rows = aggregates.finish(plan, call, table)
-        else:
+        folded = aggregates.kind_of(plan, call) == "states"
+        rows = table if not folded or states is None else _call_table(call, position, states)
+        if rows is None or not len(rows):
             continue
-        if len(rows):
-            finished.append(_limited(plan, _finish_call(plan, call, rows)))
-            positions.append(position)
+        rows = rows if folded else aggregates.finish(plan, call, rows)
+        finished.append(_limited(plan, _finish_call(plan, call, rows)))
+        positions.append(position)
     if not finished:
         return
     rows, values = _join(plan, align_groups(finished))

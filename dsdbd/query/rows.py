@@ -56,11 +56,15 @@ class SeriesBlock:
 
     def __iter__(self) -> Iterator[SeriesRows]:
         lengths = run_lengths(self.starts, len(self))
-        for start, length, group in zip(self.starts.tolist(), lengths.tolist(), self.group.tolist(), strict=True):
-            key = self.groups.key(group)
-            tags = dict(zip(self.dimensions, key.tags, strict=True)) if self.dimensions else None
+        for number, (start, length) in enumerate(zip(self.starts.tolist(), lengths.tolist(), strict=True)):
+            name, tags = self.name_and_tags(number)
             data = self.data if length == len(self) else slice_columns(self.data, start, start + length)
-            yield SeriesRows(key.measurement, tags, self.columns, data)
+            yield SeriesRows(name, tags, self.columns, data)
+
+    def name_and_tags(self, number: int) -> tuple[str, dict[str, str] | None]:
+        """Measurement and tags of one series; no tags without GROUP BY tags."""
+        key = self.groups.key(int(self.group[number]))
+        return key.measurement, dict(zip(self.dimensions, key.tags, strict=True)) if self.dimensions else None
 
     def series(self, first: int, last: int) -> SeriesBlock:
         """The series from ``first`` up to, not including, ``last``, without copying their rows."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from dsdbd.errors import DSDBError, QueryParseError
 from dsdbd.influxql.ast import Select, Statement
 from dsdbd.influxql.parser import parse
-from dsdbd.model.columns import Column
+from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.predicate import TagPredicate, matches
 from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
 from dsdbd.model.series import Series
@@ -69,9 +69,17 @@ def column_of(values: list[Value | None], kind: FieldType) -> Column:
 
 
 class MemoryShard:
-    """Rows in a dict; a scan sorts them by series key and time."""
+    """Rows in a dict; a scan sorts them by series key and time, and deals them to pieces by ``deal``."""
 
-    def __init__(self, rows: Sequence[Row], shard_id: int = 1, start_ns: int = -(2**63), end_ns: int = 2**63 - 1):
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        shard_id: int = 1,
+        start_ns: int = -(2**63),
+        end_ns: int = 2**63 - 1,
+        deal: Sequence[int] | None = None,
+    ):
+        self.deal = deal
         self.shard_id, self.start_ns, self.end_ns = shard_id, start_ns, end_ns
         self.points: dict[tuple[Series, int], dict[str, Value]] = {}
         for row in rows:
@@ -128,8 +136,18 @@ class MemoryShard:
         }
         index = np.array([place[one] for one, _ in keys], dtype=np.int32)
         times = np.array([time for _, time in keys], dtype=np.int64)
-        starts = np.flatnonzero(np.diff(index, prepend=-1))
-        yield Piece(SeriesSet.of(measurement, series), index[starts], starts, times, columns)
+        shared = SeriesSet.of(measurement, series)
+        for rows in self.pieces(len(keys)):
+            starts = np.flatnonzero(np.diff(index[rows], prepend=-1))
+            some = {name: column.take(rows) for name, column in columns.items()}
+            yield Piece(shared, index[rows][starts], starts, times[rows], some)
+
+    def pieces(self, size: int) -> list[Int64s]:
+        """The rows of each piece, in order; none without rows."""
+        if self.deal is None:
+            return [np.arange(size)]
+        piece = np.array([self.deal[row % len(self.deal)] for row in range(size)])
+        return [np.flatnonzero(piece == number) for number in sorted(set(self.deal)) if number in piece]
 
 
 def parse_one(text: str) -> Statement:

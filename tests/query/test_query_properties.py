@@ -15,6 +15,19 @@ from tests.query.query_engine import MemoryShard, Row, Value, run_query
 
 INTERVAL = 10
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "first", "last", "spread", "median", "stddev", "percentile")
+CALLS = (
+    "distinct(n) from m group by rack",
+    "mode(n) from m group by rack",
+    "count(distinct(n)) from m group by rack",
+    "max(n), x from m group by rack",
+    "last(x), host from m group by rack",
+    "first(n), host from m where time >= -40 and time < 60 group by time(10ns), rack fill(none)",
+    "first(n), last(x), count(x), max(n), spread(n), median(x) from m where time >= -40 group by host fill(previous)",
+    "first(n), last(x), count(x), max(n) from m where time > 0 and time < 60 group by time(9ns), rack fill(linear)",
+    "count(x), min(n) from m where time >= -40 and time < 60 group by time(10ns), host, rack fill(7)",
+    "count(n), last(x) from m where x > 0 group by time(10ns), rack limit 2",
+    "difference(last(n)), sum(n) from m where time >= -40 and time < 60 group by time(10ns) fill(linear)",
+)
 floats = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 rows = st.builds(
     lambda host, rack, time, x, n: Row(
@@ -40,7 +53,10 @@ def clusters(draw: st.DrawFn) -> tuple[list[Row], list[list[MemoryShard]]]:
     shards: dict[int, list[Row]] = defaultdict(list)
     for row, place in zip(points, places, strict=True):
         shards[place].append(row)
-    nodes = [[MemoryShard(shards[number], number) for number in range(node, 6, 3)] for node in range(3)]
+    deals = st.none() | st.lists(st.integers(0, 3), min_size=1, max_size=7)
+    nodes = [
+        [MemoryShard(shards[number], number, deal=draw(deals)) for number in range(node, 6, 3)] for node in range(3)
+    ]
     return points, nodes
 
 
@@ -158,10 +174,10 @@ def test_raw_points_equal_plain_python(
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(clusters(), st.sampled_from(("distinct(n)", "mode(n)", "count(distinct(n))", "max(n), x", "last(x), host")))
+@given(clusters(), st.sampled_from(CALLS))
 def test_every_split_gives_one_answer(cluster: tuple[list[Row], list[list[MemoryShard]]], call: str) -> None:
     points, nodes = cluster
-    text = f"select {call} from m group by rack"
+    text = f"select {call}"
     whole = cells(run_query(text, [[MemoryShard(points)]], 0))
     assert cells(run_query(text, nodes, 0)) == whole
     assert cells(run_query(text, nodes[::-1], 0)) == whole
