@@ -20,7 +20,8 @@ from dsdbd.model.scan import Extent
 from dsdbd.query.plan_types import SelectPlan
 from dsdbd.query.schema import MeasurementSchema
 from dsdbd.query.slices_buckets import bucket_slices, ends_early
-from dsdbd.query.slices_raw import SLACK, group_slices, is_filtered, time_slices
+from dsdbd.query.slices_groups import group_slices
+from dsdbd.query.slices_raw import SLACK, is_filtered, time_slices
 from dsdbd.query.slicing import Ask, Density, Emit, Steps
 
 _TRIED = 16

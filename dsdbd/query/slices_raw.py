@@ -1,21 +1,15 @@
-"""Raw points in slices: of time, and of groups."""
+"""Raw points of one series of the answer in slices of time."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import msgspec
-import numpy as np
 
-from dsdbd.limits import MAX_SLICE_GROUPS
-from dsdbd.query.groups import GroupKey
-from dsdbd.query.ordering import run_starts
 from dsdbd.query.plan_types import SelectPlan
 from dsdbd.query.run import Partial
-from dsdbd.query.slicing import Ask, Density, Emit, Steps
+from dsdbd.query.slicing import Ask, Density, Emit
 
 SLACK = 2
 """A slice may turn out larger than it was meant to be by this factor; beyond it, it is asked for again in parts."""
@@ -116,81 +110,3 @@ def time_slices(
             break
         at = until + 1 if plan.ascending else until - 1
     return some
-
-
-def group_slices(plan: SelectPlan, density: Density, goal_rows: int, *, final: bool = True) -> Steps:
-    """The series of one measurement by groups: several in a slice, and a large one by slices of time."""
-    known = yield Ask(msgspec.structs.replace(plan, limit=0, offset=0, slimit=0, soffset=0), groups=True)
-    if known is None or known.states is None:
-        return
-    groups, series = known.states.groups, known.states.counts(0).astype(np.float64)
-    each = density.rows / max(float(series.sum()), 1.0)
-    if plan.limit and not is_filtered(plan):
-        each = min(each, float((plan.limit + plan.offset) * density.parts))
-    estimated = series * each
-    order = np.arange(len(groups)) if plan.ascending else np.arange(len(groups) - 1, -1, -1)
-    at, share, most = 0, 1.0, MAX_SLICE_GROUPS
-    skip, left = plan.soffset, plan.slimit
-    while at < len(order) and (left > 0 or not plan.slimit):
-        weights = estimated[order[at : at + min(most, skip or left or most)]]
-        size = max(int(np.searchsorted(np.cumsum(weights) * share, goal_rows, side="right")), 1)
-        part = of_groups(plan, [groups.key(place) for place in order[at : at + size].tolist()])
-        whole = float(weights[:size].sum())
-        if skip:
-            # Groups that SOFFSET leaves out count only if they have a row.
-            part = msgspec.structs.replace(part, limit=1, offset=0)
-        found = None
-        if skip or size > 1 or whole * share <= SLACK * goal_rows:
-            found = yield Ask(part, 0 if skip and size == 1 else SLACK * goal_rows)
-            if found is None and size > 1:
-                most = max(size // 4, 1)
-                continue
-        end = final and at + size == len(order)
-        if found is None:
-            whole_share = float(series[order[at]]) / float(series.sum())
-            present = int((yield from time_slices(part, density, goal_rows, share=whole_share, final=end)))
-        else:
-            rows = row_count(found)
-            present = _groups_in(found)
-            if not skip:
-                share = corrected(share, rows, whole)
-                if rows:
-                    shown = msgspec.structs.replace(part, slimit=left)
-                    yield Emit(shown, found, last=end or (final and 0 < left <= present))
-        if skip:
-            skip -= present
-        elif plan.slimit:
-            left -= present
-        at += size
-        most = min(most * 4, MAX_SLICE_GROUPS)
-
-
-def _groups_in(partial: Partial) -> int:
-    table = partial.tables[0]
-    return 0 if table is None else len(run_starts(table.group))
-
-
-def of_groups(plan: SelectPlan, keys: Sequence[GroupKey]) -> SelectPlan:
-    """The plan for some groups of one measurement only, all of them: SLIMIT and SOFFSET are left to the caller."""
-    chosen = _any_of(plan.dimensions, [key.tags for key in keys])
-    sources = [
-        msgspec.structs.replace(
-            source,
-            measurements=[
-                msgspec.structs.replace(m, predicate=["and", m.predicate, chosen]) for m in source.measurements
-            ],
-        )
-        for source in plan.sources
-    ]
-    return msgspec.structs.replace(plan, sources=sources, slimit=0, soffset=0)
-
-
-def _any_of(dimensions: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[Any]:
-    """A predicate for series that have one of these combinations of tag values; the order is that of the answer."""
-    first, rest = dimensions[0], dimensions[1:]
-    if not rest:
-        return ["or", *[["=", first, value, False] for (value,) in values]]
-    terms = []
-    for value, same in groupby(values, key=lambda one: one[0]):
-        terms.append(["and", ["=", first, value, False], _any_of(rest, [one[1:] for one in same])])
-    return terms[0] if len(terms) == 1 else ["or", *terms]
