@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagPredicate
-from dsdbd.model.scan import Piece
+from dsdbd.model.scan import Edge, Piece
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store, StoreSettings
@@ -98,10 +98,11 @@ def scan(
     min_ns: int = MIN_NS,
     max_ns: int = MAX_NS,
     fields: Iterable[str] = ("f", "i", "s", "b"),
+    edge: Edge | None = None,
 ) -> list[tuple]:
     if shard is None:
         return []
-    pieces = shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=list(fields))
+    pieces = shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=list(fields), edge=edge)
     found = [row for piece in pieces for row in rows_of(as_points(piece))]
     assert len({row[:2] for row in found}) == len(found), "a scan gives each series and time once"
     return sorted(found, key=lambda row: (row[0].key(), row[1]))

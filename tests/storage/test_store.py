@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.errors import DiskFull, FieldTypeConflict, Overloaded, ShardUnavailable
-from dsdbd.model.predicate import TagEquals
-from dsdbd.storage import ShardKey, Store
+from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, matches
+from dsdbd.model.scan import Edge
+from dsdbd.storage import Shard, ShardKey, Store
 from tests.examples import examples
 from tests.storage.storage_model import (
     KEY,
@@ -38,10 +39,50 @@ steps = st.lists(
 )
 
 
+predicates = st.recursive(
+    st.one_of(
+        st.builds(
+            TagEquals, st.sampled_from(["host", "zone", "x"]), st.sampled_from(["a", "b", "za", ""]), st.booleans()
+        ),
+        st.builds(
+            TagMatches, st.sampled_from(["host", "zone"]), st.sampled_from(["a|b", "^$", ".", "^z"]), st.booleans()
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.builds(AllOf, st.lists(inner, max_size=2).map(tuple)),
+        st.builds(AnyOf, st.lists(inner, max_size=2).map(tuple)),
+    ),
+    max_leaves=3,
+)
+questions = st.tuples(
+    predicates,
+    st.integers(-1, 4),
+    st.integers(-1, 4),
+    st.one_of(st.just(()), st.sets(st.sampled_from("fisb"), min_size=1).map(tuple)),
+    st.one_of(st.none(), st.builds(Edge, st.integers(1, 3), st.booleans())),
+)
+
+
+def check_answer(shard: Shard | None, model: Model, question: tuple) -> None:
+    predicate, one, other, fields, edge = question
+    low, high = sorted((one, other))
+    chosen = model.rows(lambda series, time_ns: matches(predicate, series) and low <= time_ns <= high)
+    cut = [(*row[:2], {key: row[2][key] for key in row[2] if key in fields}) for row in chosen]
+    expected = [row for row in cut if row[2] or not fields]
+    found = scan(shard, predicate=predicate, min_ns=low, max_ns=high, fields=fields, edge=edge)
+    if edge is None:
+        assert found == expected
+        return
+    assert all(row in expected for row in found)
+    for series in {row[0] for row in expected}:
+        mine = [row for row in expected if row[0] == series]
+        assert all(row in found for row in (mine[-edge.count :] if edge.newest else mine[: edge.count]))
+
+
 @settings(deadline=None, max_examples=examples(40))
-@given(steps, st.integers(0, 3), st.integers(0, 3))
+@given(steps, st.lists(questions, min_size=1, max_size=3))
 def test_any_sequence_equals_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, sequence: list, low: int, high: int
+    tmp_path_factory: pytest.TempPathFactory, sequence: list, asked: list
 ) -> None:
     home = tmp_path_factory.mktemp("store")
     model = Model()
@@ -59,10 +100,14 @@ def test_any_sequence_equals_a_dictionary(
             elif step[0] == "reopen":
                 store.close()
                 store = open_store(home, merge_files=2, wal_segment_bytes=2_000)
-        shard = store.shard(1)
-        assert scan(shard) == model.rows()
-        some = scan(shard, predicate=TagEquals("host", "a"), min_ns=low, max_ns=high)
-        assert some == model.rows(lambda series, time_ns: series.tag("host") == "a" and low <= time_ns <= high)
+            for question in asked:
+                check_answer(store.shard(1), model, question)
+        assert scan(store.shard(1)) == model.rows()
+        extent = store.shard(1) and store.shard(1).extent("m")
+        if model.cells:
+            assert extent.rows >= len(model.cells)
+            assert extent.min_ns <= min(time_ns for _, time_ns in model.cells)
+            assert extent.max_ns >= max(time_ns for _, time_ns in model.cells)
         assert store.problems() == []
     finally:
         store.close()
