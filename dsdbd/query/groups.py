@@ -94,9 +94,9 @@ def _sorted_tag(series: SeriesSet, tag_key: str) -> tuple[Any, Int32s]:
     values, codes = tag_texts(series, tag_key)
     absent = codes < 0
     if bool(absent.any()):
-        values, places = sorted_texts(pa.concat_arrays([pa.array([""], pa.string()), values]))
+        values, places = sorted_texts(pa.concat_arrays([pa.array([""], pa.string()), values]), distinct=True)
         return values, places[codes + 1]
-    values, places = sorted_texts(values)
+    values, places = sorted_texts(values, distinct=True)
     return values, places[codes]
 
 

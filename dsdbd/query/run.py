@@ -18,7 +18,7 @@ from dsdbd.query.run_calls import call_parts
 from dsdbd.query.run_raw import first_rows, raw_table
 from dsdbd.query.run_scan import ScannedRows
 from dsdbd.query.schema import ShardReader
-from dsdbd.query.states import States, concat_states, fold_states
+from dsdbd.query.states import States, concat_states, fold_states, state_names
 from dsdbd.query.table import Table, concat_tables, sort_table
 from dsdbd.query.wire import decode_parts, encode_parts
 
@@ -182,6 +182,8 @@ def decode_partial(plan: SelectPlan, data: bytes) -> Partial:
     states, tables = decode_parts(data)
     if len(tables) != max(len(plan.calls), 1):
         raise CorruptData("a partial query result does not belong to the plan it was asked for")
+    if states is not None and not state_names(plan.calls) <= set(states.columns):
+        raise CorruptData("a partial query result lacks states that its plan needs")
     return Partial(states, tuple(tables))
 
 

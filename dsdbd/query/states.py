@@ -53,6 +53,13 @@ class States:
         return counts
 
 
+def state_names(calls: Sequence[CallPlan]) -> set[str]:
+    """Columns that states of these calls always have, for those calls that travel as states in every plan."""
+    needed = {"sum": ["sum"], "mean": ["sum"], "stddev": ["sum", "m2"], "spread": ["low", "high"]}
+    names = {f"{at}:{name}" for at, call in enumerate(calls) for name in needed.get(call.function, ())}
+    return names | {"n"}
+
+
 def segment_states(call: CallPlan, column: Column, mask: Bools | None, starts: Int64s) -> dict[str, Column]:
     """States of one call for segments of rows, without the call's number in their names.
 

@@ -122,5 +122,5 @@ def member_keys(keys: Sequence[bytes], numbers: Int64s) -> tuple[Any, Int32s]:
     one_each, number = number_rows([numbers], [int(numbers.max(initial=0)) + 1], len(numbers))
     chosen = numbers[one_each].tolist()
     found = pa.array([keys[place] for place in chosen], pa.binary())
-    members, places = sorted_texts(found)
+    members, places = sorted_texts(found, distinct=True)
     return members, places[number]

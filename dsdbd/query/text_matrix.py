@@ -117,16 +117,33 @@ def longest_text(texts: Any) -> int:
 @cache
 def _digits() -> Any:
     """Texts of four digits as uint32: zero-padded, then plain with nothing for 0, then plain with ``0`` for 0."""
-    padded = [f"{number:04d}".encode() for number in range(_GROUP)]
-    plain = [b"", *[str(number).encode() for number in range(1, _GROUP)]]
-    return np.array([*padded, *plain, b"0", *plain[1:]], dtype="S4").view(np.uint32)
+    padded = _four_digits()
+    plain = np.where(np.cumsum(padded != ord("0"), axis=1) > 0, padded, np.uint8(0))
+    with_zero = plain.copy()
+    with_zero[0, 0] = ord("0")
+    return np.concatenate([padded, plain, with_zero]).view(np.uint32).ravel()
 
 
 @cache
 def _fractions() -> Any:
     """``.1234`` as uint64, without trailing zeros; nothing for 0."""
-    texts = [f".{number:04d}".rstrip("0").rstrip(".").encode() for number in range(_GROUP)]
-    return np.array(texts, dtype="S8").view(np.uint64)
+    texts = np.zeros((_GROUP, 8), dtype=np.uint8)
+    texts[1:, 0] = ord(".")
+    texts[:, 1:5] = _without_last_zeros(_four_digits())
+    return texts.view(np.uint64).ravel()
+
+
+def _four_digits() -> Any:
+    """uint8[10000, 4]: ``0000`` to ``9999``."""
+    numbers = np.arange(_GROUP)
+    return (np.stack([numbers // 1000, numbers // 100 % 10, numbers // 10 % 10, numbers % 10], axis=1) + 48).astype(
+        "u1"
+    )
+
+
+def _without_last_zeros(digits: Any) -> Any:
+    kept = np.cumsum((digits != ord("0"))[:, ::-1], axis=1)[:, ::-1] > 0
+    return np.where(kept, digits, np.uint8(0))
 
 
 def whole_parts(values: Any) -> list[Part]:
@@ -210,8 +227,8 @@ def digit_parts(values: Any) -> tuple[list[Part], Bools]:
 @cache
 def _digits_of_fractions() -> Any:
     """Texts of four digits as uint32: zero-padded, then without trailing zeros."""
-    padded = [f"{number:04d}".encode() for number in range(_GROUP)]
-    return np.array([*padded, *[text.rstrip(b"0") for text in padded]], dtype="S4").view(np.uint32)
+    padded = _four_digits()
+    return np.concatenate([padded, _without_last_zeros(padded)]).view(np.uint32).ravel()
 
 
 @cache
