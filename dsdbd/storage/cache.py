@@ -85,7 +85,8 @@ class ColumnCache:
             if any(group in known for group in groups):
                 return
             known.update(dict.fromkeys(groups, extent))
-            extent.used = False
+            # It is about to be read: it must not be the first to go when all others were used.
+            extent.used = True
             self._queue.append(extent)
             self._bytes += extent.size_bytes
             while self._bytes > self._max_bytes:

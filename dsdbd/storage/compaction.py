@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,14 +117,18 @@ class _NothingLeftError(Exception):
 def _nullable(segments: Sequence[Segment], types: Mapping[str, FieldType]) -> set[str]:
     """Fields that some row of the result may lack.
 
-    Folding takes no more away: a field that every row has is in the newest row of each series and time.
+    An older row of one series and time keeps what the newer lacks and loses the rest, so where rows of two files may
+    meet and some of them lack a field, any field may be lacking.
     """
-    return {
+    lacking = {
         key
         for key, field_type in types.items()
         for segment in segments
         if segment.fields.get(key) is not field_type or key in segment.nullable_fields
     }
+    spans = sorted((segment.min_ns, segment.max_ns) for segment in segments)
+    meet = any(later[0] <= earlier[1] for earlier, later in itertools.pairwise(spans))
+    return set(types) if lacking and meet else lacking
 
 
 class _Source:

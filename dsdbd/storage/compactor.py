@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from dsdbd.errors import CorruptData
 from dsdbd.storage.compaction import CompactionStopped, Pace, wait_s
 from dsdbd.storage.settings import StoreSettings
 from dsdbd.storage.shard import Shard
@@ -80,7 +79,7 @@ class Compactor:
             self.counts["merges"] += shard.merge(Pace(self._rest, self._closing.is_set), full=full)
         except CompactionStopped:
             return
-        except (OSError, CorruptData) as error:
+        except Exception as error:  # whatever it is, other shards still want their files merged
             self.failures[shard.shard_id] = f"files of shard {shard.shard_id} cannot be merged: {error}"
             if not self._closing.wait(_RETRY_S) and not shard.dropped:
                 self.wake(shard)

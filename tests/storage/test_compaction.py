@@ -110,6 +110,15 @@ def test_a_field_of_another_type_counts_as_absent(tmp_path: Path) -> None:
     assert result.fields["i"].to_arrow().to_pylist() == [5, None]
 
 
+def test_an_older_row_keeps_only_what_the_newer_lacks(tmp_path: Path) -> None:
+    old = write(tmp_path / "1.parquet", rows_of([(0, 1, 1, {"i": 5, "s": "kept"})]), 1)
+    new = write(tmp_path / "2.parquet", rows_of([(0, 1, 2, {"i": 6})]), 2)
+    assert not old.nullable_fields and not new.nullable_fields
+    result = everything(merged(tmp_path, [old, new]))
+    assert result.version.tolist() == [1, 2] and result.fields["i"].to_arrow().to_pylist() == [None, 6]
+    assert result.fields["s"].to_arrow().to_pylist() == ["kept", None]
+
+
 def test_rows_can_be_left_out_and_without_any_there_is_no_file(tmp_path: Path) -> None:
     rows = [(host, at, 1, {"i": at}) for host in range(4) for at in range(50)]
     segments = [write(tmp_path / f"{at}.parquet", rows_of(rows[at::3]), at) for at in range(3)]
