@@ -24,24 +24,22 @@ from dsdbd.errors import (
     StorageCorrupt,
     StorageFull,
 )
-from dsdbd.model.columns import Batch, decode_batch, encode_batch
+from dsdbd.model.columns import Batch, encode_batch
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compactor import Compactor
 from dsdbd.storage.names import escape_name
+from dsdbd.storage.replay import replay_log
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import ABOUT_FILE, Shard, ShardFile
-from dsdbd.storage.wal import LogWriter, is_disk_full, last_drops, log_files, remove_before, replay
+from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
 
 _MAX_PROBLEMS = 100
 """Sentences kept for problems(); when more happen the oldest go, they are in the daemon's log as well."""
 _FLUSH_LOOK_S = 1.0
 """How often heads are looked at for their age."""
-_REPLAY_LOOK_S = 0.05
-"""How often a replay looks at its memory; it takes in some tens of megabytes meanwhile."""
-_REPLAY_TELL_S = 1.0
-"""How often a replay reports."""
-_BEFORE_ALL = (-1, -1)
+_CATCH_UP_S = 0.05
+"""How long a replay rests while it waits for heads to be written out."""
 _COUNT_S = 0.01
 """Age at which the size of all heads is added up anew; with thousands of shards that takes a part of a millisecond."""
 _RETRY_S = 5.0
@@ -115,7 +113,9 @@ class Store:
             # Heads that grow too big during the replay are written out beside it.
             self._start_thread("dsdb-flush", self._flush_loop)
             self._start_thread("dsdb-merge", self._compactor.run)
-            last = self._replay(progress)
+            last = replay_log(
+                self._wal_dir, self._shard_for, wait=self._wait_for_memory, note=self._note, progress=progress
+            )
         except OSError as error:
             self.close()
             if is_disk_full(error):
@@ -157,54 +157,12 @@ class Store:
             return
         self._shards[known.shard_id] = self._make_shard(key, directory)
 
-    def _replay(self, progress: Callable[[str], None]) -> int:
-        """Bring the log's records back into heads; returns the number of the newest file.
-
-        Rows in front of a shard's last DROP record must not even reach a segment, because segments of the same shard
-        may be there that were written after the DROP; so these records are looked for first.
-        """
-        void_before = last_drops(self._wal_dir)
-        begins: dict[int, int] = {}
-        total_bytes = 0
-        for sequence, path in log_files(self._wal_dir):
-            begins[sequence] = total_bytes
-            total_bytes += path.stat().st_size
-        rows = 0
-        said_s = looked_s = time.monotonic()
-        for position, record in replay(self._wal_dir, self._note):
-            if position <= void_before.get(record.key.shard_id, _BEFORE_ALL):
-                continue
-            rows += self._replay_write(position[0], record)
-            now_s = time.monotonic()
-            if now_s - looked_s > _REPLAY_LOOK_S:
-                looked_s = now_s
-                self._wait_for_memory()
-            if now_s - said_s > _REPLAY_TELL_S:
-                said_s = now_s
-                done = (begins[position[0]] + position[1]) / max(total_bytes, 1)
-                progress(f"replaying the log, {done:.0%} done, {rows} rows")
-        progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB")
-        return max(begins, default=0)
-
     def _wait_for_memory(self) -> None:
         """Let the thread that writes out catch up; where it cannot, the rows stay in memory and in the log."""
         self._count_heads()
         while self._head_bytes > self._settings.head_hard_bytes and not self._flush_failures:
-            time.sleep(_REPLAY_LOOK_S)
+            time.sleep(_CATCH_UP_S)
             self._count_heads()
-
-    def _replay_write(self, sequence: int, record: Record) -> int:
-        """Bring one record's rows into a head; returns how many."""
-        try:
-            batch = decode_batch(bytes(record.payload))
-            shard = self._shard_for(record.key)
-            shard.load()
-            shard.check_types(batch)
-        except DSDBError as error:
-            self._note(f"a record of shard {record.key.shard_id} in log file {sequence} is left out: {error.message}")
-            return 0
-        shard.insert(batch, sequence, time.monotonic())
-        return len(batch)
 
     def close(self) -> None:
         """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open."""
