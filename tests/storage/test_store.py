@@ -8,18 +8,23 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.errors import DiskFull, FieldTypeConflict, Overloaded, ShardUnavailable
+from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, matches
 from dsdbd.model.scan import Edge
+from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store
 from tests.examples import examples
 from tests.storage.storage_model import (
     KEY,
+    MAX_NS,
+    MIN_NS,
     Model,
     eventually,
     make_batch,
@@ -280,10 +285,10 @@ def damage(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def middle_of(path: Path, column: str) -> int:
+def middle_of(path: Path, column: str, group: int = 0) -> int:
     """A byte in the pages of a column."""
-    group = pq.read_metadata(path).row_group(0)
-    (chunk,) = (one for at in range(group.num_columns) if (one := group.column(at)).path_in_schema == column)
+    about = pq.read_metadata(path).row_group(group)
+    (chunk,) = (one for at in range(about.num_columns) if (one := about.column(at)).path_in_schema == column)
     return chunk.data_page_offset + chunk.total_compressed_size // 2
 
 
@@ -306,6 +311,31 @@ def test_a_damaged_segment_is_set_aside_and_the_rest_served(tmp_path: Path, plac
     assert str(victim) in problem and "corrupt" in problem
     store.close()
     assert open_and_count(tmp_path) == 101
+
+
+@pytest.mark.slow
+def test_damage_found_after_rows_were_given_fails_the_scan_and_not_the_next(tmp_path: Path) -> None:
+    store = open_store(tmp_path, wal_segment_bytes=1)
+    count = 700_000
+    column = Column(FieldType.FLOAT, np.random.default_rng(1).random(count))
+    every = Points("m", (b"m,host=a",), np.zeros(count, dtype=np.int32), np.arange(count), {"f": column})
+    store.submit(KEY, Batch(1, (every,))).result(20)
+    store.flush()
+    put(store, 2, [("b", 1, {"f": 1.0})])
+    store.flush()
+    store.close()
+    path = next(tmp_path.rglob("00000001.parquet"))
+    last = pq.read_metadata(path).num_row_groups - 1
+    damage(path, middle_of(path, "f", last))
+    store = open_store(tmp_path)
+    shard = store.shard(1)
+    pieces = shard.scan("m", predicate=TagEquals("host", "a"), min_ns=MIN_NS, max_ns=MAX_NS, fields=["f"])
+    assert len(next(pieces)) >= 100_000
+    with pytest.raises(ShardUnavailable, match="read again"):
+        list(pieces)
+    assert scan(shard) == [(series_of("b"), 1, {"f": 1.0})]
+    assert len(store.problems()) == 1 and (path.parent / "corrupt" / path.name).exists()
+    store.close()
 
 
 def test_a_damaged_log_is_set_aside_and_the_rest_served(tmp_path: Path) -> None:
