@@ -80,17 +80,18 @@ class ColumnCache:
         if extent.size_bytes * 2 > self._max_bytes:
             return
         with self._lock:
-            known = self._columns.setdefault((extent.file_id, extent.name), {})
+            known = self._columns.get((extent.file_id, extent.name), {})
             groups = range(extent.first, extent.stop)
             if any(group in known for group in groups):
                 return
+            # Room is made first: a new extent is about to be read and must not be the one that goes.
+            while self._bytes + extent.size_bytes > self._max_bytes:
+                self._evict_one()
+            extent.used = False
+            known = self._columns.setdefault((extent.file_id, extent.name), {})
             known.update(dict.fromkeys(groups, extent))
-            # It is about to be read: it must not be the first to go when all others were used.
-            extent.used = True
             self._queue.append(extent)
             self._bytes += extent.size_bytes
-            while self._bytes > self._max_bytes:
-                self._evict_one()
 
     def _evict_one(self) -> None:
         extent = self._queue.popleft()

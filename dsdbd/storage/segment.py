@@ -165,8 +165,10 @@ class Segment:
         """The runs; their tags are not kept once the series have numbers."""
         known = self._run_table
         if known is None or (with_tags and len(known.tags) < len(self.tags)):
-            known = self._run_table = self._read_table()
+            known = self._read_table()
+            # Other threads take the table as the sign that the starts are there.
             self._starts = np.cumsum(known.lengths) - known.lengths
+            self._run_table = known
         return known
 
     def _read_table(self) -> RunTable:
