@@ -167,7 +167,11 @@ def part_bytes(rows: Rows) -> int:
 
 def types_of(parts: Sequence[Rows]) -> dict[str, FieldType]:
     """Fields of some parts; a shard's field has one type in memory."""
-    return {key: column.type for part in parts for key, column in part.fields.items()}
+    types: dict[str, FieldType] = {}
+    for part in parts:
+        if part.fields.keys() != types.keys():
+            types.update((key, column.type) for key, column in part.fields.items())
+    return types
 
 
 def in_portions(parts: Sequence[Rows]) -> list[Rows]:
