@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("daemon")
 _STOP_TIMEOUT_S = 25.0
+_WRITE_OUT_S = 12.0
+"""Of it, for writing out what is in memory; the log keeps the rest for the next start."""
 
 
 def main() -> int:
@@ -265,7 +267,7 @@ async def _stop(node: Node, network: Network, writes: WritePath, tasks: list[asy
     if node.metadata.backend is not None:
         await node.metadata.backend.stop()
     if node.store is not None:
-        await asyncio.to_thread(node.store.close)
+        await asyncio.to_thread(node.store.close, _WRITE_OUT_S)
     await node.peers.close()
 
 

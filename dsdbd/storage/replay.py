@@ -27,8 +27,8 @@ def replay_log(
     wait: Callable[[], None],
     note: Callable[[str], None],
     progress: Callable[[str], None],
-) -> int:
-    """Bring the log's records back into heads; returns the number of the newest file, 0 when there is none.
+) -> tuple[int, int]:
+    """Bring the log's records back into heads; returns the number of the newest file, 0 without any, and of rows.
 
     ``wait`` is called often and returns when memory may take more. Rows in front of a shard's last DROP record must not
     even reach a segment, because segments of the same shard may be there that were written after the DROP; so these
@@ -55,7 +55,7 @@ def replay_log(
             done = (begins[position[0]] + position[1]) / max(total_bytes, 1)
             progress(f"replaying the log, {done:.0%} done, {rows} rows")
     progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB")
-    return max(begins, default=0)
+    return max(begins, default=0), rows
 
 
 def _replay_write(

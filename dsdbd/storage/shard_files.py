@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,41 @@ class ShardFile(msgspec.Struct):
     database: str
     policy: str
     shard_id: int
+
+
+def found_shards(
+    data_dir: Path, directory_of: Callable[[ShardKey], Path], note: Callable[[str], None]
+) -> Iterator[tuple[ShardKey, Path]]:
+    """Every shard under a directory; ``note`` is told which are not served. Raises OSError."""
+    known: set[int] = set()
+    for directory in sorted(path for path in data_dir.glob("*/*/*") if path.is_dir()):
+        if directory.name.endswith(fsio.TEMPORARY_SUFFIX):
+            # A removal that a crash interrupted.
+            fsio.remove_tree(directory)
+        elif directory.name.isdecimal():
+            key = _read_about(directory, note)
+            if key is None:
+                continue
+            if key.shard_id in known or directory_of(key) != directory:
+                note(f"shard directory {directory} says it is shard {key.shard_id} of {key.database!r}; ignored")
+                continue
+            known.add(key.shard_id)
+            yield key, directory
+
+
+def _read_about(directory: Path, note: Callable[[str], None]) -> ShardKey | None:
+    about = directory / ABOUT_FILE
+    try:
+        known = msgspec.json.decode(about.read_bytes(), type=ShardFile)
+    except FileNotFoundError:
+        # A crash before the first segment: nothing but empty directories.
+        if any(directory.rglob("*.parquet")):
+            note(f"shard directory {directory} lacks {ABOUT_FILE}; its points are not served")
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        note(f"{about} cannot be read: {error}; the points in {directory} are not served")
+        return None
+    return ShardKey(known.database, known.policy, known.shard_id)
 
 
 class ShardFiles:

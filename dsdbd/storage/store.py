@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -10,8 +11,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from dsdbd import fsio
 from dsdbd.errors import (
@@ -30,7 +29,8 @@ from dsdbd.storage.compactor import Compactor
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.replay import replay_log
 from dsdbd.storage.settings import ShardKey, StoreSettings
-from dsdbd.storage.shard import ABOUT_FILE, Shard, ShardFile
+from dsdbd.storage.shard import Shard
+from dsdbd.storage.shard_files import found_shards
 from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
 
@@ -91,6 +91,8 @@ class Store:
         self._work = threading.Condition(threading.Lock())
         self._flush_due = threading.Event()
         self._closing = False
+        self._roll_due = False
+        self._trim_due = False
         self._log: LogWriter | None = None
         self._threads: list[threading.Thread] = []
         self._cache = ColumnCache(self._settings.read_cache_bytes)
@@ -108,12 +110,13 @@ class Store:
         try:
             fsio.make_dirs(self._data_dir)
             fsio.make_dirs(self._wal_dir)
-            self._find_shards()
+            for key, directory in found_shards(self._data_dir, self._directory, self._note):
+                self._shards[key.shard_id] = self._make_shard(key, directory)
             progress(f"{len(self._shards)} shards found in {self._data_dir}")
             # Heads that grow too big during the replay are written out beside it.
             self._start_thread("dsdb-flush", self._flush_loop)
             self._start_thread("dsdb-merge", self._compactor.run)
-            last = replay_log(
+            last, rows = replay_log(
                 self._wal_dir, self._shard_for, wait=self._wait_for_memory, note=self._note, progress=progress
             )
         except OSError as error:
@@ -125,37 +128,15 @@ class Store:
             ) from error
         self._log = LogWriter(self._wal_dir, last, self._settings.wal_segment_bytes)
         self._start_thread("dsdb-log", self._log_loop)
+        if rows:
+            # They may be in segments already, then the files they came from can go.
+            self._trim_due = True
+            self._flush_due.set()
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
-
-    def _find_shards(self) -> None:
-        for directory in sorted(path for path in self._data_dir.glob("*/*/*") if path.is_dir()):
-            if directory.name.endswith(fsio.TEMPORARY_SUFFIX):
-                # A removal that a crash interrupted.
-                fsio.remove_tree(directory)
-            elif directory.name.isdecimal():
-                self._find_shard(directory)
-
-    def _find_shard(self, directory: Path) -> None:
-        about = directory / ABOUT_FILE
-        try:
-            known = msgspec.json.decode(about.read_bytes(), type=ShardFile)
-        except FileNotFoundError:
-            # A crash before the first segment: nothing but empty directories.
-            if any(directory.rglob("*.parquet")):
-                self._note(f"shard directory {directory} lacks {ABOUT_FILE}; its points are not served")
-            return
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._note(f"{about} cannot be read: {error}; the points in {directory} are not served")
-            return
-        key = ShardKey(known.database, known.policy, known.shard_id)
-        if known.shard_id in self._shards or self._directory(key) != directory:
-            self._note(f"shard directory {directory} says it is shard {known.shard_id} of {known.database!r}; ignored")
-            return
-        self._shards[known.shard_id] = self._make_shard(key, directory)
 
     def _wait_for_memory(self) -> None:
         """Let the thread that writes out catch up; where it cannot, the rows stay in memory and in the log."""
@@ -164,8 +145,12 @@ class Store:
             time.sleep(_CATCH_UP_S)
             self._count_heads()
 
-    def close(self) -> None:
-        """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open."""
+    def close(self, write_out_s: float = 0.0) -> None:
+        """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open.
+
+        ``write_out_s``: time for writing them to segments instead, so that the next open finds an empty log. What is
+        begun then is finished.
+        """
         with self._work:
             self._closing = True
             self._work.notify_all()
@@ -175,7 +160,21 @@ class Store:
             thread.join()
         self._threads.clear()
         if self._log is not None:
+            if write_out_s > 0 and self._fatal is None:
+                self._write_out(self._log, time.monotonic() + write_out_s)
             self._log.close()
+
+    def _write_out(self, log: LogWriter, deadline_s: float) -> None:
+        """Leave as little in the log as there is time for. A crash anywhere leaves the log, or what replaces it."""
+        for shard in sorted(self.shards(), key=lambda shard: -shard.head_bytes):
+            if time.monotonic() < deadline_s:
+                self._flush_one(shard)
+        try:
+            if self._all_written():
+                log.roll()
+            self._trim_log()
+        except (OSError, DiskFull) as error:
+            self._note(f"log files in {self._wal_dir} are left for the next start: {error}")
 
     # --- writing
 
@@ -221,6 +220,7 @@ class Store:
         group: list[_Waiting] | None = []
         try:
             while (group := self._next_group()) is not None:
+                self._roll_log()
                 self._commit(group)
         except BaseException as error:
             # Whatever it is: nobody may wait for ever on a dead thread.
@@ -229,9 +229,9 @@ class Store:
     def _next_group(self) -> list[_Waiting] | None:
         """The records that share the next fdatasync; None when the store is closing and nothing waits."""
         with self._work:
-            while not self._queue and not self._closing:
+            while not self._queue and not self._closing and not self._roll_due:
                 self._work.wait()
-            if not self._queue:
+            if not self._queue and self._closing:
                 return None
             group: list[_Waiting] = []
             size = 0
@@ -240,6 +240,20 @@ class Store:
                 size += len(group[-1].record.payload)
             self._queue_bytes -= size
         return [waiting for waiting in group if waiting.done.set_running_or_notify_cancel()]
+
+    def _roll_log(self) -> None:
+        """Begin a log file when somebody found that all rows of the others are in segments."""
+        if not self._roll_due:
+            return
+        self._roll_due = False
+        assert self._log is not None, "the thread starts after the log"
+        try:
+            self._log.roll()
+        except (OSError, DiskFull) as error:
+            self._trim_failure = f"no log file can be begun in {self._wal_dir}: {error}"
+            return
+        self._trim_due = True
+        self._flush_due.set()
 
     def _commit(self, group: list[_Waiting]) -> None:
         """Log a group, make it visible, tell its callers; in this order."""
@@ -377,10 +391,13 @@ class Store:
             self._flush_due.clear()
             if self._closing:
                 return
-            good = [self._flush_one(shard) for shard in self._due(time.monotonic())]
+            due = itertools.takewhile(lambda _: not self._closing, self._due(time.monotonic()))
+            good = [self._flush_one(shard) for shard in due]
             self._count_heads()
             pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
-            if good:
+            if good or self._trim_due:
+                self._trim_due = False
+                self._ask_to_roll()
                 try:
                     self._trim_log()
                     self._trim_failure = ""
@@ -412,6 +429,17 @@ class Store:
             return False
         self._flush_failures.pop(shard.shard_id, None)
         return True
+
+    def _all_written(self) -> bool:
+        """Whether no row is in memory only."""
+        return all(shard.oldest_wal() is None for shard in self.shards())
+
+    def _ask_to_roll(self) -> None:
+        """Have the newest log file closed when nothing needs it: else a start after a quiet time would replay it."""
+        if self._log is not None and not self._log.fresh and self._all_written():
+            with self._work:
+                self._roll_due = True
+                self._work.notify_all()
 
     def _trim_log(self) -> None:
         """Delete log files all of whose records are in segments or dropped."""

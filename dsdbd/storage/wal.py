@@ -75,6 +75,18 @@ class LogWriter:
         self._good += len(data)
         return self.sequence
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the newest file was begun by this writer and holds no record."""
+        return self._good == HEADER_BYTES
+
+    def roll(self) -> None:
+        """Begin a file, unless the newest is ``fresh``, so that the others can go. Raises OSError, DiskFull."""
+        if self._fd is not None and not self.fresh:
+            os.close(self._fd)
+            self._fd = None
+        self._writable()
+
     def _writable(self) -> int:
         """The descriptor of the file to append to; begins a new file where one is due."""
         if self._fd is not None and self._good >= self._segment_bytes:

@@ -1,6 +1,7 @@
 """A process that writes through a Store until it is killed; it prints the number of every acknowledged batch.
 
-Arguments: directory, first number, crash point or ``none``. A crash point is ``call:when:count``: the process kills
+Arguments: directory, first number, crash point or ``none``, and ``stop`` for a process that writes a little, all of it
+in memory, and reaches the crash point in the stop that follows. A crash point is ``call:when:count``: the process kills
 itself with SIGKILL before or after the count-th call of a file operation, as a power cut of the process would.
 """
 
@@ -53,11 +54,27 @@ OWNERS: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    home, first, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def arm(point: str) -> None:
     if point != "none":
         name, when, count = point.split(":")
         die_at(OWNERS[name], name, when, int(count))
+
+
+def write_and_stop(home: Path, point: str) -> None:
+    store = open_store(home, wal_segment_bytes=8_000)
+    for number in range(60):
+        put(store, number, rows_of(number), KEYS[number % 2])
+        os.write(1, b"%d\n" % number)
+    arm(point)
+    store.close(write_out_s=30.0)
+
+
+def main() -> None:
+    home, first, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    if sys.argv[4:] == ["stop"]:
+        write_and_stop(home, point)
+        return
+    arm(point)
     store = open_store(home, wal_segment_bytes=8_000, merge_files=2, head_max_bytes=1 << 20)
     for number in range(first, first + 400):
         put(store, number, rows_of(number), KEYS[number % 2])
