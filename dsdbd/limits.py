@@ -21,7 +21,10 @@ MAX_REPORTED_LINES = 20
 PARSE_BLOCK_BYTES = 2 << 20
 """A write body is parsed in blocks of about this size, so that no step of the parser holds the interpreter for long."""
 PARSE_BLOCK_LINES = 10_000
-"""Lines of such a block, for bodies of very short lines."""
+"""Lines of such a block at most, for bodies of very short lines."""
+PARSE_CELLS_HELD = 50_000
+"""Values of lines read one by one that are kept as objects before they become columns: to look through a million
+objects, or to free them, holds the interpreter for long."""
 MAX_PARSER_KEY_BYTES = 64 << 20
 """Series keys, as clients write them, that the parser remembers with what they mean; beyond it, it starts anew and
 reads each key once more."""

@@ -130,7 +130,8 @@ class _Parser:
         groups = self._groups(block) if len(lines) >= _MIN_BLOCK_LINES else []
         if not groups:
             for number, line in zip(block.numbers, lines, strict=True):
-                self.line(number, line)
+                if line:
+                    self.line(number, line)
             return
         alone = np.ones(len(lines), np.bool_)
         for part in groups:

@@ -86,6 +86,7 @@ class MeasurementBuilder:
         self._series: dict[bytes, int] = {}
         self._parts: list[Part] = []
         self._rows: list[_Row] = []
+        self._cells_held = 0
         self._judged: dict[Hashable, str | None] = {}
 
     def series_position(self, key: bytes) -> int:
@@ -129,9 +130,11 @@ class MeasurementBuilder:
                 cells = [cell for cell in cells if cell[0] != "time"]
                 break
         self._rows.append(_Row(order, position, time_ns, cells))
-        if len(self._rows) >= limits.PARSE_BLOCK_LINES:  # so that never very many objects are freed at once
+        self._cells_held += len(cells)
+        if self._cells_held >= limits.PARSE_CELLS_HELD:
             self._parts.append(self._singles())
             self._rows = []
+            self._cells_held = 0
         return None
 
     def _fix(self, cells: Sequence[tuple[str, FieldType]]) -> str | None:

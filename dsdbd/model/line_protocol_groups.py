@@ -94,7 +94,7 @@ class _Reader:
 
     def _add(self, shape: Shape, text: bytes, rows: Int64s, pieces: list[list[bytes]] | None) -> None:
         found = pieces or []
-        if shape.strings and any(len(parts) != 2 * shape.strings + 1 for parts in found):
+        if shape.strings and (not found or any(len(parts) != 2 * shape.strings + 1 for parts in found)):
             # Quotes that are not paired. Rare enough to leave the whole group to the scanner.
             return
         result = shape.read(text, len(rows), found)

@@ -15,6 +15,7 @@ KnownKey: TypeAlias = tuple[str, bytes]
 
 MAX_REMEMBERED_BYTES = 32_000
 """Longer keys are read anew each time: the limit on keys with their fields' names is then out of reach as well."""
+_FORGOTTEN_AT_ONCE = 10_000
 _ENTRY_BYTES = 256
 """What a remembered key takes beside the bytes of its two texts."""
 _MEASUREMENT = re.compile(rb"[^\x00-\x20\x7f#\\,=][^\x00-\x1f\x7f\\,= ]*")
@@ -38,6 +39,7 @@ class KnownKeys:
         self._max_bytes = max_bytes
         self._held_bytes = 0
         self._entries: dict[bytes, KnownKey] = {}
+        self._forgotten: dict[bytes, KnownKey] = {}
         self._lock = threading.Lock()
 
     def lookup(self, keys: list[bytes]) -> list[KnownKey | None]:
@@ -45,14 +47,21 @@ class KnownKeys:
         return list(map(self._entries.get, keys))
 
     def remember(self, entries: dict[bytes, KnownKey]) -> None:
-        """Keep what keys mean; when the memory is full all older ones are forgotten."""
+        """Keep what keys mean; when half of the memory is full all older ones are forgotten.
+
+        They leave little by little, meanwhile the newer ones fill the other half.
+        """
         size = sum(map(len, entries)) * 2 + len(entries) * _ENTRY_BYTES
         with self._lock:
-            if self._held_bytes + size > self._max_bytes:
+            if self._held_bytes + size > self._max_bytes // 2:
                 # A thread that looks up meanwhile keeps the old dictionary, and reads a key again at worst.
+                self._forgotten = self._entries
                 self._entries = {}
                 self._held_bytes = 0
-            if size <= self._max_bytes:
+            # All at once would hold the interpreter for long.
+            for _ in range(min(len(self._forgotten), _FORGOTTEN_AT_ONCE)):
+                self._forgotten.popitem()
+            if size <= self._max_bytes // 2:
                 self._entries.update(entries)
                 self._held_bytes += size
 

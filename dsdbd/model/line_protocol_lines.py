@@ -51,7 +51,10 @@ def line_blocks(body: bytes) -> Iterator[LineBlock]:
         if end < 0 or end > size:
             end = size
         piece = body[at:end] if at or end < size else body
-        lines = piece.split(b"\n")
+        lines = piece.split(b"\n", limits.PARSE_BLOCK_LINES)
+        if len(lines) > limits.PARSE_BLOCK_LINES:
+            end -= len(lines.pop()) + 1
+            piece = body[at:end]
         numbers: Sequence[int] = range(number, number + len(lines))
         number += len(lines)
         cut = end
@@ -60,12 +63,11 @@ def line_blocks(body: bytes) -> Iterator[LineBlock]:
             lines, numbers, end, number = _join_strings(body, at, end, lines, numbers)
         if b"\r" in piece or end != cut:  # what was added may have some
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
-        if not lines[-1]:
+        if not lines[-1]:  # behind the last newline of the body
             lines.pop()
             numbers = numbers[:-1]
-        for start in range(0, len(lines), limits.PARSE_BLOCK_LINES):
-            stop = start + limits.PARSE_BLOCK_LINES
-            yield LineBlock(numbers[start:stop], lines[start:stop], quoted)
+        if lines:
+            yield LineBlock(numbers, lines, quoted or end != cut)
         at = end + 1
 
 

@@ -18,6 +18,7 @@ from dsdbd import limits
 _PATTERN_BASE_BYTES = 512 << 10
 _PATTERN_FIELD_BYTES = 64 << 10
 """Measured: what RE2 needs to keep all states of one name with one value, and half as much again."""
+_PATIENCE = 64
 
 
 def pattern_bytes(pairs: int) -> int:
@@ -51,7 +52,8 @@ class Accepted(NamedTuple):
 def split_accepted(pattern: Any, lines: Sequence[bytes]) -> Accepted:
     """Part lines by whether a pattern of ``compile_lines`` accepts them.
 
-    Each refused line costs one more call of the pattern, so that most should be accepted.
+    Each refused line costs one more call of the pattern. When far more are refused than accepted, those not looked at
+    yet are given back as refused.
     """
     text = b"\n".join(lines) + b"\n"
     if text.count(b"\n") != len(lines):  # an escaped newline: it must not look like the end of a line
@@ -74,6 +76,9 @@ def split_accepted(pattern: Any, lines: Sequence[bytes]) -> Accepted:
         if stop < len(lines):
             refused.append(stop)
         at = stop + 1
+        if len(refused) > _PATIENCE + 2 * len(accepted):
+            refused.extend(range(at, len(lines)))
+            break
     return Accepted(b"".join(pieces), accepted, refused)
 
 

@@ -363,6 +363,22 @@ def test_sizes_are_checked_in_long_bodies_as_well() -> None:
     assert result.rows == 2 * ROWS - 3
 
 
+def test_an_escaped_newline_joins_lines_across_blocks() -> None:
+    """The first block has no quote; the line that reaches beyond it brings some."""
+    filler = "m v=1 1\n" * (limits.PARSE_BLOCK_LINES - 1)
+    body = filler + 'm v\\\n=1,s="a,b=c d" 2\n' + 'log,host=a message="x",level="y" 3\n' * 3
+    result = parse_lines(body.encode(), precision="ns", default_time_ns=0)
+    assert (result.rows, result.error_count) == (limits.PARSE_BLOCK_LINES + 3, 0)
+    (points, logs) = result.points
+    assert points.fields["s"].to_arrow().to_pylist()[-1] == "a,b=c d"
+    assert logs.fields["message"].values.to_pylist() == ["x"] * 3
+
+
+def test_many_refused_lines_cost_no_call_each() -> None:
+    template = b"cpu,host=%d\\ x,region=eu usage_user=1,usage_idle=1 1"
+    assert check(b"\n".join(template % row for row in range(5 * ROWS))) == 0
+
+
 def test_a_body_of_many_blocks() -> None:
     """Strings with newlines lie across the places where the body is cut."""
     lines = []
@@ -402,7 +418,7 @@ def test_threads_share_what_is_remembered() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    keys = KnownKeys(max_bytes=10_000)
+    keys = KnownKeys(max_bytes=20_000)
     for number in range(1_000):
         key = b"m,host=%d" % number
         keys.remember({key: ("m", key)})
