@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +112,7 @@ class Points:
     """
 
     measurement: str
-    series: tuple[bytes, ...]
+    series: Sequence[bytes]
     series_index: Int32s
     time_ns: Int64s
     fields: Mapping[str, Column]
@@ -147,6 +147,18 @@ class _WirePoints(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     table: bytes
 
 
+class _EncodedPoints(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    measurement: str
+    series: msgspec.Raw
+    table: bytes
+
+
+class _EncodedBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    format: int
+    version: int
+    points: list[_EncodedPoints]
+
+
 class _WireBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     format: int
     version: int
@@ -155,7 +167,8 @@ class _WireBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 _FORMAT = 2
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_WireBatch)
+_decoder = msgspec.msgpack.Decoder(_EncodedBatch)
+_keys_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 def encode_points(points: Points) -> bytes:
@@ -181,19 +194,51 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(data: bytes) -> Batch:
     """The batch of ``encode_batch``; raises CorruptData for anything else."""
+    return _decode(data, lambda _, encoded: tuple(decode_keys(encoded)))
+
+
+def decode_lazily(data: bytes | memoryview, keys: Callable[[str, bytes | memoryview, int], Sequence[bytes]]) -> Batch:
+    """The same for bytes whose check was right; ``keys`` makes ``Points.series``.
+
+    It is called with measurement, encoded keys and their number; ``decode_keys`` decodes them. The batch holds no
+    reference to ``data``, unless ``keys`` keeps what it was given.
+    """
+    return _decode(data, lambda measurement, encoded: keys(measurement, encoded, _array_length(encoded)))
+
+
+def decode_keys(encoded: bytes | memoryview) -> list[bytes]:
+    """The series keys of an encoded batch; raises CorruptData for anything else."""
+    try:
+        return _keys_decoder.decode(encoded)
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"series keys of {len(encoded)} bytes cannot be decoded: {error}") from error
+
+
+def _array_length(encoded: bytes | memoryview) -> int:
+    """Entries of a MessagePack array, which is whole."""
+    first = encoded[0]
+    if first >> 4 == 0x9:
+        return first & 0xF
+    width = {0xDC: 2, 0xDD: 4}.get(first)
+    if width is None:
+        raise CorruptData("series keys of a batch are no list")
+    return int.from_bytes(encoded[1 : 1 + width], "big")
+
+
+def _decode(data: bytes | memoryview, keys: Callable[[str, memoryview], Sequence[bytes]]) -> Batch:
     try:
         wire = _decoder.decode(data)
         if wire.format != _FORMAT:
             raise CorruptData(f"batch has format {wire.format}; this version reads format {_FORMAT}")
-        return Batch(wire.version, tuple(_decode_points(item) for item in wire.points))
+        points = [_decode_points(item, keys(item.measurement, memoryview(item.series))) for item in wire.points]
+        return Batch(wire.version, tuple(points))
     except (msgspec.MsgspecError, pa.ArrowException, KeyError, ValueError) as error:
         raise CorruptData(f"batch of {len(data)} bytes cannot be decoded: {error}") from error
 
 
-def _decode_points(item: _WirePoints) -> Points:
+def _decode_points(item: _EncodedPoints, series: Sequence[bytes]) -> Points:
     with pa.ipc.open_stream(item.table) as reader:
         table = reader.read_all()
-    series = tuple(item.series)
     columns = {name: table.column(position) for position, name in enumerate(table.column_names)}
     index = columns.pop("series").to_numpy().astype(np.int32, copy=False)
     time_ns = columns.pop("time").to_numpy().astype(np.int64, copy=False)

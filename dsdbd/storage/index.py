@@ -23,6 +23,7 @@ from dsdbd.storage.index_parse import parse_uniform
 from dsdbd.storage.index_select import select_rows
 from dsdbd.storage.index_shapes import join_keys, literals
 from dsdbd.storage.index_table import STEP, HashTable
+from dsdbd.storage.key_blocks import KeyBlock
 
 Numbers = Int64s
 
@@ -68,6 +69,12 @@ class SeriesIndex:
 
     def numbers(self, keys: Iterable[bytes]) -> Numbers:
         """Numbers of several series, in their order; raises CorruptData as ``number`` does."""
+        if isinstance(keys, KeyBlock):
+            known = keys.numbers()
+            if known is None:
+                known = self.numbers(keys.keys())
+                keys.found(known)
+            return known
         if not isinstance(keys, list | tuple):
             keys = list(keys)
         found = np.empty(len(keys), dtype=np.int64)

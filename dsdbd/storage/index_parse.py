@@ -42,7 +42,11 @@ class ParsedKeys:
 def parse_uniform(keys: Sequence[bytes]) -> Iterator[ParsedKeys]:
     """Groups of keys of the same shape, those that are many enough; the others are left out."""
     # What a comma ends depends on a backslash before it; without one, a key can be divided at any comma.
-    rest = [position for position, key in enumerate(keys) if b"\\" not in key]
+    rest: list[int] = []
+    if b"\\" not in b"".join(keys):
+        rest = list(range(len(keys)))
+    else:
+        rest = [position for position, key in enumerate(keys) if b"\\" not in key]
     if len(rest) >= _WORTHWHILE:
         parsed = _parse(keys, rest)
         if parsed is not None:

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dsdbd.errors import DSDBError
-from dsdbd.model.columns import decode_batch
+from dsdbd.errors import CorruptData, DSDBError
+from dsdbd.model.columns import Batch, decode_keys, decode_lazily
+from dsdbd.storage.key_blocks import KeyBlock, KnownNumbers
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.shard import Shard
-from dsdbd.storage.wal import last_drops, log_files, replay
-from dsdbd.storage.wal_format import Record
+from dsdbd.storage.wal import Position, last_drops, log_files, replay
+from dsdbd.storage.wal_format import Kind, Record
 
 _LOOK_S = 0.05
 """How often a replay looks at its memory; it takes in some tens of megabytes meanwhile."""
 _TELL_S = 1.0
 """How often a replay reports."""
 _BEFORE_ALL = (-1, -1)
+_AHEAD = 16
+"""Decoded records that wait for their insertion."""
+_FEW_KEYS = 64
+"""So few keys are looked up one by one: a digest of them is not worth it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A record on its way from the thread that reads; ``batch`` is an error where it cannot be decoded."""
+
+    position: Position
+    key: ShardKey
+    kind: Kind
+    batch: Batch | CorruptData | None
 
 
 def replay_log(
@@ -32,7 +50,8 @@ def replay_log(
 
     ``wait`` is called often and returns when memory may take more. Rows in front of a shard's last DROP record must not
     even reach a segment, because segments of the same shard may be there that were written after the DROP; so these
-    records are looked for first. Raises OSError where a file cannot be read at all.
+    records are looked for first. A second thread reads, checks and decodes ahead. Raises OSError where a file cannot be
+    read at all.
     """
     void_before = last_drops(wal_dir)
     begins: dict[int, int] = {}
@@ -41,34 +60,103 @@ def replay_log(
         begins[sequence] = total_bytes
         total_bytes += path.stat().st_size
     rows = 0
+    known = KnownNumbers()
     said_s = looked_s = time.monotonic()
-    for position, record in replay(wal_dir, note):
-        if position <= void_before.get(record.key.shard_id, _BEFORE_ALL):
-            continue
-        rows += _replay_write(position[0], record, shard_for, note)
-        now_s = time.monotonic()
-        if now_s - looked_s > _LOOK_S:
-            looked_s = now_s
-            wait()
-        if now_s - said_s > _TELL_S:
-            said_s = now_s
-            done = (begins[position[0]] + position[1]) / max(total_bytes, 1)
-            progress(f"replaying the log, {done:.0%} done, {rows} rows")
+    with _Ahead(_decoded(wal_dir, void_before, known, note)) as records:
+        for read in records:
+            rows += _apply(read, shard_for, known, note)
+            now_s = time.monotonic()
+            if now_s - looked_s > _LOOK_S:
+                looked_s = now_s
+                wait()
+            if now_s - said_s > _TELL_S:
+                said_s = now_s
+                done = (begins[read.position[0]] + read.position[1]) / max(total_bytes, 1)
+                progress(f"replaying the log, {done:.0%} done, {rows} rows")
     progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB")
     return max(begins, default=0), rows
 
 
-def _replay_write(
-    sequence: int, record: Record, shard_for: Callable[[ShardKey], Shard], note: Callable[[str], None]
+def _decoded(
+    wal_dir: Path, void_before: dict[int, Position], known: KnownNumbers, note: Callable[[str], None]
+) -> Iterator[_Read]:
+    """The records that count."""
+    for position, record in replay(wal_dir, note):
+        if position > void_before.get(record.key.shard_id, _BEFORE_ALL):
+            yield _Read(position, record.key, record.kind, _batch_of(record, known))
+
+
+def _batch_of(record: Record, known: KnownNumbers) -> Batch | CorruptData | None:
+    if record.kind is not Kind.WRITE:
+        return None
+
+    def keys(measurement: str, encoded: bytes | memoryview, count: int) -> Sequence[bytes]:
+        if count <= _FEW_KEYS:
+            return decode_keys(encoded)
+        # A copy, because the file it is in must not stay in memory as long as the list waits.
+        return KeyBlock(bytes(encoded), count, record.key.shard_id, measurement, known)
+
+    try:
+        return decode_lazily(record.payload, keys)
+    except CorruptData as error:
+        return error
+
+
+def _apply(
+    read: _Read, shard_for: Callable[[ShardKey], Shard], known: KnownNumbers, note: Callable[[str], None]
 ) -> int:
     """Bring one record's rows into a head; returns how many."""
-    try:
-        batch = decode_batch(bytes(record.payload))
-        shard = shard_for(record.key)
-        shard.load()
-        shard.check_types(batch)
-    except DSDBError as error:
-        note(f"a record of shard {record.key.shard_id} in log file {sequence} is left out: {error.message}")
+    if read.batch is None:
+        # Whatever was deleted may have taken series with it.
+        known.clear()
         return 0
-    shard.insert(batch, sequence, time.monotonic())
-    return len(batch)
+    try:
+        if isinstance(read.batch, CorruptData):
+            raise read.batch
+        shard = shard_for(read.key)
+        shard.load()
+        shard.check_types(read.batch)
+        shard.insert(read.batch, read.position[0], time.monotonic())
+    except DSDBError as error:
+        note(f"a record of shard {read.key.shard_id} in log file {read.position[0]} is left out: {error.message}")
+        return 0
+    return len(read.batch)
+
+
+class _Ahead:
+    """Runs an iterator in a thread of its own, a few records ahead; to be used in ``with`` and iterated once."""
+
+    def __init__(self, records: Iterator[_Read]) -> None:
+        self._records = records
+        self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(_AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dsdb-replay", daemon=True)
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        try:
+            for record in self._records:
+                self._ready.put(record)
+                if self._stopped.is_set():
+                    return
+        except BaseException as error:  # handed to the thread that waits for the records
+            end = error
+        self._ready.put(end)
+
+    def __enter__(self) -> _Ahead:
+        self._thread.start()
+        return self
+
+    def __iter__(self) -> Iterator[_Read]:
+        while (record := self._ready.get()) is not None:
+            if isinstance(record, BaseException):
+                raise record
+            yield record
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            # Room for what the thread still wants to put.
+            while not self._ready.empty():
+                self._ready.get()
+            self._thread.join(0.01)
