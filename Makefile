@@ -43,9 +43,12 @@ check: lint types layers fast  ## lint, types, floors and fast tests: under a mi
 test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
 	$(BIN)/pytest -n 2 --hypothesis-profile=full --dist loadgroup
 
-bench: setup     ## measure the metadata commit rate and the times of a cluster; nothing else should run meanwhile
+bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; nothing else should run meanwhile
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.meta_commit
 	$(BIN)/python -m benchmarks.cluster_times
+	$(BIN)/python -m benchmarks.tsbs
+	$(BIN)/python -m benchmarks.cardinality
 
 format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only --quiet .
