@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 # --- expressions
 
 
@@ -21,8 +23,7 @@ class WildcardKind(enum.StrEnum):
     TAG = "tag"
 
 
-@dataclass(frozen=True, slots=True)
-class VarRef:
+class VarRef(msgspec.Struct, frozen=True):
     """A field, tag or ``time``; ``type`` is the cast after ``::``.
 
     Casts are float, integer, unsigned, string, boolean, field and tag.
@@ -32,93 +33,80 @@ class VarRef:
     type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NumberLiteral:
+class NumberLiteral(msgspec.Struct, frozen=True):
     """A number with a decimal point."""
 
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class IntegerLiteral:
+class IntegerLiteral(msgspec.Struct, frozen=True):
     """A whole number within int64."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnsignedLiteral:
+class UnsignedLiteral(msgspec.Struct, frozen=True):
     """A whole number above int64 and within uint64."""
 
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class StringLiteral:
+class StringLiteral(msgspec.Struct, frozen=True):
     """A single-quoted string, without quotes and escapes."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class BooleanLiteral:
+class BooleanLiteral(msgspec.Struct, frozen=True):
     """``true`` or ``false``."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DurationLiteral:
+class DurationLiteral(msgspec.Struct, frozen=True):
     """A length of time in nanoseconds, such as ``1h30m``."""
 
     value_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimeLiteral:
+class TimeLiteral(msgspec.Struct, frozen=True):
     """A point in time in nanoseconds since the epoch; made by reduction, printed as a quoted RFC3339 string."""
 
     value_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegexLiteral:
+class RegexLiteral(msgspec.Struct, frozen=True):
     """A regular expression in RE2 syntax, without slashes; ``/`` inside is not escaped here."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListLiteral:
+class ListLiteral(msgspec.Struct, frozen=True):
     """Identifiers in parentheses, the right side of ``WITH KEY IN (…)``."""
 
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Wildcard:
+class Wildcard(msgspec.Struct, frozen=True):
     """``*``, ``*::field`` or ``*::tag``."""
 
     kind: WildcardKind = WildcardKind.ANY
 
 
-@dataclass(frozen=True, slots=True)
-class Distinct:
+class Distinct(msgspec.Struct, frozen=True):
     """``DISTINCT name`` without parentheses; ``distinct(name)`` is a Call."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A function call; the name is in lower case."""
 
     name: str
     args: tuple[Expr, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ParenExpr:
+class ParenExpr(msgspec.Struct, frozen=True):
     """An expression in parentheses."""
 
     expr: Expr
@@ -150,8 +138,7 @@ Expr: TypeAlias = VarRef | Literal | Wildcard | Distinct | Call | ParenExpr | Bi
 # --- sources and the parts of SELECT
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(msgspec.Struct, frozen=True):
     """A measurement by name or by regex; the name is empty for the back-reference ``:MEASUREMENT`` of INTO."""
 
     name: str = ""
@@ -165,8 +152,7 @@ class Measurement:
         return not self.name and self.regex is None
 
 
-@dataclass(frozen=True, slots=True)
-class SubQuery:
+class SubQuery(msgspec.Struct, frozen=True):
     """A SELECT in parentheses, used as a source."""
 
     statement: Select
@@ -175,16 +161,14 @@ class SubQuery:
 Source: TypeAlias = Measurement | SubQuery
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """One column of a SELECT; ``alias`` is what follows AS."""
 
     expr: Expr
     alias: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SortField:
+class SortField(msgspec.Struct, frozen=True):
     """One part of ORDER BY; the name is empty in ``ORDER BY DESC``."""
 
     name: str = ""
@@ -201,14 +185,11 @@ class FillKind(enum.StrEnum):
     LINEAR = "linear"
 
 
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """Base of every statement."""
 
-    __slots__ = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Select(Statement):
+class Select(Statement, frozen=True):
     """SELECT; ``dimensions`` are the expressions of GROUP BY, ``timezone`` is the name given to ``tz()``."""
 
     fields: tuple[Field, ...]
@@ -231,32 +212,28 @@ class Select(Statement):
         return not self.sort or self.sort[0].ascending
 
 
-@dataclass(frozen=True, slots=True)
-class Explain(Statement):
+class Explain(Statement, frozen=True):
     """EXPLAIN [ANALYZE] SELECT."""
 
     statement: Select
     analyze: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Delete(Statement):
+class Delete(Statement, frozen=True):
     """DELETE [FROM …] [WHERE …]; at least one of both is given."""
 
     sources: tuple[Source, ...] = ()
     condition: Expr | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DropSeries(Statement):
+class DropSeries(Statement, frozen=True):
     """DROP SERIES [FROM …] [WHERE …]; at least one of both is given."""
 
     sources: tuple[Source, ...] = ()
     condition: Expr | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DropMeasurement(Statement):
+class DropMeasurement(Statement, frozen=True):
     """DROP MEASUREMENT name."""
 
     name: str
@@ -265,8 +242,7 @@ class DropMeasurement(Statement):
 # --- databases and retention policies
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyOptions:
+class PolicyOptions(msgspec.Struct, frozen=True):
     """Attributes of CREATE DATABASE … WITH; ``None`` where not given, a duration of 0 is INF."""
 
     duration_ns: int | None = None
@@ -275,23 +251,20 @@ class PolicyOptions:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateDatabase(Statement):
+class CreateDatabase(Statement, frozen=True):
     """CREATE DATABASE name [WITH …]."""
 
     name: str
     policy: PolicyOptions | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DropDatabase(Statement):
+class DropDatabase(Statement, frozen=True):
     """DROP DATABASE name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class CreateRetentionPolicy(Statement):
+class CreateRetentionPolicy(Statement, frozen=True):
     """CREATE RETENTION POLICY; a duration of 0 is INF, a shard duration of ``None`` is "choose by the duration"."""
 
     name: str
@@ -302,8 +275,7 @@ class CreateRetentionPolicy(Statement):
     default: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlterRetentionPolicy(Statement):
+class AlterRetentionPolicy(Statement, frozen=True):
     """ALTER RETENTION POLICY; what is ``None`` stays as it is."""
 
     name: str
@@ -314,8 +286,7 @@ class AlterRetentionPolicy(Statement):
     default: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DropRetentionPolicy(Statement):
+class DropRetentionPolicy(Statement, frozen=True):
     """DROP RETENTION POLICY name ON database."""
 
     name: str
@@ -325,8 +296,7 @@ class DropRetentionPolicy(Statement):
 # --- nodes and shards
 
 
-@dataclass(frozen=True, slots=True)
-class DropShard(Statement):
+class DropShard(Statement, frozen=True):
     """DROP SHARD id."""
 
     shard_id: int
@@ -340,8 +310,7 @@ class ServerRole(enum.StrEnum):
     DATA = "DATA"
 
 
-@dataclass(frozen=True, slots=True)
-class DropServer(Statement):
+class DropServer(Statement, frozen=True):
     """DROP [META | DATA] SERVER id [FORCE]."""
 
     node_id: int
@@ -361,8 +330,7 @@ class Privilege(enum.StrEnum):
     ALL = "ALL PRIVILEGES"
 
 
-@dataclass(frozen=True, slots=True)
-class CreateUser(Statement):
+class CreateUser(Statement, frozen=True):
     """CREATE USER name WITH PASSWORD '…' [WITH ALL PRIVILEGES]."""
 
     name: str
@@ -370,23 +338,20 @@ class CreateUser(Statement):
     admin: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DropUser(Statement):
+class DropUser(Statement, frozen=True):
     """DROP USER name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetPassword(Statement):
+class SetPassword(Statement, frozen=True):
     """SET PASSWORD FOR name = '…'."""
 
     name: str
     password: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grant(Statement):
+class Grant(Statement, frozen=True):
     """GRANT privilege ON database TO user."""
 
     privilege: Privilege
@@ -394,15 +359,13 @@ class Grant(Statement):
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class GrantAdmin(Statement):
+class GrantAdmin(Statement, frozen=True):
     """GRANT ALL [PRIVILEGES] TO user."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class Revoke(Statement):
+class Revoke(Statement, frozen=True):
     """REVOKE privilege ON database FROM user."""
 
     privilege: Privilege
@@ -410,8 +373,7 @@ class Revoke(Statement):
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeAdmin(Statement):
+class RevokeAdmin(Statement, frozen=True):
     """REVOKE ALL [PRIVILEGES] FROM user."""
 
     user: str
@@ -420,8 +382,7 @@ class RevokeAdmin(Statement):
 # --- continuous queries, subscriptions, running queries
 
 
-@dataclass(frozen=True, slots=True)
-class CreateContinuousQuery(Statement):
+class CreateContinuousQuery(Statement, frozen=True):
     """CREATE CONTINUOUS QUERY; ``resample_*_ns`` are 0 where not given."""
 
     name: str
@@ -431,16 +392,14 @@ class CreateContinuousQuery(Statement):
     resample_for_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DropContinuousQuery(Statement):
+class DropContinuousQuery(Statement, frozen=True):
     """DROP CONTINUOUS QUERY name ON database."""
 
     name: str
     database: str
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSubscription(Statement):
+class CreateSubscription(Statement, frozen=True):
     """CREATE SUBSCRIPTION; mode is ALL or ANY."""
 
     name: str
@@ -450,8 +409,7 @@ class CreateSubscription(Statement):
     destinations: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DropSubscription(Statement):
+class DropSubscription(Statement, frozen=True):
     """DROP SUBSCRIPTION name ON database.policy."""
 
     name: str
@@ -459,8 +417,7 @@ class DropSubscription(Statement):
     retention_policy: str
 
 
-@dataclass(frozen=True, slots=True)
-class KillQuery(Statement):
+class KillQuery(Statement, frozen=True):
     """KILL QUERY id [ON host]."""
 
     query_id: int

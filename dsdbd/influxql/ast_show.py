@@ -5,82 +5,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from dsdbd.influxql.ast import Expr, ListLiteral, Measurement, RegexLiteral, SortField, Source, Statement, StringLiteral
 
 
-@dataclass(frozen=True, slots=True)
-class ShowDatabases(Statement):
+class ShowDatabases(Statement, frozen=True):
     """SHOW DATABASES."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowServers(Statement):
+class ShowServers(Statement, frozen=True):
     """SHOW SERVERS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowShards(Statement):
+class ShowShards(Statement, frozen=True):
     """SHOW SHARDS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowShardGroups(Statement):
+class ShowShardGroups(Statement, frozen=True):
     """SHOW SHARD GROUPS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowUsers(Statement):
+class ShowUsers(Statement, frozen=True):
     """SHOW USERS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowQueries(Statement):
+class ShowQueries(Statement, frozen=True):
     """SHOW QUERIES."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowContinuousQueries(Statement):
+class ShowContinuousQueries(Statement, frozen=True):
     """SHOW CONTINUOUS QUERIES."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowSubscriptions(Statement):
+class ShowSubscriptions(Statement, frozen=True):
     """SHOW SUBSCRIPTIONS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowGrants(Statement):
+class ShowGrants(Statement, frozen=True):
     """SHOW GRANTS FOR user."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowStats(Statement):
+class ShowStats(Statement, frozen=True):
     """SHOW STATS [FOR 'module']."""
 
     module: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShowDiagnostics(Statement):
+class ShowDiagnostics(Statement, frozen=True):
     """SHOW DIAGNOSTICS [FOR 'module']."""
 
     module: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShowRetentionPolicies(Statement):
+class ShowRetentionPolicies(Statement, frozen=True):
     """SHOW RETENTION POLICIES [ON database]."""
 
     database: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShowMeasurements(Statement):
+class ShowMeasurements(Statement, frozen=True):
     """SHOW MEASUREMENTS [ON] [WITH MEASUREMENT = name | =~ /regex/] [WHERE] [ORDER BY] [LIMIT] [OFFSET]."""
 
     database: str | None = None
@@ -91,8 +77,7 @@ class ShowMeasurements(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowSeries(Statement):
+class ShowSeries(Statement, frozen=True):
     """SHOW SERIES [ON] [FROM] [WHERE] [ORDER BY] [LIMIT] [OFFSET]."""
 
     database: str | None = None
@@ -103,8 +88,7 @@ class ShowSeries(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTagKeys(Statement):
+class ShowTagKeys(Statement, frozen=True):
     """SHOW TAG KEYS [ON] [FROM] [WHERE] [ORDER BY] [LIMIT] [OFFSET] [SLIMIT] [SOFFSET]."""
 
     database: str | None = None
@@ -117,8 +101,7 @@ class ShowTagKeys(Statement):
     soffset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTagValues(Statement):
+class ShowTagValues(Statement, frozen=True):
     """SHOW TAG VALUES [ON] [FROM] WITH KEY op key [WHERE] [ORDER BY] [LIMIT] [OFFSET].
 
     ``op`` is ``=``, ``!=`` (key is a StringLiteral), ``=~``, ``!~`` (RegexLiteral) or ``IN`` (ListLiteral).
@@ -134,8 +117,7 @@ class ShowTagValues(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowFieldKeys(Statement):
+class ShowFieldKeys(Statement, frozen=True):
     """SHOW FIELD KEYS [ON] [FROM] [ORDER BY] [LIMIT] [OFFSET]."""
 
     database: str | None = None
@@ -145,8 +127,7 @@ class ShowFieldKeys(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowSeriesCardinality(Statement):
+class ShowSeriesCardinality(Statement, frozen=True):
     """SHOW SERIES [EXACT] CARDINALITY [ON] [FROM] [WHERE] [GROUP BY] [LIMIT] [OFFSET]."""
 
     exact: bool = False
@@ -158,8 +139,7 @@ class ShowSeriesCardinality(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowMeasurementCardinality(Statement):
+class ShowMeasurementCardinality(Statement, frozen=True):
     """SHOW MEASUREMENT [EXACT] CARDINALITY [ON] [FROM] [WHERE] [GROUP BY] [LIMIT] [OFFSET]."""
 
     exact: bool = False
@@ -171,8 +151,7 @@ class ShowMeasurementCardinality(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTagKeyCardinality(Statement):
+class ShowTagKeyCardinality(Statement, frozen=True):
     """SHOW TAG KEY [EXACT] CARDINALITY [ON] [FROM] [WHERE] [GROUP BY] [LIMIT] [OFFSET]."""
 
     exact: bool = False
@@ -184,8 +163,7 @@ class ShowTagKeyCardinality(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowFieldKeyCardinality(Statement):
+class ShowFieldKeyCardinality(Statement, frozen=True):
     """SHOW FIELD KEY [EXACT] CARDINALITY [ON] [FROM] [WHERE] [GROUP BY] [LIMIT] [OFFSET]."""
 
     exact: bool = False
@@ -197,8 +175,7 @@ class ShowFieldKeyCardinality(Statement):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTagValuesCardinality(Statement):
+class ShowTagValuesCardinality(Statement, frozen=True):
     """SHOW TAG VALUES [EXACT] CARDINALITY [ON] [FROM] WITH KEY op key [WHERE] [GROUP BY] [LIMIT] [OFFSET]."""
 
     op: str

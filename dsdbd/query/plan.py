@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 import re2
+from msgspec.structs import replace
 
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast

@@ -16,7 +16,7 @@ RATES = frozenset({"derivative", "non_negative_derivative"})
 DIFFERENCES = frozenset({"difference", "non_negative_difference", "cumulative_sum"})
 TRANSFORMS = RATES | DIFFERENCES | {"elapsed", "moving_average"}
 NOT_YET = frozenset({"top", "bottom", "sample", "integral", "holt_winters", "holt_winters_with_fit"})
-_KINDS = {
+_KINDS: dict[type, str] = {
     ast.IntegerLiteral: "IntegerLiteral",
     ast.NumberLiteral: "NumberLiteral",
     ast.StringLiteral: "StringLiteral",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import re2
+from msgspec.structs import replace
 
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
