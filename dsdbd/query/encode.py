@@ -1,29 +1,28 @@
-"""Answers as JSON, byte for byte as InfluxDB 1.x writes it, and the division of answers into chunks.
+"""Answers as JSON, byte for byte as InfluxDB 1.x writes it.
 
 Columns become text as whole arrays, a few thousand rows at a time, so that no step holds the interpreter for long.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dsdbd.limits import ENCODE_ROWS
 from dsdbd.model.columns import Column, Int32s, Int64s
-from dsdbd.model.times import PRECISION_NS, format_rfc3339nano
+from dsdbd.model.times import PRECISION_NS
 from dsdbd.query.columns import coded_strings
-from dsdbd.query.encode_cells import JSON, CellTexts, float_text, quote, scaled_times, time_parts
-from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
+from dsdbd.query.encode_cells import JSON, CellTexts, quote, time_parts
+from dsdbd.query.encode_few import FEW_CELLS, few_block, few_rows
+from dsdbd.query.json_layout import Indenter
+from dsdbd.query.rows import SeriesBlock, SeriesRows
 from dsdbd.query.text_matrix import Part, join_rows
 
-_FEW_ROWS = 16
 _FEW_SERIES = 16
 _PIECE_BYTES = 1 << 22
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\[\]{},:"]+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +51,9 @@ def encode_results_json(
     if not pretty:
         yield from pieces
         return
-    yield indent(b"".join(pieces).decode()).encode()
-
-
-def chunk_results(results: Iterable[StatementResult], chunk_size: int) -> Iterator[StatementResult]:
-    """Each statement's answer as results of at most ``chunk_size`` rows of one series, for ``chunked=true``.
-
-    Every result but a statement's last says ``partial``; so does every series but its last piece.
-    """
-    for result in results:
-        held: StatementResult | None = None
-        for rows in each_series(result.series):
-            for start in range(0, max(len(rows), 1), chunk_size):
-                if held is not None:
-                    yield replace(held, partial=True)
-                more = start + chunk_size < len(rows)
-                held = replace(result, series=(rows.slice(start, start + chunk_size, partial=more),))
-        yield replace(result, series=()) if held is None else held
+    layout = Indenter()
+    for piece in pieces:
+        yield layout.text(piece)
 
 
 def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterator[bytes]:
@@ -119,17 +104,15 @@ def encode_series(rows: SeriesRows | SeriesBlock, unit_ns: int | None) -> Iterat
             yield head + tail
             return
         tail = b"]" + tail
-        if len(rows) <= _FEW_ROWS:
-            yield head + b',"values":[' + _few_values(rows, unit_ns) + tail
+        if len(rows) * len(rows.data) <= FEW_CELLS:
+            yield head + b',"values":[' + few_rows(rows.data, rows.time_column, unit_ns) + tail
             return
         yield from _many(
             _Rows(np.zeros(1, np.int64), lambda *_: [head + b',"values":['], rows.data, rows.time_column, tail),
             unit_ns,
         )
-    elif len(rows) <= _FEW_ROWS:
-        for number, one in enumerate(rows):
-            yield b"," if number else b""
-            yield from encode_series(one, unit_ns)
+    elif len(rows) * len(rows.data) <= FEW_CELLS:
+        yield few_block(rows, unit_ns)
     else:
         yield from _many(_Rows(rows.starts, _block_heads(rows), rows.data, 0, b"]}"), unit_ns)
 
@@ -225,48 +208,3 @@ def piece_rows(cells: Sequence[CellTexts], start: int, stop: int) -> int:
     """Rows of a piece from ``start`` that are encoded at once: fewer than up to ``stop`` where cells are wide."""
     width = sum(cell.width(start, stop) for cell in cells)
     return max(min(stop - start, _PIECE_BYTES // max(width, 1)), 1)
-
-
-def _few_values(rows: SeriesRows, unit_ns: int | None) -> bytes:
-    """Rows one by one: for a handful of them quicker than setting up whole-array work."""
-    columns = []
-    for position, column in enumerate(rows.data):
-        if position == rows.time_column:
-            times = column.values.tolist()
-            if unit_ns is None:
-                columns.append([f'"{format_rfc3339nano(time_ns)}"' for time_ns in times])
-            else:
-                columns.append([str(time_ns) for time_ns in scaled_times(column.values, unit_ns).tolist()])
-        else:
-            columns.append([_text(value) for value in column.to_arrow().to_pylist()])
-    return ",".join(f"[{','.join(row)}]" for row in zip(*columns, strict=True)).encode()
-
-
-def _text(value: bool | int | float | str | None) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return quote(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return float_text(value) if isinstance(value, float) else str(value)
-
-
-def indent(text: str) -> str:
-    """Compact JSON laid out with four spaces, as Go's json.Indent does; a newline at the end stays."""
-    out: list[str] = []
-    depth = 0
-    tokens = _TOKENS.findall(text.rstrip("\n"))
-    for position, word in enumerate(tokens):
-        if word in "[{":
-            empty = tokens[position + 1] in "]}"
-            depth += 1
-            out.append(word if empty else word + "\n" + "    " * depth)
-        elif word in "]}":
-            depth -= 1
-            out.append(word if tokens[position - 1] in "[{" else "\n" + "    " * depth + word)
-        elif word == ",":
-            out.append(",\n" + "    " * depth)
-        else:
-            out.append(": " if word == ":" else word)
-    return "".join(out) + "\n"
