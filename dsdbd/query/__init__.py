@@ -9,10 +9,11 @@ partial results can all be encoded, so that each step can run on another node.
 
 from __future__ import annotations
 
-from dsdbd.query.answer import AnswerPart, Chunker, CsvDocument, Indenter, JsonDocument
-from dsdbd.query.encode import StatementResult, chunk_results, encode_results_json
+from dsdbd.query.answer import AnswerPart, Chunker, CsvDocument, JsonDocument
+from dsdbd.query.encode import StatementResult, encode_results_json
 from dsdbd.query.encode_csv import encode_results_csv
 from dsdbd.query.finish import finish
+from dsdbd.query.json_layout import Indenter
 from dsdbd.query.plan import normalise, plan_select, sources_of
 from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
 from dsdbd.query.rows import SeriesBlock, SeriesRows
@@ -60,7 +61,6 @@ __all__ = [
     "Steps",
     "StoredShard",
     "TooManyRows",
-    "chunk_results",
     "decode_partial",
     "decode_plan",
     "decode_schema",

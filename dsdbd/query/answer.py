@@ -1,11 +1,10 @@
 """Answers written while they come: a document grows part by part, and chunks are cut across the parts.
 
-What is written is what ``encode_results_json``, ``encode_results_csv`` and ``chunk_results`` write of the whole.
+What is written is what ``encode_results_json`` and ``encode_results_csv`` write of the whole.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
 
 _VALUES = b',"values":['
 _END = b"]}"
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\[\]{},:"]+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,46 +148,6 @@ class CsvDocument:
     def close(self) -> bytes:
         """Nothing is written."""
         return b""
-
-
-class Indenter:
-    """Lays compact JSON out with four spaces, as Go's json.Indent does; it comes in pieces that end between tokens."""
-
-    def __init__(self) -> None:
-        self._depth, self._before = self._marked = (0, b"")
-
-    def mark(self) -> None:
-        """Remember this place."""
-        self._marked = (self._depth, self._before)
-
-    def back(self) -> None:
-        """Be as at the marked place."""
-        self._depth, self._before = self._marked
-
-    def text(self, piece: bytes) -> bytes:
-        """The piece, laid out."""
-        out: list[bytes] = []
-        for match in _TOKENS.finditer(piece):
-            word = match[0]
-            opened = self._before in (b"[", b"{")
-            if word in (b"]", b"}"):
-                self._depth -= 1
-                out.append(word if opened else self._line() + word)
-            else:
-                if opened:
-                    out.append(self._line())
-                if word in (b"[", b"{"):
-                    self._depth += 1
-                out.append(word)
-                if word == b",":
-                    out.append(self._line())
-                elif word == b":":
-                    out.append(b" ")
-            self._before = word
-        return b"".join(out)
-
-    def _line(self) -> bytes:
-        return b"\n" + b"    " * self._depth
 
 
 class Chunker:

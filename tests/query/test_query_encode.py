@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from dsdbd.model.columns import Column
 from dsdbd.model.times import format_rfc3339nano
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
+    AnswerPart,
+    Chunker,
     SeriesBlock,
     SeriesRows,
     StatementResult,
-    chunk_results,
     decode_plan,
     decode_schema,
     encode_results_csv,
@@ -76,11 +78,16 @@ def test_texts_are_those_of_influxd(tmp_path: Path) -> None:
             assert body(rows) == theirs(query)
             assert body(rows, pretty=True) == theirs(query, pretty="true")
             for size in (1, 2, 3, 100):
-                chunks = chunk_results([StatementResult(0, rows)], size)
+                chunks = chunked(rows, size)
                 ours = "".join(b"".join(encode_results_json([chunk])).decode() for chunk in chunks)
                 assert ours == theirs(query, chunked="true", chunk_size=str(size))
             ours = b"".join(encode_results_csv([StatementResult(0, rows)])).decode()
             assert ours == theirs(query, accept="application/csv")
+
+
+def chunked(rows: Sequence[SeriesRows], size: int) -> list[StatementResult]:
+    chunker = Chunker(0, (), size)
+    return [*chunker.part(AnswerPart(rows)), *chunker.end()]
 
 
 def lines(parts: list[Part], rows: int) -> list[str]:
@@ -173,7 +180,7 @@ def test_chunks_hold_every_row_once_and_say_what_follows(lengths: list[int], siz
         for index, length in enumerate(lengths)
         if length
     ]
-    chunks = list(chunk_results([StatementResult(0, series)], size))
+    chunks = chunked(series, size)
     assert [chunk.partial for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
     seen: dict[str, list[int]] = {}
     for chunk in chunks:

@@ -26,6 +26,8 @@ PURE_ROOMS = (
     "dsdbd/meta/placement.py",
     "dsdbd/meta/join.py",
     "dsdbd/query/plan*.py",
+    "dsdbd/query/slic*.py",
+    "dsdbd/query/answer.py",
     "dsdbd/cluster/routing.py",
     "dsdbd/cluster/acks.py",
     "dsdbd/cluster/hybrid_clock.py",
