@@ -5,7 +5,8 @@ A series is kept as one code per tag; its key is built from the codes when someb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -17,11 +18,10 @@ from dsdbd.model.columns import Bools, Int32s, Int64s
 from dsdbd.model.predicate import AllOf, TagPredicate
 from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.series import Series, parse_key
-from dsdbd.model.texts import Texts
 from dsdbd.storage.index_columns import Keys, ParsedSeries, SeriesColumns, Tags
+from dsdbd.storage.index_given import GivenTags
 from dsdbd.storage.index_parse import parse_uniform
 from dsdbd.storage.index_select import select_rows
-from dsdbd.storage.index_shapes import join_keys, literals
 from dsdbd.storage.index_table import STEP, HashTable
 from dsdbd.storage.key_blocks import KeyBlock
 
@@ -180,43 +180,42 @@ class SeriesIndex:
         return mapping[codes]
 
     def numbers_of_columns(self, measurement: str, tags: Mapping[str, TagColumn]) -> Numbers:
-        """Numbers of n series given by their tags, all columns of the same length; new ones are added.
+        """Numbers of n series given by their tags, all columns of the same length; new ones are added."""
+        return np.concatenate([piece() for piece in self.numbering(measurement, tags)])
+
+    def numbering(self, measurement: str, tags: Mapping[str, TagColumn]) -> Iterator[Callable[[], Numbers]]:
+        """The same in pieces: each call adds and numbers the next series, so that others may add between the calls.
 
         For many series at once, such as those of a file; ``values`` had better be ``Texts``. Without any tag it is
-        the one series that has none.
+        the one series that has none. The calls are made in order, by one thread.
         """
         names = sorted(tags)
         prefix = _prefix_of(Series(measurement, ()).key())
         if not names:
-            return self.numbers((prefix.encode(),))
-        values = {name: Texts.of(tags[name].values).array for name in names}
-        escapes = {name for name, array in values.items() if _has_any(array, (",", "=", " "))}
-        # With a backslash of its own a text may read differently once it stands in a key; then the key decides.
-        odd = any("\\" in name for name in (measurement, *names)) or any(
-            _has_any(array, ("\\",)) for array in values.values()
-        )
-        count = len(tags[names[0]].codes)
-        numbers = np.empty(count, dtype=np.int64)
-        for start in range(0, count, STEP):
-            codes = {name: tags[name].codes[start : start + STEP] for name in names}
-            for present, rows in _by_presence(codes):
-                columns = {name: codes[name][rows] for name in present}
-                parts = [(values[name], codes, name in escapes) for name, codes in columns.items()]
-                built = join_keys(prefix, literals(prefix, present), parts, len(rows))
-                keys: list[bytes] = built.cast(pa.large_binary()).to_pylist()
-                if odd or not present or len(keys) <= _FEW:
-                    numbers[start + rows] = self._resolve(keys)
-                else:
-                    numbers[start + rows] = self._numbers_of_shape(prefix, values, columns, keys)
+            yield lambda: self.numbers((prefix.encode(),))
+            return
+        given = GivenTags(measurement, prefix, {name: tags[name] for name in names})
+        for start in range(0, len(tags[names[0]].codes), STEP):
+            yield partial(self._number_step, given, start)
+
+    def _number_step(self, given: GivenTags, start: int) -> Numbers:
+        codes = given.codes(start)
+        numbers = np.empty(len(codes[given.names[0]]), dtype=np.int64)
+        for present, rows in _by_presence(codes):
+            columns = {name: codes[name][rows] for name in present}
+            keys = given.keys(columns, len(rows))
+            if given.odd or not present or len(keys) <= _FEW:
+                numbers[rows] = self._resolve(keys)
+            else:
+                numbers[rows] = self._numbers_of_shape(given, columns, keys)
         return numbers
 
-    def _numbers_of_shape(
-        self, prefix: str, values: Mapping[str, Any], columns: Mapping[str, Int32s], keys: list[bytes]
-    ) -> Numbers:
+    def _numbers_of_shape(self, given: GivenTags, columns: Mapping[str, Int32s], keys: list[bytes]) -> Numbers:
         """Numbers of series that all have the same tags, given by these and by their keys."""
-        shape_id = self._columns.shape_id(prefix, tuple(columns))
+        shape_id = self._columns.shape_id(given.prefix, tuple(columns))
         shape = self._columns.shapes[shape_id]
-        codes = [self._intern(name, values[name], column) for name, column in columns.items()]
+        dictionaries = self._columns.dictionaries
+        codes = [given.interned(name, column, dictionaries[name]) for name, column in columns.items()]
         hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
         numbers = self._table.find(hashes).astype(np.int64)
         hit = np.flatnonzero(numbers >= 0)
@@ -259,10 +258,6 @@ class SeriesIndex:
     def in_key_order(self, numbers: Numbers) -> Numbers:
         """The same numbers ordered by their series' keys."""
         return self.keys.in_order(numbers)
-
-
-def _has_any(values: Any, specials: Sequence[str]) -> bool:
-    return any(bool(pc.any(pc.match_substring(values, special)).as_py()) for special in specials)
 
 
 def _prefix_of(key: bytes) -> str:
