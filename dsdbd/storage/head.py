@@ -45,18 +45,21 @@ _SPARSE_ROWS = 4_096
 class HeadTable:
     """Rows of one measurement. ``add`` and ``snapshot`` need the shard's lock, ``seal`` must be called without it.
 
-    ``rows``, ``min_ns``, ``max_ns``: of all rows ever added. ``size_bytes``: memory now.
+    ``rows``, ``min_ns``, ``max_ns``, ``oldest_version``, ``newest_version``: of all rows ever added. ``size_bytes``:
+    memory now. ``sealing``: held while rows are sorted; taken before the shard's lock.
     """
 
     def __init__(self) -> None:
         self.rows = 0
+        self.oldest_version = (1 << 63) - 1
+        self.newest_version = -(1 << 63)
         self.min_ns = (1 << 63) - 1
         self.max_ns = -(1 << 63)
         self.size_bytes = 0
         self._pending: list[tuple[Rows, int]] = []
         self._small = 0
         self._blocks: tuple[MemoryBlock, ...] = ()
-        self._sealing = threading.Lock()
+        self.sealing = threading.Lock()
 
     def add(self, points: Points, version: int, index: SeriesIndex) -> None:
         """Append the rows of one batch (at least one); new series enter the index."""
@@ -74,6 +77,8 @@ class HeadTable:
             versions = np.full(count, version, dtype=np.int64)
             rows = Rows(index.numbers(points.series)[points.series_index], times, versions, points.fields)
         self.rows += count
+        self.oldest_version = min(self.oldest_version, version)
+        self.newest_version = max(self.newest_version, version)
         self.min_ns = min(self.min_ns, low)
         self.max_ns = max(self.max_ns, high)
         self._append(rows, size_bytes)
@@ -96,6 +101,19 @@ class HeadTable:
             self._pending.append((joined, joined_bytes := part_bytes(joined)))
             self.size_bytes += joined_bytes
 
+    def clear(self) -> None:
+        """Forget all rows; needs ``sealing`` and the shard's lock. Who took blocks before keeps them."""
+        self._pending.clear()
+        self._blocks = ()
+        self.size_bytes = 0
+
+    def types(self) -> dict[str, FieldType]:
+        """Fields of the rows; needs the shard's lock."""
+        types = types_of([part for part, _ in self._pending])
+        for block in self._blocks:
+            types.update(block.fields)
+        return types
+
     @property
     def unsealed(self) -> bool:
         """Whether rows were added since the last ``seal``."""
@@ -111,7 +129,7 @@ class HeadTable:
         ``lock``: the shard's. ``account`` is called under it with the bytes by which memory has changed. Blocks are
         merged to at most ``large_rows``.
         """
-        with self._sealing:
+        with self.sealing:
             with lock:
                 taken = list(self._pending)
                 blocks = self._blocks

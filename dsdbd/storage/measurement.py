@@ -17,6 +17,7 @@ from dsdbd.storage.index import SeriesIndex
 from dsdbd.storage.scanning import Source
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import RunLookup
+from dsdbd.storage.tombstones import Tombstone
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Measurement:
     """One measurement of a shard; guarded by the shard's lock.
 
     ``types``: each field ever seen, in segments or in memory. ``next_number``: of the next segment file.
+    ``deleted_from``: whether series may be known that have no row any more. ``live``: by block the deletions that were
+    looked at, and the series with rows that they leave.
     """
 
     directory: Path
@@ -31,6 +34,10 @@ class Measurement:
     segments: list[Segment] = field(default_factory=list)
     types: dict[str, FieldType] = field(default_factory=dict)
     next_number: int = 1
+    deleted_from: bool = False
+    live: weakref.WeakKeyDictionary[Block, tuple[tuple[Tombstone, ...], Int64s]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
     _lookups: weakref.WeakKeyDictionary[Block, RunLookup] = field(default_factory=weakref.WeakKeyDictionary)
 
     def add(self, segment: Segment) -> None:
@@ -50,6 +57,16 @@ class Measurement:
                     f'field type conflict: input field "{name}" on measurement "{points.measurement}" is type '
                     f"{column.type.value}, already exists as type {fixed.value}"
                 )
+
+    def know_types(self, points: Points) -> None:
+        """Fix the types of fields seen first; for rows that ``fix_types`` has let in."""
+        for name, column in points.fields.items():
+            self.types.setdefault(name, column.type)
+
+    def take_number(self) -> int:
+        """Number of a new segment file; no other gets it, whether the file is written or not."""
+        self.next_number += 1
+        return self.next_number - 1
 
     def key_order(self, numbers: Int64s) -> tuple[Int64s, Int64s]:
         """Series by key, and the place there of every series, by number."""

@@ -143,6 +143,20 @@ class Segment:
         """Memory of the largest row group as columns."""
         return int(self._group_bytes.max())
 
+    def newest_version(self) -> int:
+        """Greatest version of a row by the footer, or the greatest there is if it lacks it. Raises CorruptData."""
+        return self._reading(self._newest_version)
+
+    def _newest_version(self) -> int:
+        reader = self._reader()
+        self._cache.files.give(self._id, reader)
+        metadata = reader.metadata
+        at = reader.schema_arrow.get_field_index(VERSION)
+        known = [metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)]
+        if any(one is None or not one.has_min_max for one in known):
+            return (1 << 63) - 1
+        return max(int(one.max) for one in known)
+
     # --- runs
 
     def read_tags(self) -> dict[str, TagColumn]:
