@@ -41,7 +41,9 @@ def plot(figures: dict[str, dict[str, Any]], title: str, path: Path) -> str | No
         for name in systems
     ]
     _bars(axes[1], systems, KINDS, latencies)
-    axes[1].set_yscale("log")
+    if not np.isnan(np.array(latencies, dtype=np.float64)).all():
+        # Without a measured query there is nothing to find a scale for.
+        axes[1].set_yscale("log")
     axes[1].set_ylabel("ms")
     pyplot.setp(axes[1].get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
     axes[1].set_title("queries, median, less is better")
