@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from datetime import tzinfo
 from typing import Final
+
+import msgspec
 
 from dsdbd.errors import RequestError
 from dsdbd.influxql.ast import (
@@ -20,7 +22,7 @@ from dsdbd.influxql.ast import (
     VarRef,
 )
 from dsdbd.influxql.format import to_text
-from dsdbd.influxql.reduce import reduce_expr
+from dsdbd.influxql.reduce import join_conditions, reduce_expr
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, format_rfc3339nano, looks_like_time, parse_time
 
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
@@ -28,8 +30,7 @@ _MIN_INT64: Final = -(2**63)
 _MAX_INT64: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class TimeRange:
+class TimeRange(msgspec.Struct, frozen=True):
     """Times from ``min_ns`` to ``max_ns``, both included and within int64; ``None`` where the condition sets no bound.
 
     The range of a contradiction has its minimum above its maximum, or beyond every time a point can have.
@@ -40,6 +41,10 @@ class TimeRange:
 
     def intersect(self, other: TimeRange) -> TimeRange:
         """The times in both."""
+        if other.is_unbounded:
+            return self
+        if self.is_unbounded:
+            return other
         lower = [bound for bound in (self.min_ns, other.min_ns) if bound is not None]
         upper = [bound for bound in (self.max_ns, other.max_ns) if bound is not None]
         return TimeRange(max(lower, default=None), min(upper, default=None))
@@ -48,6 +53,9 @@ class TimeRange:
     def is_unbounded(self) -> bool:
         """True when time was not mentioned."""
         return self.min_ns is None and self.max_ns is None
+
+
+ALL_TIMES: Final = TimeRange()
 
 
 def split_condition(
@@ -68,7 +76,7 @@ def split_condition(
 
     """
     if condition is None:
-        return None, TimeRange()
+        return None, ALL_TIMES
     remaining, times = _split(condition, now_ns, zone)
     if isinstance(remaining, ParenExpr):
         remaining = remaining.expr
@@ -85,7 +93,7 @@ def _split(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> tuple[Expr | 
             times = left_times.intersect(right_times)
             if left is None or right is None:
                 return (right if left is None else left), times
-            return reduce_expr(BinaryExpr(op, left, right)), times
+            return join_conditions(op, left, right), times
         case BinaryExpr(op, lhs, rhs) if _is_time(lhs):
             return None, _time_range(op, rhs, now_ns, zone)
         case BinaryExpr(op, lhs, rhs) if _is_time(rhs):
@@ -94,20 +102,20 @@ def _split(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> tuple[Expr | 
             reduced = reduce_expr(expr, now_ns, zone)
             if not isinstance(reduced, BinaryExpr | BooleanLiteral):
                 raise RequestError(f"invalid condition expression: {to_text(reduced)}")
-            return reduced, TimeRange()
+            return reduced, ALL_TIMES
         case ParenExpr(inner):
             remaining, times = _split(inner, now_ns, zone)
             if remaining is None:
                 return None, times
             return (ParenExpr(remaining) if isinstance(remaining, BinaryExpr) else remaining), times
         case BooleanLiteral():
-            return expr, TimeRange()
+            return expr, ALL_TIMES
         case _:
             raise RequestError(f"invalid condition expression: {to_text(expr)}")
 
 
 def _is_time(expr: Expr) -> bool:
-    return isinstance(expr, VarRef) and expr.name.lower() == "time"
+    return type(expr) is VarRef and expr.name.lower() == "time"
 
 
 def _time_range(op: str, value: Expr, now_ns: int | None, zone: tzinfo | None) -> TimeRange:
@@ -130,7 +138,7 @@ def _time_range(op: str, value: Expr, now_ns: int | None, zone: tzinfo | None) -
 def _time_value(value: Expr, now_ns: int | None, zone: tzinfo | None) -> int:
     if isinstance(value, StringLiteral) and looks_like_time(value.value):
         try:
-            value = TimeLiteral(parse_time(value.value, zone))
+            value = TimeLiteral(_parsed_time(value.value, zone))
         except ValueError as error:
             raise RequestError(str(error)) from None
     reduced = reduce_expr(value, now_ns, zone)
@@ -146,6 +154,12 @@ def _time_value(value: Expr, now_ns: int | None, zone: tzinfo | None) -> int:
         case _:
             raise RequestError(f"invalid operation: time and *influxql.{type(reduced).__name__} are not compatible")
     return time_ns
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed_time(text: str, zone: tzinfo | None) -> int:
+    """``parse_time``; a statement is split where it is located and where it is planned, with the same few texts."""
+    return parse_time(text, zone)
 
 
 def _check_bounds(time_ns: int) -> None:

@@ -3,74 +3,147 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from dsdbd.errors import QueryParseError
 from dsdbd.influxql.durations import parse_duration
-from dsdbd.influxql.lexer import Lexer, Token
+from dsdbd.influxql.lexer import (
+    KIND_OF_GROUP,
+    KIND_OF_WORD,
+    OTHER,
+    QUOTED_NAME,
+    SYMBOL,
+    WORD,
+    Lexer,
+    Token,
+    common_token,
+)
 from dsdbd.influxql.regexes import check_regex
 from dsdbd.limits import MAX_QUERY_NESTING
 
 PREFIX = "error parsing query: "
+_BEFORE_REGEX = frozenset({"EOF", "/", "REGEX", "BADREGEX"})
 _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
 
 
-class Cursor:
-    """A position in the tokens of one text, with one token of lookahead and the values of bound parameters."""
+def _token(place: re.Match[str] | Token | None) -> Token:
+    assert place is not None
+    return place if isinstance(place, Token) else common_token(place)
 
-    __slots__ = ("_ahead", "_lexer", "_params", "nesting", "previous")
+
+class Cursor:
+    """A position in the tokens of one text, and the values of bound parameters.
+
+    ``kind`` and ``text`` are those of the next token, which has been read; ``quoted`` tells a name in double quotes or
+    of a parameter from a bare one. Where a token stands is worked out when an error asks for it. ``operators`` counts
+    the operators and calls read so far.
+    """
+
+    __slots__ = (
+        "_common",
+        "_lexer",
+        "_next",
+        "_params",
+        "_previous",
+        "kind",
+        "nesting",
+        "operators",
+        "quoted",
+        "text",
+    )
 
     def __init__(self, text: str, params: Mapping[str, object]) -> None:
         self._lexer = Lexer(text)
-        self._ahead: Token | None = None
         self._params = params
-        self.previous: Token | None = None
+        self._common = self._lexer.common()
+        self._next: re.Match[str] | Token | None = None
+        self._previous: re.Match[str] | Token | None = None
+        self.kind, self.text, self.quoted = "", "", False
         self.nesting = 0
+        self.operators = 0
+        self.advance()
 
     # --- tokens
 
+    def advance(self) -> None:
+        """Consume the next token."""
+        self._previous = self._next
+        self._next = match = next(self._common)
+        group = match.lastindex
+        if group == WORD:
+            text = match[WORD]
+            self.kind = kind = KIND_OF_WORD.get(text) or KIND_OF_WORD.get(text.upper(), "IDENT")
+            self.text = text if kind == "IDENT" else ""
+            self.quoted = False
+        elif group == SYMBOL:
+            self.kind = match[SYMBOL]
+            self.text = ""
+        elif group == OTHER or group is None:
+            self._scan(match.start())
+        else:
+            self.kind = KIND_OF_GROUP[group]
+            self.text = match[group]
+            self.quoted = group == QUOTED_NAME
+
+    def _scan(self, end: int) -> None:
+        """Read a token that is not of the common shapes and begins, white space included, at ``end``."""
+        before = self._previous
+        self._lexer.resume(end, after_word=isinstance(before, re.Match) and before.lastindex == WORD)
+        token = self._lexer.scan()
+        self._place(self._bound(token) if token.kind == "BOUNDPARAM" else token)
+
+    def _place(self, token: Token) -> None:
+        self._next = token
+        self.kind, self.text, self.quoted = token.kind, token.text, token.quoted
+        self._common = self._lexer.common()
+
     def peek(self) -> Token:
-        """The next token, which stays."""
-        if self._ahead is None:
-            token = self._lexer.scan()
-            self._ahead = self._bound(token) if token.kind == "BOUNDPARAM" else token
-        return self._ahead
+        """The next token, which stays, with its place."""
+        return _token(self._next)
+
+    @property
+    def previous(self) -> Token:
+        """The token consumed last; there is one."""
+        return _token(self._previous)
 
     def take(self) -> Token:
         """The next token, which is consumed."""
         token = self.peek()
-        self._ahead = None
-        self.previous = token
+        self.advance()
         return token
 
     def accept(self, kind: str) -> bool:
         """Consume the next token if it is of this kind."""
-        if self.peek().kind != kind:
+        if self.kind != kind:
             return False
-        self.take()
+        self.advance()
         return True
 
     def accept_word(self, word: str) -> bool:
         """Consume the next token if it is this contextual word, in any case and without quotes."""
-        token = self.peek()
-        if token.kind != "IDENT" or token.quoted or token.text.upper() != word:
+        if self.kind != "IDENT" or self.quoted or self.text.upper() != word:
             return False
-        self.take()
+        self.advance()
         return True
 
     def expect(self, *kinds: str) -> None:
         """Consume these kinds in this order."""
         for kind in kinds:
-            if self.peek().kind != kind:
+            if self.kind != kind:
                 raise self.expected(self.peek(), kind)
-            self.take()
+            self.advance()
 
     def adjacent(self, kind: str) -> bool:
         """True when the next token is of this kind and follows without white space."""
-        token = self.peek()
-        return token.kind == kind and not token.space
+        if self.kind != kind:
+            return False
+        following = self._next
+        if isinstance(following, re.Match):
+            return following.end(1) == following.start()
+        return not _token(following).space
 
     # --- errors, for the caller to raise
 
@@ -108,10 +181,11 @@ class Cursor:
 
     def identifier(self) -> str:
         """A name, quoted or bare."""
-        token = self.peek()
-        if token.kind != "IDENT":
-            raise self.expected(token, "identifier")
-        return self.take().text
+        if self.kind != "IDENT":
+            raise self.expected(self.peek(), "identifier")
+        text = self.text
+        self.advance()
+        return text
 
     def identifiers(self) -> tuple[str, ...]:
         """Names separated by commas."""
@@ -122,10 +196,11 @@ class Cursor:
 
     def string(self) -> str:
         """A single-quoted string."""
-        token = self.peek()
-        if token.kind != "STRING":
-            raise self.expected(token, "string")
-        return self.take().text
+        if self.kind != "STRING":
+            raise self.expected(self.peek(), "string")
+        text = self.text
+        self.advance()
+        return text
 
     def strings(self) -> tuple[str, ...]:
         """Strings separated by commas."""
@@ -184,18 +259,19 @@ class Cursor:
 
     def regex(self) -> str | None:
         """A regex if one comes next, else nothing is consumed."""
-        token = self.peek()
-        if token.kind == "EOF":
-            self._ahead = self._lexer.end_peeked()
+        kind = self.kind
+        if kind not in _BEFORE_REGEX:
             return None
-        if token.kind == "/":
+        if kind == "EOF":
+            self._place(self._lexer.end_peeked())
+            return None
+        token = self.peek()
+        if kind == "/":
             token = self._lexer.scan_regex(token.start)
-            self._ahead = token
+            self._place(token)
         if token.kind == "BADREGEX":
             raise self.error_at("bad regex: ", token.at)
-        if token.kind != "REGEX":
-            return None
-        self.take()
+        self.advance()
         try:
             check_regex(token.text)
         except ValueError as error:

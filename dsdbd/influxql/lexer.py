@@ -5,12 +5,18 @@ NUMBER, DURATIONVAL, BOUNDPARAM, REGEX, TRUE, FALSE, EOF, ILLEGAL, BADSTRING, BA
 counted as InfluxDB 1.x counts them, with its habits: a string or regex is placed one character before its opening
 quote, and the end of the text one character further when a word or white space has run into it. Clients and people
 compare error texts, so the habits are kept.
+
+Most tokens are of the simple shapes that one pattern (``COMMON``) cuts out in one step; ``Lexer.scan`` knows all of
+them. A test holds the first to the second.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KEYWORD_TEXT = (
     "ALL ALTER ANALYZE ANY AS ASC BEGIN BY CARDINALITY CREATE CONTINUOUS DATABASE DATABASES DEFAULT "
@@ -22,6 +28,28 @@ _KEYWORD_TEXT = (
 )
 KEYWORDS: Final = frozenset(_KEYWORD_TEXT.split())
 """Reserved words. META, DATA, SERVER, SERVERS and FORCE are not: they mean something only where a statement asks."""
+
+KIND_OF_WORD: Final = {word: word for word in KEYWORDS} | {word.lower(): word for word in KEYWORDS}
+"""Kinds of keywords in the two usual spellings."""
+
+COMMON: Final = re.compile(
+    r"([ \t\n]*)(?:"
+    r"([A-Za-z_][A-Za-z0-9_]*)"
+    r"|(::|=~|!=|!~|>=|<=|<(?!>)|-(?!-)|/(?!\*)|\.(?![0-9])|[+*%&|^=>(),;:])"
+    r"|'([^'\\\n]*)'"
+    r'|"([^"\\\n]*)"'
+    r"|([0-9]*\.[0-9]+)"
+    r"|([0-9]+[A-Za-zµ][A-Za-zµ0-9]*)"
+    r"|([0-9]+)(?![0-9.])"
+    r"|())"
+)
+"""A token that needs no further look, with the white space before it; the last group is empty where another begins."""
+WORD: Final = 2
+SYMBOL: Final = 3
+QUOTED_NAME: Final = 5
+OTHER: Final = 9
+KIND_OF_GROUP: Final = ("", "", "", "", "STRING", "IDENT", "NUMBER", "DURATIONVAL", "INTEGER")
+"""Kinds of the groups of ``COMMON`` that are neither words, symbols nor something else."""
 
 _SPACE = re.compile(r"[ \t\n]+")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,6 +87,24 @@ def is_bare_identifier(name: str) -> bool:
     return _WORD.fullmatch(name) is not None and name.upper() not in KEYWORDS
 
 
+def common_token(match: re.Match[str]) -> Token:
+    """The token of a match of ``COMMON`` whose last group did not take part."""
+    group, space, start = match.lastindex, match[1], match.end(1)
+    assert group is not None
+    if group == WORD:
+        return _word_token(match[WORD], start, space)
+    if group == SYMBOL:
+        return Token(match[SYMBOL], "", start, start, space)
+    kind = KIND_OF_GROUP[group]
+    return Token(kind, match[group], start - (kind == "STRING"), start, space, quoted=group == QUOTED_NAME)
+
+
+def _word_token(word: str, start: int, space: str) -> Token:
+    """A keyword, in any case, or a bare name."""
+    upper = word.upper()
+    return Token(upper, "", start, start, space) if upper in KEYWORDS else Token("IDENT", word, start, start, space)
+
+
 class Lexer:
     """Cuts one text into tokens on demand, because a slash is a division or a regex depending on what is asked for."""
 
@@ -78,6 +124,16 @@ class Lexer:
         """The end of the text, after somebody looked whether a regex starts there."""
         self._end_passed = True
         return self._end("")
+
+    def common(self) -> Iterator[re.Match[str]]:
+        """Matches of ``COMMON`` from where the lexer stands, one behind the other up to a group OTHER."""
+        return COMMON.finditer(self.text, self._offset)
+
+    def resume(self, end: int, *, after_word: bool) -> None:
+        """Go on at ``end``, up to which ``common`` was followed; the last of its tokens may have been a word."""
+        self._offset = end
+        if after_word and end >= len(self.text):
+            self._end_passed = True
 
     def scan(self) -> Token:
         """The next token, white space and comments before it skipped."""
@@ -146,10 +202,7 @@ class Lexer:
 
     def _word(self, word: re.Match[str], space: str) -> Token:
         self._moved_to(word.end())
-        upper = word[0].upper()
-        if upper in KEYWORDS:
-            return Token(upper, "", word.start(), word.start(), space)
-        return Token("IDENT", word[0], word.start(), word.start(), space)
+        return _word_token(word[0], word.start(), space)
 
     def _quoted(self, quote: str, start: int, space: str) -> Token:
         body = _QUOTED_BODY[quote].match(self.text, start + 1)

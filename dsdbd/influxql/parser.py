@@ -50,10 +50,10 @@ def parse(text: str, params: Mapping[str, object] | None = None) -> tuple[Statem
     while True:
         while cursor.accept(";"):
             pass
-        if cursor.peek().kind == "EOF":
+        if cursor.kind == "EOF":
             return tuple(statements)
         statements.append(_statement(cursor))
-        if cursor.peek().kind not in {";", "EOF"}:
+        if cursor.kind not in {";", "EOF"}:
             raise cursor.expected(cursor.peek(), ";")
 
 
@@ -61,12 +61,11 @@ def _statement(cursor: Cursor) -> Statement:
     """Follow the words of a statement to the function that reads the rest of it."""
     words: _Words = _STATEMENTS
     while True:
-        token = cursor.peek()
-        word = token.kind if token.kind != "IDENT" or token.quoted else token.text.upper()
+        word = cursor.kind if cursor.kind != "IDENT" or cursor.quoted else cursor.text.upper()
         found = words.get(word)
         if found is None:
-            raise cursor.expected(token, *words)
-        cursor.take()
+            raise cursor.expected(cursor.peek(), *words)
+        cursor.advance()
         if not isinstance(found, Mapping):
             return found(cursor)
         words = found

@@ -243,7 +243,6 @@ def parse_create_continuous_query(cursor: Cursor) -> CreateContinuousQuery:
     except ValueError as error:
         problem = str(error)
     if interval_ns == 0 and _aggregates(source):
-        assert last is not None
         raise cursor.expected(last, "GROUP BY time(...)", *([problem] if problem else []))
     cursor.expect("END")
     if problem:

@@ -25,7 +25,7 @@ from dsdbd.influxql.ast import (
 )
 from dsdbd.influxql.cursor import Cursor
 from dsdbd.influxql.durations import parse_duration
-from dsdbd.influxql.lexer import Token, is_bare_identifier
+from dsdbd.influxql.lexer import is_bare_identifier
 from dsdbd.limits import MAX_EXPRESSION_DEPTH
 
 PRECEDENCE: Final = {
@@ -52,20 +52,27 @@ PRECEDENCE: Final = {
 _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
 _CASTS = ("float", "integer", "unsigned", "string", "boolean")
+_COMPARING = PRECEDENCE["="]
+_MATCHING = frozenset({"=~", "!~"})
 _LONG_CHAIN = 32
 
 
 def parse_expr(cursor: Cursor) -> Expr:
     """One expression; stops at the first token that cannot continue it."""
+    before = cursor.operators
     expr = _disjunction(cursor)
-    if _deeper_than(expr, MAX_EXPRESSION_DEPTH):
+    if cursor.operators - before >= MAX_EXPRESSION_DEPTH and _deeper_than(expr, MAX_EXPRESSION_DEPTH):
         raise cursor.error(f"an expression is more than {MAX_EXPRESSION_DEPTH} operators deep; use fewer of them")
     return expr
 
 
 def _disjunction(cursor: Cursor) -> Expr:
-    conjunctions = [_conjunction(cursor)]
+    first = _conjunction(cursor)
+    if cursor.kind != "OR":
+        return first
+    conjunctions = [first]
     while cursor.accept("OR"):
+        cursor.operators += 1
         conjunctions.append(_conjunction(cursor))
     return _join("OR", conjunctions)
 
@@ -84,9 +91,12 @@ def require_regex(cursor: Cursor) -> RegexLiteral:
     return regex
 
 
-def parse_segments(cursor: Cursor) -> list[str]:
-    """Names joined by dots, such as ``db.rp.name`` and ``db..name``; stops after a dot before ``/`` or ``:``."""
-    names = [cursor.identifier()]
+def parse_segments(cursor: Cursor, first: str | None = None) -> list[str]:
+    """Names joined by dots, such as ``db.rp.name`` and ``db..name``; stops after a dot before ``/`` or ``:``.
+
+    ``first`` is the first name where it has been read.
+    """
+    names = [cursor.identifier() if first is None else first]
     while cursor.adjacent("."):
         cursor.take()
         following = cursor.peek()
@@ -108,9 +118,13 @@ def _quoted_path(names: list[str]) -> str:
 
 
 def _conjunction(cursor: Cursor) -> Expr:
-    comparisons = [_comparison(cursor)]
+    first = _comparison(cursor, _unary(cursor), _COMPARING)
+    if cursor.kind != "AND":
+        return first
+    comparisons = [first]
     while cursor.accept("AND"):
-        comparisons.append(_comparison(cursor))
+        cursor.operators += 1
+        comparisons.append(_comparison(cursor, _unary(cursor), _COMPARING))
     return _join("AND", comparisons)
 
 
@@ -125,32 +139,23 @@ def _join(op: str, terms: Sequence[Expr]) -> Expr:
     return expr
 
 
-def _comparison(cursor: Cursor) -> Expr:
-    operands: list[Expr] = [_unary(cursor)]
-    operators: list[str] = []
-
-    def fold(strength: int) -> None:
-        while operators and PRECEDENCE[operators[-1]] >= strength:
-            right, left = operands.pop(), operands.pop()
-            operands.append(BinaryExpr(operators.pop(), left, right))
-
-    while (strength := PRECEDENCE.get(cursor.peek().kind, 0)) > PRECEDENCE["AND"]:
-        op = cursor.take().kind
-        fold(strength)
-        operators.append(op)
-        operands.append(_right_side(cursor, operators))
-    fold(0)
-    return operands[0]
-
-
-def _right_side(cursor: Cursor, operators: list[str]) -> Expr:
-    if operators[-1] in {"=~", "!~"}:
-        return require_regex(cursor)
-    if operators[-1] == "!=" and cursor.peek().kind in {"/", "REGEX"}:
-        # The guide writes `!= /re/`; it means `!~`.
-        operators[-1] = "!~"
-        return require_regex(cursor)
-    return _unary(cursor)
+def _comparison(cursor: Cursor, left: Expr, least: int) -> Expr:
+    """``left`` with the operators behind it that bind at least as strongly as ``least``, which is above AND's."""
+    while (strength := PRECEDENCE.get(cursor.kind, 0)) >= least:
+        op = cursor.kind
+        cursor.advance()
+        cursor.operators += 1
+        if op in _MATCHING:
+            right: Expr = require_regex(cursor)
+        elif op == "!=" and cursor.kind in {"/", "REGEX"}:
+            # The guide writes `!= /re/`; it means `!~`.
+            op, right = "!~", require_regex(cursor)
+        else:
+            right = _unary(cursor)
+        if PRECEDENCE.get(cursor.kind, 0) > strength:
+            right = _comparison(cursor, right, strength + 1)
+        left = BinaryExpr(op, left, right)
+    return left
 
 
 def _deeper_than(expr: Expr, limit: int) -> bool:
@@ -175,17 +180,20 @@ def _children(node: Expr) -> tuple[Expr, ...]:
 
 
 def _unary(cursor: Cursor) -> Expr:
-    token = cursor.peek()
-    match token.kind:
+    kind = cursor.kind
+    if kind == "IDENT":
+        return _reference_or_call(cursor)
+    if kind == "STRING":
+        return StringLiteral(cursor.string())
+    match kind:
         case "(":
-            cursor.take()
+            cursor.advance()
             cursor.enter()
+            cursor.operators += 1
             inner = _disjunction(cursor)
             cursor.nesting -= 1
             cursor.expect(")")
             return ParenExpr(inner)
-        case "IDENT":
-            return _reference_or_call(cursor)
         case "DISTINCT":
             return _distinct(cursor)
         case "+" | "-":
@@ -195,51 +203,52 @@ def _unary(cursor: Cursor) -> Expr:
         case "REGEX":
             return require_regex(cursor)
         case "BOUNDPARAM":
-            name = token.text[1:]
+            name = cursor.text[1:]
             raise cursor.error(f"missing parameter: {name}" if name else "empty bound parameter")
         case _:
             return _literal(cursor)
 
 
 def _literal(cursor: Cursor) -> Expr:
-    token = cursor.peek()
-    match token.kind:
-        case "STRING":
-            literal: Expr = StringLiteral(token.text)
+    text = cursor.text
+    match cursor.kind:
         case "NUMBER":
-            value = float(token.text)
+            value = float(text)
             if not math.isfinite(value):
-                raise cursor.error_at("unable to parse number", token.at)
-            literal = NumberLiteral(value)
+                raise cursor.error_at("unable to parse number", cursor.peek().at)
+            literal: Expr = NumberLiteral(value)
         case "INTEGER":
-            literal = _integer(cursor, token)
-        case "TRUE" | "FALSE":
-            literal = BooleanLiteral(token.kind == "TRUE")
+            literal = _integer(cursor, text)
+        case "TRUE" | "FALSE" as kind:
+            literal = BooleanLiteral(kind == "TRUE")
         case "DURATIONVAL":
             try:
-                literal = DurationLiteral(parse_duration(token.text))
+                literal = DurationLiteral(parse_duration(text))
             except ValueError as error:
                 raise cursor.error(str(error)) from None
         case _:
-            raise cursor.expected(token, "identifier", "string", "number", "bool")
-    cursor.take()
+            raise cursor.expected(cursor.peek(), "identifier", "string", "number", "bool")
+    cursor.advance()
     return literal
 
 
-def _integer(cursor: Cursor, token: Token) -> Expr:
-    digits = token.text.lstrip("0") or "0"
+def _integer(cursor: Cursor, text: str) -> Expr:
+    digits = text.lstrip("0") or "0"
     value = int(digits) if len(digits) <= 20 else _MAX_UINT64 + 1
     if value > _MAX_UINT64 or value < -_MAX_INT64 - 1:
-        raise cursor.error_at("unable to parse integer", token.at)
+        raise cursor.error_at("unable to parse integer", cursor.peek().at)
     return IntegerLiteral(value) if value <= _MAX_INT64 else UnsignedLiteral(value)
 
 
 def _reference_or_call(cursor: Cursor) -> Expr:
-    names = parse_segments(cursor)
-    if len(names) == 1 and cursor.adjacent("("):
-        cursor.take()
-        return _call(cursor, names[0])
-    return VarRef(".".join(names), _cast(cursor))
+    name = cursor.identifier()
+    kind = cursor.kind
+    if kind == "(" and cursor.adjacent("("):
+        cursor.advance()
+        return _call(cursor, name)
+    if kind == ".":
+        name = ".".join(parse_segments(cursor, name))
+    return VarRef(name, _cast(cursor) if cursor.kind == "::" else None)
 
 
 def _cast(cursor: Cursor) -> str | None:
@@ -259,6 +268,7 @@ def _cast(cursor: Cursor) -> str | None:
 def _call(cursor: Cursor, name: str) -> Call:
     """The arguments of a call whose opening parenthesis has been read."""
     cursor.enter()
+    cursor.operators += 1
     args: list[Expr] = []
     first = parse_regex(cursor)
     if first is None and cursor.accept(")"):
@@ -316,4 +326,5 @@ def _signed(cursor: Cursor) -> Expr:
         case UnsignedLiteral():
             return operand
         case _:
+            cursor.operators += 1
             return BinaryExpr("*", IntegerLiteral(sign), operand)

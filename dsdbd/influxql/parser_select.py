@@ -127,8 +127,11 @@ def parse_source(cursor: Cursor, *, subqueries: bool = False) -> Source:
 
 def parse_measurement(cursor: Cursor) -> Measurement:
     """``name``, ``rp.name``, ``db.rp.name``, ``db..name``, each with a regex in place of the name."""
-    names = parse_segments(cursor)
-    ends_with_dot = cursor.previous is not None and cursor.previous.kind == "."
+    name = cursor.identifier()
+    if cursor.kind != ".":
+        return Measurement(name)
+    names = parse_segments(cursor, name)
+    ends_with_dot = cursor.previous.kind == "."
     regex = parse_regex(cursor) if ends_with_dot and len(names) < 3 else None
     name = "" if regex else names.pop()
     policy = names.pop() if names else None
@@ -152,8 +155,7 @@ def parse_group_by(cursor: Cursor) -> tuple[Expr, ...]:
         if not cursor.accept(","):
             return tuple(dimensions)
         # The guide writes a comma before fill(); it is no dimension.
-        token = cursor.peek()
-        if token.kind == "IDENT" and not token.quoted and token.text.lower() == "fill":
+        if cursor.kind == "IDENT" and not cursor.quoted and cursor.text.lower() == "fill":
             return tuple(dimensions)
 
 
@@ -227,7 +229,7 @@ def _target(cursor: Cursor, into: IntoClause) -> Measurement | None:
             raise cursor.expected(cursor.peek(), "INTO")
         return None
     names = parse_segments(cursor)
-    ends_with_dot = cursor.previous is not None and cursor.previous.kind == "."
+    ends_with_dot = cursor.previous.kind == "."
     if len(names) < 3 and (ends_with_dot or cursor.adjacent(":")):
         cursor.expect(":", "MEASUREMENT")
         names.append("")
@@ -239,8 +241,7 @@ def _target(cursor: Cursor, into: IntoClause) -> Measurement | None:
 
 def _call_named(cursor: Cursor, name: str) -> Call | None:
     """A call of this name where a clause may stand; anything else of that name is an error."""
-    token = cursor.peek()
-    if token.kind != "IDENT" or token.text.lower() != name:
+    if cursor.kind != "IDENT" or cursor.text.lower() != name:
         return None
     expr = parse_expr(cursor)
     if not isinstance(expr, Call):

@@ -29,6 +29,19 @@ from dsdbd.model.times import looks_like_time, parse_time
 _MIN_INT64: Final = -(2**63)
 _MAX_INT64: Final = 2**63 - 1
 _MAX_UINT64: Final = 2**64 - 1
+_LOGICAL: Final = frozenset({"AND", "OR"})
+_CONSTANTS: Final = frozenset(
+    {
+        StringLiteral,
+        TimeLiteral,
+        DurationLiteral,
+        IntegerLiteral,
+        NumberLiteral,
+        BooleanLiteral,
+        UnsignedLiteral,
+    }
+)
+_INNER: Final = frozenset({BinaryExpr, ParenExpr, Call})
 _COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -53,9 +66,13 @@ def reduce_expr(expr: Expr, now_ns: int | None = None, zone: tzinfo | None = Non
 
 
 def _reduce(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> Expr:
+    if type(expr) not in _INNER:
+        return expr
     match expr:
         case BinaryExpr(op, lhs, rhs):
-            return _binary(op, _reduce(lhs, now_ns, zone), _reduce(rhs, now_ns, zone), zone)
+            left, right = _reduce(lhs, now_ns, zone), _reduce(rhs, now_ns, zone)
+            same = expr if left is lhs and right is rhs else BinaryExpr(op, left, right)
+            return _logical(same) if op in _LOGICAL else _computed(op, left, right, zone) or same
         case ParenExpr(inner):
             reduced = _reduce(inner, now_ns, zone)
             return ParenExpr(reduced) if isinstance(reduced, BinaryExpr) else reduced
@@ -67,21 +84,23 @@ def _reduce(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> Expr:
             return expr
 
 
-def _binary(op: str, lhs: Expr, rhs: Expr, zone: tzinfo | None) -> Expr:
-    if op in {"AND", "OR"}:
-        return _logical(op, lhs, rhs)
-    return _computed(op, lhs, rhs, zone) or BinaryExpr(op, lhs, rhs)
+def join_conditions(op: str, lhs: Expr, rhs: Expr) -> Expr:
+    """``lhs op rhs`` with op AND or OR, of two conditions that are reduced themselves."""
+    joined = _logical(BinaryExpr(op, lhs, rhs))
+    return joined.expr if isinstance(joined, ParenExpr) else joined
 
 
-def _logical(op: str, lhs: Expr, rhs: Expr) -> Expr:
-    decides = op == "OR"
-    for side, other in ((lhs, rhs), (rhs, lhs)):
-        if isinstance(side, BooleanLiteral):
+def _logical(expr: BinaryExpr) -> Expr:
+    decides = expr.op == "OR"
+    for side, other in ((expr.lhs, expr.rhs), (expr.rhs, expr.lhs)):
+        if type(side) is BooleanLiteral:
             return side if side.value == decides else other
-    return BinaryExpr(op, lhs, rhs)
+    return expr
 
 
 def _computed(op: str, lhs: Expr, rhs: Expr, zone: tzinfo | None) -> Expr | None:
+    if type(lhs) not in _CONSTANTS or type(rhs) not in _CONSTANTS:
+        return None
     match lhs, rhs:
         case BooleanLiteral(left), BooleanLiteral(right):
             return _booleans(op, left, right)
