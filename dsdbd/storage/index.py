@@ -20,7 +20,7 @@ from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.series import Series, parse_key
 from dsdbd.storage.index_columns import Keys, ParsedSeries, SeriesColumns, Tags
 from dsdbd.storage.index_given import GivenTags
-from dsdbd.storage.index_parse import parse_uniform
+from dsdbd.storage.index_parse import ParsedKeys, parse_uniform
 from dsdbd.storage.index_select import select_rows
 from dsdbd.storage.index_table import STEP, HashTable
 from dsdbd.storage.key_blocks import KeyBlock
@@ -72,7 +72,7 @@ class SeriesIndex:
         if isinstance(keys, KeyBlock):
             known = keys.numbers()
             if known is None:
-                known = self.numbers(keys.keys())
+                known = self._numbers_of_block(keys)
                 keys.found(known)
             return known
         if not isinstance(keys, list | tuple):
@@ -88,6 +88,14 @@ class SeriesIndex:
                 self._keep(unknown, resolved)
             found[start : start + len(part)] = numbers
         return found
+
+    def _numbers_of_block(self, block: KeyBlock) -> Numbers:
+        """Numbers of keys that are probably all new, in which case what was parsed of them elsewhere is used."""
+        keys, groups = block.parsed()
+        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
+        if bool((self._table.find(hashes) >= 0).any()) or len(set(keys)) < len(keys):
+            return self.numbers(keys)
+        return self._add(keys, hashes, np.zeros(len(keys), dtype=np.bool_), groups)
 
     def _keep(self, keys: list[bytes], numbers: Numbers) -> None:
         """Cache keys while there is room; begin anew when most look-ups have missed what is cached for a while."""
@@ -134,12 +142,14 @@ class SeriesIndex:
             found = self._elsewhere.get(key, -1)
         return self._add_one(key) if found < 0 else found
 
-    def _add(self, keys: list[bytes], hashes: Int64s, taken: Bools) -> Numbers:
-        """Add distinct new keys; ``taken``: another key has the hash."""
+    def _add(
+        self, keys: list[bytes], hashes: Int64s, taken: Bools, groups: Sequence[ParsedKeys] | None = None
+    ) -> Numbers:
+        """Add distinct new keys; ``taken``: another key has the hash. ``groups``: of ``parse_uniform``."""
         numbers = np.full(len(keys), -1, dtype=np.int64)
         in_order = np.sort(hashes)
         known = None if bool((in_order[1:] == in_order[:-1]).any()) else taken
-        for group in parse_uniform(keys):
+        for group in parse_uniform(keys) if groups is None else groups:
             shape_id = self._columns.shape_id(group.prefix, group.names)
             codes = [
                 self._intern(name, values, column)

@@ -15,6 +15,10 @@ from dsdbd.storage.index_table import STEP, Growing, HashTable
 
 _FEW = 1 << 12
 """Up to this many values are found by a Python dict, quicker for a single one, larger per value."""
+_FEW_AT_ONCE = 32
+"""Fewer values are looked up one by one."""
+_TABLE_SHARE = 4
+"""More known values than this many times the values that are looked up have a table of their own."""
 _PATTERNS_KEPT = 8
 """Regular expressions whose matches are kept, one byte per value each: a dashboard repeats its own."""
 
@@ -91,6 +95,18 @@ class TextDictionary:
         return codes
 
     def _add_part(self, values: Any) -> Int32s:
+        if len(values) < _FEW_AT_ONCE or len(self) > _TABLE_SHARE * len(values):
+            return self._add_hashed(values)
+        # For so few known values Arrow's own look-up, which makes its table anew, is quicker than Python objects.
+        found = pc.index_in(values, value_set=self.texts().array).fill_null(-1)
+        codes: Int32s = found.to_numpy(zero_copy_only=False)
+        new = np.flatnonzero(codes < 0)
+        if len(new):
+            codes = codes.copy()
+            codes[new] = self._add_hashed(values if len(new) == len(values) else values.take(pa.array(new)))
+        return codes
+
+    def _add_hashed(self, values: Any) -> Int32s:
         items: list[str] = values.to_pylist()
         few = self._few
         if few is not None and len(items) <= len(few) + 8:

@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from dsdbd.model.columns import Int32s, Int64s, decode_keys
+from dsdbd.storage.index_parse import ParsedKeys, parse_uniform
 
 _DIGEST_BYTES = 16
 _KEPT_BYTES = 64 << 20
@@ -21,12 +22,19 @@ _KEPT_BYTES = 64 << 20
 
 
 class KnownNumbers:
-    """Numbers of lists of keys by where the lists belong and by a digest of their bytes. For one thread."""
+    """Numbers of lists of keys by where the lists belong and by a digest of their bytes.
+
+    For one thread; another one may call ``has``.
+    """
 
     def __init__(self, kept_bytes: int = _KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
         self._bytes = 0
         self._numbers: OrderedDict[tuple[int, str, bytes], Int32s] = OrderedDict()
+
+    def has(self, place: tuple[int, str, bytes]) -> bool:
+        """Whether the numbers are known."""
+        return place in self._numbers
 
     def find(self, place: tuple[int, str, bytes]) -> Int64s | None:
         """The numbers int64[n], None when they are not known."""
@@ -55,7 +63,7 @@ class KeyBlock(Sequence[bytes]):
     ``shard_id``, ``measurement``: whose series they are. Shares ``known`` with the other lists of a replay.
     """
 
-    __slots__ = ("_count", "_encoded", "_known", "_place")
+    __slots__ = ("_count", "_encoded", "_known", "_parsed", "_place")
 
     def __init__(
         self, encoded: bytes | memoryview, count: int, shard_id: int, measurement: str, known: KnownNumbers
@@ -65,6 +73,7 @@ class KeyBlock(Sequence[bytes]):
         digest = hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
         self._place = shard_id, measurement, digest
         self._known = known
+        self._parsed: tuple[list[bytes], list[ParsedKeys]] | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -82,6 +91,18 @@ class KeyBlock(Sequence[bytes]):
     def keys(self) -> list[bytes]:
         """The keys, decoded anew."""
         return decode_keys(self._encoded)
+
+    def parse_new(self) -> None:
+        """Parse the keys ahead of time, unless the list was met before. Raises CorruptData."""
+        if not self._known.has(self._place):
+            self._parsed = self.parsed()
+
+    def parsed(self) -> tuple[list[bytes], list[ParsedKeys]]:
+        """The keys, and what ``parse_uniform`` makes of them."""
+        if self._parsed is not None:
+            return self._parsed
+        keys = self.keys()
+        return keys, list(parse_uniform(keys))
 
     def numbers(self) -> Int64s | None:
         """Their numbers, if they were found before."""

@@ -14,6 +14,7 @@ from dsdbd.model.columns import Batch, decode_keys, decode_lazily
 from dsdbd.storage.key_blocks import KeyBlock, KnownNumbers
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.shard import Shard
+from dsdbd.storage.tombstones import Tombstone, decode_tombstones
 from dsdbd.storage.wal import Position, last_drops, log_files, replay
 from dsdbd.storage.wal_format import Kind, Record
 
@@ -30,12 +31,11 @@ _FEW_KEYS = 64
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A record on its way from the thread that reads; ``batch`` is an error where it cannot be decoded."""
+    """A record on its way from the thread that reads; what it holds is an error where it cannot be decoded."""
 
     position: Position
     key: ShardKey
-    kind: Kind
-    batch: Batch | CorruptData | None
+    content: Batch | tuple[Tombstone, ...] | CorruptData
 
 
 def replay_log(
@@ -83,20 +83,21 @@ def _decoded(
     """The records that count."""
     for position, record in replay(wal_dir, note):
         if position > void_before.get(record.key.shard_id, _BEFORE_ALL):
-            yield _Read(position, record.key, record.kind, _batch_of(record, known))
+            yield _Read(position, record.key, _content_of(record, known))
 
 
-def _batch_of(record: Record, known: KnownNumbers) -> Batch | CorruptData | None:
-    if record.kind is not Kind.WRITE:
-        return None
-
+def _content_of(record: Record, known: KnownNumbers) -> Batch | tuple[Tombstone, ...] | CorruptData:
     def keys(measurement: str, encoded: bytes | memoryview, count: int) -> Sequence[bytes]:
         if count <= _FEW_KEYS:
             return decode_keys(encoded)
         # A copy, because the file it is in must not stay in memory as long as the list waits.
-        return KeyBlock(bytes(encoded), count, record.key.shard_id, measurement, known)
+        block = KeyBlock(bytes(encoded), count, record.key.shard_id, measurement, known)
+        block.parse_new()
+        return block
 
     try:
+        if record.kind is not Kind.WRITE:
+            return decode_tombstones(bytes(record.payload)) if record.kind is Kind.DELETE else ()
         return decode_lazily(record.payload, keys)
     except CorruptData as error:
         return error
@@ -106,21 +107,23 @@ def _apply(
     read: _Read, shard_for: Callable[[ShardKey], Shard], known: KnownNumbers, note: Callable[[str], None]
 ) -> int:
     """Bring one record's rows into a head; returns how many."""
-    if read.batch is None:
-        # Whatever was deleted may have taken series with it.
-        known.clear()
-        return 0
     try:
-        if isinstance(read.batch, CorruptData):
-            raise read.batch
+        if isinstance(read.content, CorruptData):
+            raise read.content
         shard = shard_for(read.key)
         shard.load()
-        shard.check_types(read.batch)
-        shard.insert(read.batch, read.position[0], time.monotonic())
+        if isinstance(read.content, tuple):
+            # Series of which nothing is left lose their numbers.
+            known.clear()
+            shard.delete(*read.content)
+            shard.settle({one.measurement for one in read.content})
+            return 0
+        shard.check_types(read.content)
+        shard.insert(read.content, read.position[0], time.monotonic())
     except DSDBError as error:
         note(f"a record of shard {read.key.shard_id} in log file {read.position[0]} is left out: {error.message}")
         return 0
-    return len(read.batch)
+    return len(read.content)
 
 
 class _Ahead:

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,14 @@ from dsdbd.errors import (
 from dsdbd.model.columns import Batch, encode_batch
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compactor import Compactor
+from dsdbd.storage.forgetting import Forgetter
 from dsdbd.storage.names import escape_name
+from dsdbd.storage.opener import Opener
 from dsdbd.storage.replay import replay_log
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import Shard
-from dsdbd.storage.shard_files import found_shards
+from dsdbd.storage.shard_files import found_shards, remove_empty_parents
+from dsdbd.storage.tombstones import Tombstone, encode_tombstones
 from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
 
@@ -48,11 +51,12 @@ _RETRY_S = 5.0
 
 @dataclass(slots=True)
 class _Waiting:
-    """One record on its way into the log; ``batch`` is None for DROP."""
+    """One record on its way into the log; ``batch`` is that of a WRITE, ``deleted`` the measurements of a DELETE."""
 
     record: Record
     batch: Batch | None
     done: Future[None]
+    deleted: frozenset[str] = frozenset()
 
 
 class Store:
@@ -97,6 +101,8 @@ class Store:
         self._threads: list[threading.Thread] = []
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
+        self._opener = Opener(self.shards)
+        self._forgetter = Forgetter(self.shards, wal_dir)
         self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
 
     # --- life
@@ -128,6 +134,7 @@ class Store:
             ) from error
         self._log = LogWriter(self._wal_dir, last, self._settings.wal_segment_bytes)
         self._start_thread("dsdb-log", self._log_loop)
+        self._start_thread("dsdb-open", self._opener.run)
         if rows:
             # They may be in segments already, then the files they came from can go.
             self._trim_due = True
@@ -156,6 +163,7 @@ class Store:
             self._work.notify_all()
         self._flush_due.set()
         self._compactor.stop()
+        self._opener.stop()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -190,6 +198,23 @@ class Store:
         except OSError as error:
             raise ShardUnavailable(f"shard {key.shard_id} cannot be read: {error}; check the disk") from error
         return self._enqueue(_Waiting(Record(Kind.WRITE, key, payload), batch, Future()))
+
+    def delete(self, key: ShardKey, tombstones: Sequence[Tombstone]) -> None:
+        """Delete points of a shard; on return that is on stable storage and no scan shows them. Blocks.
+
+        The shard's own file is enough for that. The record tells a replay from where on fields may have other types.
+        Raises Overloaded, DiskFull, ShardUnavailable or OutcomeUnknown; the call may be repeated.
+        """
+        shard = self._shard_for(key)
+        try:
+            shard.delete(*tombstones)
+        except OSError as error:
+            if is_disk_full(error):
+                raise DiskFull(f"the deletion cannot be stored: {self._data_dir} is full") from error
+            raise ShardUnavailable(f"shard {key.shard_id} cannot delete: {error}; check the disk") from error
+        record = Record(Kind.DELETE, key, encode_tombstones(tombstones))
+        names = frozenset(one.measurement for one in tombstones)
+        self._enqueue(_Waiting(record, None, Future(), names)).result()
 
     def _enqueue(self, waiting: _Waiting) -> Future[None]:
         size = len(waiting.record.payload)
@@ -289,6 +314,9 @@ class Store:
             self._count_heads()
 
     def _apply(self, waiting: _Waiting, sequence: int) -> None:
+        if waiting.deleted:
+            self._shard_for(waiting.record.key).settle(waiting.deleted)
+            return
         if waiting.batch is None:
             with self._lock:
                 self._shards.pop(waiting.record.key.shard_id, None)
@@ -353,26 +381,12 @@ class Store:
         doomed = [shard for shard in self.shards() if not live(shard.key)]
         for shard in doomed:
             shard.remove_files()
-            self._remove_empty_parents(shard.directory)
+            remove_empty_parents(shard.directory, self._data_dir)
             self._enqueue(_Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
         if doomed:
             self._count_heads()
             self._trim_log()
         return len(doomed)
-
-    def _remove_empty_parents(self, directory: Path) -> None:
-        """Remove the directories of policy and database that a shard left empty.
-
-        A shard of the same policy that is written out at this instant may miss its parent; it is written out again.
-        """
-        for parent in directory.parents:
-            if parent == self._data_dir:
-                return
-            try:
-                parent.rmdir()
-            except OSError:
-                return
-            fsio.fsync_dir(parent.parent)
 
     # --- writing out
 
@@ -395,14 +409,15 @@ class Store:
             good = [self._flush_one(shard) for shard in due]
             self._count_heads()
             pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
-            if good or self._trim_due:
-                self._trim_due = False
-                self._ask_to_roll()
-                try:
+            try:
+                if good or self._trim_due:
+                    self._trim_due = False
+                    self._ask_to_roll()
                     self._trim_log()
                     self._trim_failure = ""
-                except OSError as error:
-                    self._trim_failure = f"old log files in {self._wal_dir} cannot be deleted: {error}"
+                self._forgetter.look()
+            except OSError as error:
+                self._trim_failure = f"old log files or deletions cannot be removed in {self._wal_dir}: {error}"
 
     def _due(self, now_s: float) -> list[Shard]:
         """Shards whose head is too big or too old; when all heads together are too big, the biggest as well."""
