@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ import pyarrow as pa
 from dsdbd.model.columns import Int32s, Int64s
 from dsdbd.model.scan import SeriesSet
 from dsdbd.query.ordering import chosen_texts, number_rows, sorted_texts, stable_order, unite_texts
+
+_KEPT_NAMES = 256
+"""Measurements whose Arrow array of one name is kept: making one costs more than grouping a few series."""
 
 
 class GroupKey(NamedTuple):
@@ -52,6 +56,8 @@ class GroupSet:
 def group_series(series: SeriesSet, dimensions: Sequence[str]) -> tuple[GroupSet, Int32s]:
     """The groups of a set of series by some tags, and the group of each series, int32[n]."""
     size = len(series)
+    if not dimensions:
+        return _whole(series.measurement, min(size, 1)), np.zeros(size, dtype=np.int32)
     columns: list[Int32s] = []
     texts: list[Any] = []
     for tag_key in dimensions:
@@ -60,8 +66,19 @@ def group_series(series: SeriesSet, dimensions: Sequence[str]) -> tuple[GroupSet
         columns.append(codes)
     one_each, number = number_rows(columns, [len(values) for values in texts], size)
     codes_of = tuple(codes[one_each] for codes in columns)
-    names = pa.array([series.measurement], pa.string())
+    names = _names(series.measurement)
     return GroupSet(names, np.zeros(len(one_each), dtype=np.int32), tuple(texts), codes_of), number
+
+
+@lru_cache(maxsize=_KEPT_NAMES)
+def _names(measurement: str) -> Any:
+    return pa.array([measurement], pa.string())
+
+
+@lru_cache(maxsize=_KEPT_NAMES)
+def _whole(measurement: str, groups: int) -> GroupSet:
+    """The one group of a query without GROUP BY tags, or none; sets are never changed, so that it can be kept."""
+    return GroupSet(_names(measurement), np.zeros(groups, dtype=np.int32), (), ())
 
 
 def tag_texts(series: SeriesSet, tag_key: str, chosen: Int32s | None = None) -> tuple[Any, Int32s]:

@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
+from dsdbd.model.scan import KeyColumn
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import concat, is_coded
 from dsdbd.query.groups import GroupSet, unite_groups
 from dsdbd.query.ordering import number_rows, run_starts, sorted_texts, unite_texts
 
+_FEW_KEYS = 8
+"""More keys than this are built together, which costs as much as about ten of them one by one."""
 NO_MEMBERS = pa.array([b""], pa.binary())
 """For tables in which it does not matter which series a row is of."""
 
@@ -120,7 +123,10 @@ def member_keys(keys: Sequence[bytes], numbers: Int64s) -> tuple[Any, Int32s]:
     ``numbers``: int64[n], position in ``keys`` of each row's series.
     """
     one_each, number = number_rows([numbers], [int(numbers.max(initial=0)) + 1], len(numbers))
-    chosen = numbers[one_each].tolist()
-    found = pa.array([keys[place] for place in chosen], pa.binary())
+    chosen = numbers[one_each]
+    if isinstance(keys, KeyColumn) and len(chosen) > _FEW_KEYS:
+        found = keys.array(chosen).cast(pa.binary())
+    else:
+        found = pa.array([keys[place] for place in chosen.tolist()], pa.binary())
     members, places = sorted_texts(found, distinct=True)
     return members, places[number]

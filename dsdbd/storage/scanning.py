@@ -133,8 +133,8 @@ class Scan:
             return None
         if first >= low and last <= high:
             return part
-        times = self._times(part.source, part.starts, part.stops)
         start = int(part.starts[0])
+        times = self._times(part.source, part.starts, part.stops) if part.times is None else part.times
         bounds = (
             start + (int(times.searchsorted(low)) if first < low else 0),
             start + (int(times.searchsorted(high, side="right")) if last > high else len(times)),
@@ -144,7 +144,8 @@ class Scan:
         if bounds[0] >= bounds[1]:
             return None
         starts, stops, firsts, lasts = np.array(bounds, dtype=np.int64).reshape(4, 1)
-        return Part(part.source, part.position, starts, stops, firsts, lasts)
+        read = times[bounds[0] - start : bounds[1] - start]
+        return Part(part.source, part.position, starts, stops, firsts, lasts, read)
 
     def _narrow_part(self, part: Part, low: Int64s, high: Int64s) -> Part:
         inside = (part.first_ns <= high) & (part.last_ns >= low)
@@ -290,6 +291,9 @@ class Scan:
         starts, stops = coalesce(part.starts, part.stops)
         names = self._fields_of(block)
         try:
+            if part.times is not None and len(names) == 1:
+                # Reading the one column is all there is to prepare.
+                return part.times, {names[0]: block.column(names[0], starts, stops)}
             block.prepare(starts, stops, names)
             return block.times(starts, stops), {name: block.column(name, starts, stops) for name in names}
         except CorruptData as error:

@@ -79,7 +79,7 @@ class Part:
     """k runs of block number ``source``, in its order, or what is wanted of them. All int64[k].
 
     ``position``: of the run's series in the scan's set. ``starts``, ``stops``: its rows; at least one.
-    ``first_ns``, ``last_ns``: no row is earlier or later.
+    ``first_ns``, ``last_ns``: no row is earlier or later. ``times``: of all the rows, where they were read already.
     """
 
     source: int
@@ -88,6 +88,7 @@ class Part:
     stops: Int64s
     first_ns: Int64s
     last_ns: Int64s
+    times: Int64s | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -194,6 +195,8 @@ def divide(part: Part, rows: int, portions: Int64s) -> list[Part]:
     if int(part.stops[-1]) - first_row == total:
         inside = portions[(portions > first_row) & (portions < int(part.stops[-1]))]
         fixed = [*(inside - first_row).tolist(), total]
+    if total <= rows and len(fixed) == 1:
+        return [part]
     pieces = []
     low = 0
     for end in fixed:
