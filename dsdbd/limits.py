@@ -114,5 +114,11 @@ ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
 
 # --- storage
+LATE_BATCH_NS = 3_600 * 10**9
+"""Time a batch may take from its coordinator to an owner: far more than any time-out and than clocks that are kept. A
+deletion is forgotten no earlier, because a batch that is older than it may still come."""
+PURGE_AFTER_NS = 600 * 10**9
+"""Age at which rows that a deletion hides are taken out of files no merge takes up: deletions often come several at
+once."""
 MAX_SHARD_TOMBSTONES = 1_000
 """Deletions one shard keeps until its files are merged: scans and merges compare rows with those that concern them."""

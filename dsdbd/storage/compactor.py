@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from dsdbd.limits import PURGE_AFTER_NS
 from dsdbd.storage.compaction import CompactionStopped, Pace, wait_s
 from dsdbd.storage.settings import StoreSettings
 from dsdbd.storage.shard import Shard
@@ -68,15 +69,24 @@ class Compactor:
                 look_s = time.monotonic() + _REST_LOOK_S
                 for resting in self._resting():
                     self._merge(resting, full=True)
+                for shard in self._shards():
+                    if shard.tombstones:
+                        self._purge(shard)
 
     def _resting(self) -> list[Shard]:
         before_s = time.time() - self._settings.full_merge_age_s
         return [shard for shard in self._shards() if shard.written_s() < before_s]
 
     def _merge(self, shard: Shard, *, full: bool) -> None:
+        self._work_on(shard, lambda pace: shard.merge(pace, full=full))
+
+    def _purge(self, shard: Shard) -> None:
+        self._work_on(shard, lambda pace: shard.purge(time.time_ns() - PURGE_AFTER_NS, pace))
+
+    def _work_on(self, shard: Shard, work: Callable[[Pace], int]) -> None:
         self._last_s = time.monotonic()
         try:
-            self.counts["merges"] += shard.merge(Pace(self._rest, self._closing.is_set), full=full)
+            self.counts["merges"] += work(Pace(self._rest, self._closing.is_set))
         except CompactionStopped:
             return
         except Exception as error:  # whatever it is, other shards still want their files merged

@@ -67,6 +67,21 @@ def _read_about(directory: Path, note: Callable[[str], None]) -> ShardKey | None
     return ShardKey(known.database, known.policy, known.shard_id)
 
 
+def remove_empty_parents(directory: Path, root: Path) -> None:
+    """Remove the directories below ``root`` that a removed one left empty. Raises OSError.
+
+    What is written below one of them at this instant may miss its parent; it is written again.
+    """
+    for parent in directory.parents:
+        if parent == root:
+            return
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+        fsio.fsync_dir(parent.parent)
+
+
 class ShardFiles:
     """Files of one shard under ``directory``; ``note`` is told what an operator should know."""
 

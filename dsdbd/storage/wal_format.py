@@ -37,6 +37,8 @@ class Kind(enum.IntEnum):
     """The payload is an encoded batch of the shard."""
     DROP = 2
     """Records of the shard before this one count no more."""
+    DELETE = 3
+    """The payload is deletions, as a shard's file of tombstones has them."""
 
 
 class Record(NamedTuple):
