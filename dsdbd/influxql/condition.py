@@ -17,6 +17,7 @@ from dsdbd.influxql.ast import (
     IntegerLiteral,
     NumberLiteral,
     ParenExpr,
+    RegexLiteral,
     StringLiteral,
     TimeLiteral,
     VarRef,
@@ -26,6 +27,7 @@ from dsdbd.influxql.reduce import join_conditions, reduce_expr
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, format_rfc3339nano, looks_like_time, parse_time
 
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
+_PLAIN: Final = frozenset({StringLiteral, NumberLiteral, IntegerLiteral, RegexLiteral})
 _MIN_INT64: Final = -(2**63)
 _MAX_INT64: Final = 2**63 - 1
 
@@ -41,10 +43,8 @@ class TimeRange(msgspec.Struct, frozen=True):
 
     def intersect(self, other: TimeRange) -> TimeRange:
         """The times in both."""
-        if other.is_unbounded:
-            return self
-        if self.is_unbounded:
-            return other
+        if self is ALL_TIMES or other is ALL_TIMES:
+            return self if other is ALL_TIMES else other
         lower = [bound for bound in (self.min_ns, other.min_ns) if bound is not None]
         upper = [bound for bound in (self.max_ns, other.max_ns) if bound is not None]
         return TimeRange(max(lower, default=None), min(upper, default=None))
@@ -86,14 +86,18 @@ def split_condition(
 
 
 def _split(expr: Expr, now_ns: int | None, zone: tzinfo | None) -> tuple[Expr | None, TimeRange]:
-    match expr:
-        case BinaryExpr("AND" | "OR" as op, lhs, rhs):
+    if type(expr) is BinaryExpr:
+        op, lhs, rhs = expr.op, expr.lhs, expr.rhs
+        if op == "AND" or op == "OR":
             left, left_times = _split(lhs, now_ns, zone)
             right, right_times = _split(rhs, now_ns, zone)
             times = left_times.intersect(right_times)
             if left is None or right is None:
                 return (right if left is None else left), times
             return join_conditions(op, left, right), times
+        if type(lhs) is VarRef and type(rhs) in _PLAIN and not _is_time(lhs):
+            return expr, ALL_TIMES  # nothing in it can be computed
+    match expr:
         case BinaryExpr(op, lhs, rhs) if _is_time(lhs):
             return None, _time_range(op, rhs, now_ns, zone)
         case BinaryExpr(op, lhs, rhs) if _is_time(rhs):

@@ -112,7 +112,10 @@ class _Planner:
         interval_ns, offset_ns = time_dimension(select.dimensions, self._now_ns)
         check_select(select, has_interval=interval_ns > 0)
         found = self._measurements(select)
-        self._schema = merge_schemas([{"": schema} for _, _, schema in found]).get("", self._schema)
+        if len(found) == 1:
+            self._schema = found[0][2]
+        elif found:
+            self._schema = merge_schemas([{"": schema} for _, _, schema in found])[""]
         dimensions = expand_dimensions(select.dimensions, self._schema)
         fields = expand_fields(
             (field for field in select.fields if not is_time(field.expr)), self._schema, frozenset(dimensions)
@@ -177,6 +180,8 @@ class _Planner:
 
     def _expr(self, expr: ast.Expr) -> Expr:
         match expr:
+            case ast.Call(name) if name not in mathfunctions.ARGUMENT_COUNTS:
+                return Slot("call", _position(self._calls, self._call(expr)))
             case ast.VarRef():
                 return Slot("ref", _position(self._refs, self._ref(expr)))
             case ast.ParenExpr(inner):
@@ -184,9 +189,9 @@ class _Planner:
             case ast.BinaryExpr(op, lhs, rhs):
                 self._check_types(expr)
                 return Op(op, self._expr(lhs), self._expr(rhs))
-            case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
+            case ast.Call(name, args):
                 return MathCall(name, [self._expr(arg) for arg in args])
-            case ast.Call() | ast.Distinct():
+            case ast.Distinct():
                 return Slot("call", _position(self._calls, self._call(expr)))
             case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
                 return Lit(value)
@@ -200,7 +205,7 @@ class _Planner:
 
     def _call(self, call: ast.Call | ast.Distinct) -> CallPlan:
         transforms: list[Transform] = []
-        while isinstance(call, ast.Call) and call.name in TRANSFORMS:
+        while type(call) is ast.Call and call.name in TRANSFORMS:
             transforms.insert(0, _transform(call))
             inner = call.args[0]
             if isinstance(inner, ast.VarRef):
@@ -299,9 +304,11 @@ def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
 
 
 def _position(items: list[_Item], item: _Item) -> int:
-    if item not in items:
+    try:
+        return items.index(item)
+    except ValueError:
         items.append(item)
-    return items.index(item)
+        return len(items) - 1
 
 
 def _transform(call: ast.Call) -> Transform:
@@ -346,7 +353,7 @@ def _refuse_unsupported(select: ast.Select) -> None:
         raise RequestError("SELECT INTO is not supported yet")
     if select.timezone is not None:
         raise RequestError("tz() is not supported yet; times are in UTC")
-    if any(isinstance(source, ast.SubQuery) for source in select.sources):
+    if any(type(source) is ast.SubQuery for source in select.sources):
         raise RequestError("subqueries are not supported yet")
     if any(sort.name not in ("", "time") for sort in select.sort):
         raise RequestError("only ORDER BY time supported at this time")

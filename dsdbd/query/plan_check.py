@@ -16,6 +16,7 @@ RATES = frozenset({"derivative", "non_negative_derivative"})
 DIFFERENCES = frozenset({"difference", "non_negative_difference", "cumulative_sum"})
 TRANSFORMS = RATES | DIFFERENCES | {"elapsed", "moving_average"}
 NOT_YET = frozenset({"top", "bottom", "sample", "integral", "holt_winters", "holt_winters_with_fit"})
+_COLUMNS = frozenset({ast.VarRef, ast.Wildcard, ast.RegexLiteral})
 _KINDS: dict[type, str] = {
     ast.IntegerLiteral: "IntegerLiteral",
     ast.NumberLiteral: "NumberLiteral",
@@ -40,7 +41,7 @@ def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, 
     """Interval and offset of GROUP BY time in nanoseconds, 0 and 0 without one; raises RequestError."""
     interval_ns = offset_ns = 0
     for expr in dimensions:
-        if isinstance(expr, ast.VarRef | ast.Wildcard | ast.RegexLiteral):
+        if type(expr) in _COLUMNS:
             continue
         if not isinstance(expr, ast.Call):
             raise RequestError("only time and tag dimensions allowed")
@@ -82,7 +83,7 @@ def check_select(statement: ast.Select, *, has_interval: bool) -> None:
     found = _Found(has_interval)
     fields = [field for field in statement.fields if not is_time(field.expr)]
     for field in fields:
-        if not isinstance(field.expr, ast.Wildcard | ast.RegexLiteral) and not _has_variable(field.expr):
+        if not _has_variable(field.expr):
             raise RequestError("field must contain at least one variable")
         _check_expr(field.expr, found)
     if not fields:
@@ -101,22 +102,32 @@ def check_select(statement: ast.Select, *, has_interval: bool) -> None:
 
 
 def _has_variable(expr: ast.Expr) -> bool:
+    if type(expr) in _COLUMNS:
+        return True
     match expr:
+        case ast.Call(name, args):
+            return name not in mathfunctions.ARGUMENT_COUNTS or not args or any(_has_variable(arg) for arg in args)
         case ast.ParenExpr(inner):
             return _has_variable(inner)
         case ast.BinaryExpr(_, lhs, rhs):
             return _has_variable(lhs) or _has_variable(rhs)
-        case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
-            return not args or any(_has_variable(arg) for arg in args)
-        case ast.VarRef() | ast.Call() | ast.Distinct() | ast.Wildcard() | ast.RegexLiteral():
+        case ast.Distinct():
             return True
     return False
 
 
 def _check_expr(expr: ast.Expr, found: _Found) -> None:
+    if type(expr) in _COLUMNS:
+        found.has_plain_fields = True
+        return
     match expr:
-        case ast.VarRef() | ast.Wildcard() | ast.RegexLiteral():
-            found.has_plain_fields = True
+        case ast.Call(name, args) if name not in mathfunctions.ARGUMENT_COUNTS:
+            _count(found, selector=name in SELECTOR_CALLS)
+            _check_call(expr, found)
+        case ast.Call(name, args):
+            _expect_count(name, len(args), mathfunctions.ARGUMENT_COUNTS[name])
+            for arg in args:
+                _check_expr(arg, found)
         case ast.ParenExpr(inner):
             _check_expr(inner, found)
         case ast.BinaryExpr(_, lhs, rhs):
@@ -126,13 +137,6 @@ def _check_expr(expr: ast.Expr, found: _Found) -> None:
         case ast.Distinct():
             _count(found, selector=False)
             found.has_distinct = True
-        case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
-            _expect_count(name, len(args), mathfunctions.ARGUMENT_COUNTS[name])
-            for arg in args:
-                _check_expr(arg, found)
-        case ast.Call():
-            _count(found, selector=expr.name in SELECTOR_CALLS)
-            _check_call(expr, found)
 
 
 def _count(found: _Found, *, selector: bool) -> None:
@@ -150,7 +154,7 @@ def _expect_count(name: str, got: int, least: int, most: int | None = None) -> N
 
 
 def _check_symbol(name: str, arg: ast.Expr) -> None:
-    if not isinstance(arg, ast.VarRef | ast.Wildcard | ast.RegexLiteral):
+    if type(arg) not in _COLUMNS:
         raise RequestError(f"expected field argument in {name}()")
 
 

@@ -65,15 +65,15 @@ def tags_only(condition: ast.Expr | None) -> TagPredicate:
 
 def _conjuncts(expr: ast.Expr) -> list[ast.Expr]:
     match expr:
-        case ast.ParenExpr(inner):
-            return _conjuncts(inner)
         case ast.BinaryExpr("AND", lhs, rhs):
             return _conjuncts(lhs) + _conjuncts(rhs)
+        case ast.ParenExpr(inner):
+            return _conjuncts(inner)
     return [expr]
 
 
 def _is_tag(expr: ast.Expr, schema: MeasurementSchema) -> bool:
-    if not isinstance(expr, ast.VarRef) or expr.type not in (None, "tag"):
+    if type(expr) is not ast.VarRef or expr.type not in (None, "tag"):
         return False
     return expr.type == "tag" or expr.name not in schema.fields
 
@@ -81,10 +81,6 @@ def _is_tag(expr: ast.Expr, schema: MeasurementSchema) -> bool:
 def _tag_predicate(expr: ast.Expr, schema: MeasurementSchema) -> TagPredicate | None:
     """The predicate equal to ``expr``; None when it also needs fields, or two tags of one series."""
     match expr:
-        case ast.ParenExpr(inner):
-            return _tag_predicate(inner, schema)
-        case ast.BooleanLiteral(value):
-            return EVERY_SERIES if value else NO_SERIES
         case ast.BinaryExpr("AND" | "OR" as op, lhs, rhs):
             left, right = _tag_predicate(lhs, schema), _tag_predicate(rhs, schema)
             if left is None or right is None:
@@ -94,6 +90,10 @@ def _tag_predicate(expr: ast.Expr, schema: MeasurementSchema) -> TagPredicate | 
             return _tag_comparison(op, ref.name, value)
         case ast.BinaryExpr(op, value, ast.VarRef() as ref) if op in _COMPARISONS and _is_tag(ref, schema):
             return _tag_comparison(_MIRRORED.get(op, op), ref.name, value)
+        case ast.ParenExpr(inner):
+            return _tag_predicate(inner, schema)
+        case ast.BooleanLiteral(value):
+            return EVERY_SERIES if value else NO_SERIES
     return None
 
 

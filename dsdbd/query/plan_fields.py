@@ -22,7 +22,7 @@ _WILDCARD_TYPES: dict[str, frozenset[FieldType]] = {
 
 def is_time(expr: ast.Expr) -> bool:
     """True for the column ``time``, which every answer has anyway."""
-    return isinstance(expr, ast.VarRef) and expr.name == "time"
+    return type(expr) is ast.VarRef and expr.name == "time"
 
 
 def expand_fields(
@@ -32,12 +32,13 @@ def expand_fields(
     expanded: list[ast.Field] = []
     for field in fields:
         expr = field.expr
-        if isinstance(expr, ast.Wildcard | ast.RegexLiteral):
-            expanded += [ast.Field(ref) for ref in _refs(expr, schema, grouped)]
-        elif isinstance(expr, ast.Call):
-            expanded += _expand_call(field, expr, schema)
-        else:
-            expanded.append(field)
+        match expr:
+            case ast.Call():
+                expanded += _expand_call(field, expr, schema)
+            case ast.Wildcard() | ast.RegexLiteral():
+                expanded += [ast.Field(ref) for ref in _refs(expr, schema, grouped)]
+            case _:
+                expanded.append(field)
     return tuple(expanded)
 
 
@@ -62,6 +63,8 @@ def _refs(expr: ast.Wildcard | ast.RegexLiteral, schema: MeasurementSchema, grou
 
 def _expand_call(field: ast.Field, call: ast.Call, schema: MeasurementSchema) -> list[ast.Field]:
     """``mean(*)`` and ``derivative(mean(/x/))`` become one call per field, named ``mean_<field>``."""
+    if call.args and type(call.args[0]) is ast.VarRef:
+        return [field]
     path = [call]
     while path[-1].args and isinstance(path[-1].args[0], ast.Call):
         path.append(path[-1].args[0])
