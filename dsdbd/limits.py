@@ -91,6 +91,10 @@ MAX_SHOWN_QUERY_CHARS = 4_096
 """Characters of a query that SHOW QUERIES and the log of slow queries print: there may be thousands of queries."""
 MAX_EXPRESSION_DEPTH = 200
 """Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
+MAX_KEPT_QUERIES = 256
+"""Texts whose statements are kept, because dashboards repeat them: at most about 100 kB of syntax tree each."""
+MAX_KEPT_QUERY_CHARS = 2_000
+"""Longer texts, and texts with longer bound parameters, are parsed each time: they rarely come twice."""
 
 # --- queries
 MAX_QUERY_BUCKETS = 1_000_000
@@ -120,5 +124,7 @@ deletion is forgotten no earlier, because a batch that is older than it may stil
 PURGE_AFTER_NS = 600 * 10**9
 """Age at which rows that a deletion hides are taken out of files no merge takes up: deletions often come several at
 once."""
+MAX_TOMBSTONE_BYTES = 16 << 10
+"""One deletion as a shard keeps it, its condition above all: a shard may keep a thousand, in one file."""
 MAX_SHARD_TOMBSTONES = 1_000
 """Deletions one shard keeps until its files are merged: scans and merges compare rows with those that concern them."""
