@@ -71,10 +71,7 @@ class SeriesIndex:
         """Numbers of several series, in their order; raises CorruptData as ``number`` does."""
         if isinstance(keys, KeyBlock):
             known = keys.numbers()
-            if known is None:
-                known = self._numbers_of_block(keys)
-                keys.found(known)
-            return known
+            return self._numbers_of_block(keys) if known is None else known
         if not isinstance(keys, list | tuple):
             keys = list(keys)
         found = np.empty(len(keys), dtype=np.int64)
@@ -90,12 +87,13 @@ class SeriesIndex:
         return found
 
     def _numbers_of_block(self, block: KeyBlock) -> Numbers:
-        """Numbers of keys that are probably all new, in which case what was parsed of them elsewhere is used."""
+        """Numbers of keys that may all be new, in which case what was parsed of them elsewhere is used."""
         keys, groups = block.parsed()
         hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
-        if bool((self._table.find(hashes) >= 0).any()) or len(set(keys)) < len(keys):
-            return self.numbers(keys)
-        return self._add(keys, hashes, np.zeros(len(keys), dtype=np.bool_), groups)
+        new = not bool((self._table.find(hashes) >= 0).any()) and len(set(keys)) == len(keys)
+        numbers = self._add(keys, hashes, np.zeros(len(keys), dtype=np.bool_), groups) if new else self.numbers(keys)
+        block.found(numbers, new=new)
+        return numbers
 
     def _keep(self, keys: list[bytes], numbers: Numbers) -> None:
         """Cache keys while there is room; begin anew when most look-ups have missed what is cached for a while."""

@@ -24,10 +24,12 @@ _KEPT_BYTES = 64 << 20
 class KnownNumbers:
     """Numbers of lists of keys by where the lists belong and by a digest of their bytes.
 
-    For one thread; another one may call ``has``.
+    For one thread; another one may call ``has`` and read ``expects_new``: whether the last list that was not known
+    was one of new series, so that the next probably is.
     """
 
     def __init__(self, kept_bytes: int = _KEPT_BYTES) -> None:
+        self.expects_new = True
         self._kept_bytes = kept_bytes
         self._bytes = 0
         self._numbers: OrderedDict[tuple[int, str, bytes], Int32s] = OrderedDict()
@@ -93,21 +95,20 @@ class KeyBlock(Sequence[bytes]):
         return decode_keys(self._encoded)
 
     def parse_new(self) -> None:
-        """Parse the keys ahead of time, unless the list was met before. Raises CorruptData."""
-        if not self._known.has(self._place):
-            self._parsed = self.parsed()
+        """Parse the keys ahead of time if they are probably new. Raises CorruptData."""
+        if self._known.expects_new and not self._known.has(self._place):
+            keys = self.keys()
+            self._parsed = keys, list(parse_uniform(keys))
 
-    def parsed(self) -> tuple[list[bytes], list[ParsedKeys]]:
-        """The keys, and what ``parse_uniform`` makes of them."""
-        if self._parsed is not None:
-            return self._parsed
-        keys = self.keys()
-        return keys, list(parse_uniform(keys))
+    def parsed(self) -> tuple[list[bytes], list[ParsedKeys] | None]:
+        """The keys, and what ``parse_uniform`` made of them ahead of time."""
+        return (self.keys(), None) if self._parsed is None else self._parsed
 
     def numbers(self) -> Int64s | None:
         """Their numbers, if they were found before."""
         return self._known.find(self._place)
 
-    def found(self, numbers: Int64s) -> None:
-        """Remember their numbers."""
+    def found(self, numbers: Int64s, *, new: bool) -> None:
+        """Remember their numbers; ``new``: no series was known before."""
         self._known.keep(self._place, numbers)
+        self._known.expects_new = new
