@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
+from dsdbd.model.predicate import AllOf, AnyOf, TagPredicate
 from dsdbd.model.scan import Edge, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import can_cast, cast_column, coded_strings
@@ -48,7 +49,7 @@ class ScannedRows:
         wanted = {ref.name for ref in refs if ref.type not in ("tag", "unknown")} | set(measurement.filter_fields)
         pieces = reader.scan(
             measurement.name,
-            predicate=predicate_from_wire(measurement.predicate),
+            predicate=_flat(predicate_from_wire(measurement.predicate)),
             min_ns=lower,
             max_ns=upper,
             fields=sorted(wanted),
@@ -93,6 +94,17 @@ class ScannedRows:
         if column is None:
             return Column.missing(ref.field_type, len(self))
         return cast_column(column if self.kept is None else column.take(self.kept), ref.field_type)
+
+
+def _flat(predicate: TagPredicate) -> TagPredicate:
+    """The same with what is chained by AND or by OR on one level, as an index wants it: chains come nested in pairs."""
+    if not isinstance(predicate, AllOf | AnyOf):
+        return predicate
+    kind = type(predicate)
+    parts: list[TagPredicate] = []
+    for part in map(_flat, predicate.parts):
+        parts += part.parts if isinstance(part, kind) else (part,)
+    return kind(tuple(parts))
 
 
 def _edge(plan: SelectPlan, measurement: MeasurementPlan, reader: ShardReader, wanted: set[str]) -> Edge | None:

@@ -7,7 +7,7 @@ blocks have at overlapping times, or one block in several versions, are merged r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dsdbd.model.columns import Bools, Column, Int64s
 from dsdbd.model.scan import Edge, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Block
-from dsdbd.storage.ranges import coalesce, first_at_least
+from dsdbd.storage.ranges import coalesce, first_at_least, gather
 from dsdbd.storage.rows import Rows, concat_field, concat_rows, sort_rows, unite_versions
 from dsdbd.storage.selection import (
     MAX_NS,
@@ -166,7 +166,11 @@ class Scan:
         all_starts[cut] = starts + (first - begins)
         all_stops[cut] = starts + (last - begins)
         bounds = np.maximum(part.first_ns, low), np.minimum(part.last_ns, high)
-        return Part(part.source, part.position, all_starts, all_stops, *bounds).where(all_starts < all_stops)
+        narrowed = Part(part.source, part.position, all_starts, all_stops, *bounds)
+        kept = all_starts < all_stops
+        if len(starts) < len(part) or int((last - first).sum()) > self.limits.join_rows:
+            return narrowed.where(kept)
+        return replace(narrowed.where(kept), times=gather(times, first[kept], last[kept]))
 
     def _to_compare(self, parts: Sequence[Part]) -> Bools | None:
         """By position whether rows of a series must be compared with each other; None when none must."""
