@@ -7,7 +7,6 @@ names it: an answer is never silently short.
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -73,27 +72,28 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.reason = INTERRUPTED
-        self._event = threading.Event()
+        # A plain flag: threads only look at it, and a request without one costs less.
+        self._set = False
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def cancel(self, reason: str = INTERRUPTED) -> None:
         """Stop the query's work on this node and its requests to others; call it on the event loop."""
-        if not self._event.is_set():
+        if not self._set:
             self.reason = reason
-            self._event.set()
+            self._set = True
         for future in tuple(self._waiting):
             future.cancel()
 
     async def guard(self, future: asyncio.Future[_Result]) -> _Result:
         """The result of a future, which ``cancel`` ends. Raises QueryCancelled then."""
-        if self._event.is_set():
+        if self._set:
             future.cancel()
         self._waiting.add(future)
         try:
             return await future
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._event.is_set() and (task is None or not task.cancelling()):
+            if self._set and (task is None or not task.cancelling()):
                 raise query.QueryCancelled(self.reason) from None
             raise
         finally:
@@ -101,12 +101,12 @@ class Cancellation:
 
     def check(self) -> None:
         """Raise QueryCancelled when the query shall stop."""
-        if self._event.is_set():
+        if self._set:
             raise query.QueryCancelled(self.reason)
 
     def __call__(self) -> bool:
         """Whether the query shall stop."""
-        return self._event.is_set()
+        return self._set
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,18 @@ class _Part:
     request: ReadRequest
     places: tuple[ShardPlace, ...]
     plan: SelectPlan | None = None
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A SELECT whose first part is known: the steps behind it, and its rows where they are finished already.
+
+    ``emit`` is None where there is no part at all.
+    """
+
+    steps: Steps
+    emit: query.Emit | None
+    series: list[SeriesBlock] | None = None
 
 
 class ReadPath:
@@ -137,18 +149,24 @@ class ReadPath:
         While one part is used the next is read, and not more: who asks slowly lets nothing pile up. Close the
         generator when it is not used to its end. Both raise RequestError, NotFound, ShardUnavailable, QueryCancelled.
         """
-        schemas = await self._schemas(statement, now_ns, cancelled)
-        plan = await cancelled.guard(self.work(query.plan_select, statement, schemas, now_ns))
-        return self._parts(query.divide(plan, schemas), cancelled)
+        begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
+        if begun is None:
+            schemas = await self._schemas(statement, now_ns, cancelled)
+            plan = await cancelled.guard(self.work(query.plan_select, statement, schemas, now_ns))
+            steps = query.divide(plan, schemas)
+            begun = _Begun(steps, await self._advance(steps, cancelled))
+        return self._parts(begun, cancelled)
 
-    async def _parts(self, steps: Steps, cancelled: Cancellation) -> AsyncGenerator[AnswerPart, None]:
-        emit = await self._advance(steps, cancelled)
+    async def _parts(self, begun: _Begun, cancelled: Cancellation) -> AsyncGenerator[AnswerPart, None]:
+        steps, emit, series = begun.steps, begun.emit, begun.series
+        begun.emit = begun.series = None
         while emit is not None:
             ahead = None if emit.last else asyncio.ensure_future(self._advance(steps, cancelled))
             try:
-                series = await cancelled.guard(self.work(_finished, emit.plan, emit.partial))
+                if series is None:
+                    series = await cancelled.guard(self.work(_finished, emit.plan, emit.partial))
                 part = AnswerPart(series, continues=emit.continues)
-                del emit, series  # so that no more than this part and the next are held
+                emit = series = None  # so that no more than this part and the next are held
                 yield part
                 del part
                 emit = None if ahead is None else await ahead
@@ -218,6 +236,16 @@ class ReadPath:
         self, statement: ast.Select, now_ns: int, cancelled: Cancellation
     ) -> dict[_Source, dict[str, MeasurementSchema]]:
         """Fields and tags of every measurement the statement may read, as its shards hold them."""
+        found: dict[_Source, dict[str, MeasurementSchema]] = {}
+        for key, request, places in self._schema_requests(statement, now_ns):
+            answers = await self._scatter(_Part(request, places), cancelled)
+            found[key] = query.merge_schemas(query.decode_schema(raw) for raw in answers if isinstance(raw, bytes))
+        return found
+
+    def _schema_requests(
+        self, statement: ast.Select, now_ns: int
+    ) -> list[tuple[_Source, ReadRequest, tuple[ShardPlace, ...]]]:
+        """Whose schemas a statement needs, and of which shards."""
         wanted: dict[_Source, ReadRequest] = {}
         for database, policy, name in query.sources_of(statement):
             assert database is not None
@@ -229,16 +257,9 @@ class ReadPath:
             else:
                 request.patterns.append(name.pattern)
         _, span = split_condition(statement.condition, now_ns)
-        found: dict[_Source, dict[str, MeasurementSchema]] = {}
-        for key, request in wanted.items():
-            places = self._places(
-                *key,
-                MIN_TIME_NS if span.min_ns is None else span.min_ns,
-                MAX_TIME_NS if span.max_ns is None else span.max_ns,
-            )
-            answers = await self._scatter(_Part(request, places), cancelled)
-            found[key] = query.merge_schemas(query.decode_schema(raw) for raw in answers if isinstance(raw, bytes))
-        return found
+        low = MIN_TIME_NS if span.min_ns is None else span.min_ns
+        high = MAX_TIME_NS if span.max_ns is None else span.max_ns
+        return [(key, request, self._places(*key, low, high)) for key, request in wanted.items()]
 
     def _places(self, database: str, policy_name: str, min_ns: int, max_ns: int) -> tuple[ShardPlace, ...]:
         state = self._node.metadata.state
@@ -324,13 +345,59 @@ class ReadPath:
 
     # --- answering, in a worker thread
 
-    def _run(
-        self,
-        request: ReadRequest,
-        places: tuple[ShardPlace, ...],
-        cancelled: Callable[[], bool],
-        plan: SelectPlan | None = None,
-    ) -> bytes | Partial:
+    def _begin_here(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> _Begun | None:
+        """The first part of a SELECT whose shards are all on this node, in one go; None where they are not.
+
+        Handing work to a thread and back takes about as long as a small query itself, so that it is done once and not
+        for every step. None also where a shard here cannot be read, which another owner may have.
+        """
+        try:
+            schemas = {}
+            for key, request, places in self._schema_requests(statement, now_ns):
+                if not self._are_here(places):
+                    return None
+                schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
+            steps = query.divide(query.plan_select(statement, schemas, now_ns), schemas)
+            emit = self._advance_here(steps, cancelled)
+        except (Unavailable, _Elsewhere):
+            return None
+        if emit is None or not emit.last:
+            return _Begun(steps, emit)
+        return _Begun(steps, emit, _finished(emit.plan, emit.partial))
+
+    def _advance_here(self, steps: Steps, cancelled: Cancellation) -> query.Emit | None:
+        """As ``_advance``; raises _Elsewhere where a step asks for shards that are not on this node."""
+        reply: Partial | None = None
+        while True:
+            cancelled.check()
+            try:
+                step = steps.send(reply)
+            except StopIteration:
+                return None
+            if isinstance(step, query.Emit):
+                return step
+            reply = self._asked_here(step, cancelled)
+
+    def _asked_here(self, step: query.Ask, cancelled: Cancellation) -> Partial | None:
+        parts: list[Partial] = [] if step.onto is None else [step.onto]
+        for source in step.plan.sources:
+            places = self._places(source.database, source.policy, *_bounds(step.plan))
+            if not self._are_here(places):
+                raise _Elsewhere
+            kind = "groups" if step.groups else "select"
+            request = ReadRequest(kind, source.database, source.policy, [], most_rows=step.most_rows)
+            part = self._run(request, places, cancelled, step.plan)
+            if not isinstance(part, query.Partial):
+                return None
+            parts.append(part)
+        return query.merge(step.plan, parts)
+
+    def _are_here(self, places: Iterable[ShardPlace]) -> bool:
+        own = self._node.data_id
+        return self._node.store is not None and all(own in place.shard.owners for place in places)
+
+    def _readers(self, places: Iterable[ShardPlace]) -> list[query.ShardReader]:
+        """The shards of this node that hold anything; raises ShardUnavailable while the storage opens."""
         store = self._node.store
         if store is None:
             raise ShardUnavailable("the storage of this node is still opening")
@@ -339,9 +406,18 @@ class ReadPath:
             shard = store.shard(place.shard.id)
             if shard is not None:
                 readers.append(query.BoundedShard(shard, place.group.start_ns, place.group.end_ns))
+        return readers
+
+    def _run(
+        self,
+        request: ReadRequest,
+        places: tuple[ShardPlace, ...],
+        cancelled: Callable[[], bool],
+        plan: SelectPlan | None = None,
+    ) -> bytes | Partial:
+        readers = self._readers(places)
         if request.kind == "schema":
-            wanted: list[Any] = [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
-            return query.encode_schema(query.shard_schema(readers, wanted))
+            return query.encode_schema(query.shard_schema(readers, _names_of(request)))
         if request.kind in ("select", "groups"):
             plan = query.decode_plan(request.argument) if plan is None else plan
             source = (request.database, request.policy)
@@ -355,6 +431,14 @@ class ReadPath:
             statement = cast("ast_show.SchemaStatement", parse(request.argument.decode())[0])
             return query.show_partial(statement, readers, request.now_ns, cancelled)
         raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
+
+
+class _Elsewhere(Exception):
+    """Shards are asked for that are not on this node. No user sees it."""
+
+
+def _names_of(request: ReadRequest) -> list[Any]:
+    return [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
 
 
 def _united(step: query.Ask, answers: Sequence[bytes | Partial]) -> Partial:

@@ -122,4 +122,6 @@ def new_request_id() -> str:
 
 def header_text(text: str) -> str:
     """Text that may stand in a header: one line, printable ASCII, bounded."""
+    if len(text) <= _MAX_HEADER_CHARS and text.isascii() and text.isprintable():
+        return text
     return "".join(char if " " <= char < "\x7f" else " " for char in text)[:_MAX_HEADER_CHARS]
