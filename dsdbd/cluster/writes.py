@@ -107,6 +107,10 @@ class WritePath:
         """The version of a write that begins now; call it on the event loop."""
         return self._hybrid_clock.next(self._node.clock.now_ns())
 
+    def observe(self, version: int) -> None:
+        """Take note of a version another coordinator gave: writes that begin from now on are newer."""
+        self._hybrid_clock.observe(version)
+
     def store_here(
         self, *, database: str, policy: str, points: Sequence[Points], version: int, now_ns: int, in_thread: bool
     ) -> Stored | None:

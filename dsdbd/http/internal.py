@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from dsdbd import limits
-from dsdbd.cluster import signing
+from dsdbd.cluster import deletes, signing
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.health import own_state
@@ -60,6 +60,7 @@ class InternalApi:
             web.post("/leave", self._signed(self._leave)),
             web.post("/execute", self._signed(self._execute)),
             web.post("/internal/shards/{shard_id:[0-9]+}", self._signed(self._write_shard)),
+            web.post("/internal/delete", self._signed(self._delete)),
             web.post("/internal/read", self._signed(self._read)),
             web.get("/internal/queries", self._signed(self._queries)),
             web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
@@ -198,6 +199,20 @@ class InternalApi:
         index = request.query.get("index", "0")
         await self._writes.receive(int(request.match_info["shard_id"]), body, int(index) if index.isdigit() else 0)
         return web.Response(status=204)
+
+    async def _delete(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """Delete for another coordinator, to the end also when that has gone; shows signs of life as a read does."""
+
+        async def delete() -> bytes:
+            await deletes.receive(self._node, self._writes, body)
+            return b""
+
+        work = asyncio.create_task(delete())
+        work.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait({work}, timeout=_ALIVE_S)
+        if work.done():
+            return web.Response(body=work.result())
+        return await self._keep_alive(request, work)
 
     async def _queries(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         return web.Response(body=own_queries(self._node))

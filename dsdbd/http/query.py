@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from dsdbd.cluster.reads import Cancellation
-from dsdbd.cluster.statements import CHANGES, Series, StatementContext, execute
+from dsdbd.cluster.statements import BY_POST, Series, StatementContext, execute
 from dsdbd.errors import DSDBError, NotFound, RequestError
 from dsdbd.http.answers import NOT_EXECUTED, Answer, Begun, Ended, Event, is_chunked
 from dsdbd.http.disconnect import cancel_when_gone
@@ -120,7 +120,7 @@ class QueryHandler:
             try:
                 context.cancelled.check()
                 series = await self._execute(statement, context)
-                messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, CHANGES) else ()
+                messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, BY_POST) else ()
                 begun = True
                 yield Begun(number, messages)
                 if isinstance(series, AsyncGenerator):

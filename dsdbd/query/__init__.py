@@ -10,6 +10,7 @@ partial results can all be encoded, so that each step can run on another node.
 from __future__ import annotations
 
 from dsdbd.query.answer import AnswerPart, Chunker, CsvDocument, JsonDocument
+from dsdbd.query.deletion import MAX_NS, MIN_NS, Deletion, deletions
 from dsdbd.query.encode import StatementResult, encode_results_json
 from dsdbd.query.encode_csv import encode_results_csv
 from dsdbd.query.finish import finish
@@ -42,11 +43,14 @@ from dsdbd.query.slices import divide
 from dsdbd.query.slicing import Ask, Emit, Steps
 
 __all__ = [
+    "MAX_NS",
+    "MIN_NS",
     "AnswerPart",
     "Ask",
     "BoundedShard",
     "Chunker",
     "CsvDocument",
+    "Deletion",
     "Emit",
     "Indenter",
     "JsonDocument",
@@ -64,6 +68,7 @@ __all__ = [
     "decode_partial",
     "decode_plan",
     "decode_schema",
+    "deletions",
     "divide",
     "encode_partial",
     "encode_plan",

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 # One whole statement for each that the page lists by its first words, or by a word for it.
 EXAMPLES = {
-    "DELETE": "DELETE FROM m",
-    "DROP SERIES": "DROP SERIES FROM m",
-    "DROP MEASUREMENT": "DROP MEASUREMENT m",
-    "DROP SHARD": "DROP SHARD 1",
     "SELECT INTO": "SELECT v INTO n FROM m",
     "EXPLAIN": "EXPLAIN SELECT v FROM m",
     "subqueries": "SELECT max(v) FROM (SELECT v FROM m)",

@@ -125,8 +125,8 @@ def test_any_sequence_with_late_writes_and_deletions_equals_a_dictionary(
 def retyped(version: int, rows: list) -> Batch:
     """A batch whose field ``f`` has the type of the field it is made from."""
     (points,) = make_batch(version, rows).points
-    fields = {"f": column for column in points.fields.values()}
-    return Batch(version, (Points("m", points.series, points.series_index, points.time_ns, fields),))
+    (column,) = points.fields.values()
+    return Batch(version, (Points("m", points.series, points.series_index, points.time_ns, {"f": column}),))
 
 
 @pytest.mark.parametrize("flushed", [False, True])

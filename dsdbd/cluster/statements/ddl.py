@@ -38,6 +38,7 @@ CHANGES = (
     ast.Revoke,
     ast.RevokeAdmin,
     ast.DropServer,
+    ast.DropShard,
 )
 """The statements that ``change`` carries out."""
 
@@ -83,6 +84,8 @@ async def _command(statement: ast.Statement, context: StatementContext) -> comma
             )
         case ast.DropRetentionPolicy(name, database):
             return commands.DropRetentionPolicy(database, name)
+        case ast.DropShard(shard_id):
+            return commands.DropShard(shard_id)
         case _:
             return await _user_command(statement, context)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from dsdbd import query
+from dsdbd.cluster import deletes
 from dsdbd.cluster.statements.context import StatementContext, rows_of
 from dsdbd.cluster.statements.ddl import CHANGES, change
 from dsdbd.cluster.statements.queries import kill_query, show_queries
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dsdbd.meta.state import MetaState
 
 
+BY_POST = (*CHANGES, ast.DropSeries, ast.DropMeasurement)
+"""Statements of which a GET request is told that they belong into a POST; InfluxDB 1.x does not say so of DELETE."""
 Series: TypeAlias = Iterator[SeriesRows] | AsyncGenerator[AnswerPart, None]
 
 
@@ -32,6 +35,12 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Series
     """
     if isinstance(statement, CHANGES):
         await change(statement, context)
+        return iter(())
+    if isinstance(statement, ast.Delete | ast.DropSeries):
+        await deletes.delete(context.node, context.writes, context.database, statement, context.now_ns)
+        return iter(())
+    if isinstance(statement, ast.DropMeasurement):
+        await deletes.drop_measurement(context.node, context.writes, context.database, statement.name)
         return iter(())
     if isinstance(statement, ast.Select):
         return await _select(statement, context)
