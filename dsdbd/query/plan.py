@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
 
 import re2
 from msgspec.structs import replace
@@ -41,7 +40,6 @@ Schemas = Mapping[tuple[str, str], Mapping[str, MeasurementSchema]]
 SourceName = tuple[str | None, str | None, "str | re2._Regexp"]
 _NUMBERS = (FieldType.FLOAT, FieldType.INTEGER)
 _CASTS = {"float": "float", "integer": "integer", "unsigned": "integer", "string": "string", "boolean": "boolean"}
-_Item = TypeVar("_Item", Ref, CallPlan)
 
 
 def sources_of(select: ast.Select) -> list[SourceName]:
@@ -105,6 +103,8 @@ class _Planner:
         self._schema = MeasurementSchema({}, frozenset())
         self._refs: list[Ref] = []
         self._calls: list[CallPlan] = []
+        self._ref_places: dict[Ref, int] = {}
+        self._call_places: dict[tuple[object, ...], int] = {}
 
     def plan(self, select: ast.Select) -> SelectPlan:
         _refuse_unsupported(select)
@@ -181,9 +181,9 @@ class _Planner:
     def _expr(self, expr: ast.Expr) -> Expr:
         match expr:
             case ast.Call(name) if name not in mathfunctions.ARGUMENT_COUNTS:
-                return Slot("call", _position(self._calls, self._call(expr)))
+                return self._call_slot(self._call(expr))
             case ast.VarRef():
-                return Slot("ref", _position(self._refs, self._ref(expr)))
+                return self._ref_slot(self._ref(expr))
             case ast.ParenExpr(inner):
                 return self._expr(inner)
             case ast.BinaryExpr(op, lhs, rhs):
@@ -192,7 +192,7 @@ class _Planner:
             case ast.Call(name, args):
                 return MathCall(name, [self._expr(arg) for arg in args])
             case ast.Distinct():
-                return Slot("call", _position(self._calls, self._call(expr)))
+                return self._call_slot(self._call(expr))
             case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
                 return Lit(value)
             case ast.BooleanLiteral(truth):
@@ -202,6 +202,19 @@ class _Planner:
             case ast.DurationLiteral(value):
                 return Lit(value)
         raise RequestError(f"the select list cannot use this expression: {to_text(expr)}")
+
+    def _ref_slot(self, ref: Ref) -> Slot:
+        place = self._ref_places.setdefault(ref, len(self._refs))
+        if place == len(self._refs):
+            self._refs.append(ref)
+        return Slot("ref", place)
+
+    def _call_slot(self, call: CallPlan) -> Slot:
+        key = (call.function, call.ref, call.arg, *call.transforms)
+        place = self._call_places.setdefault(key, len(self._calls))
+        if place == len(self._calls):
+            self._calls.append(call)
+        return Slot("call", place)
 
     def _call(self, call: ast.Call | ast.Distinct) -> CallPlan:
         transforms: list[Transform] = []
@@ -301,14 +314,6 @@ def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
         if left is not right
         else (f"unsupported operator {op} for {left.value}")
     )
-
-
-def _position(items: list[_Item], item: _Item) -> int:
-    try:
-        return items.index(item)
-    except ValueError:
-        items.append(item)
-        return len(items) - 1
 
 
 def _transform(call: ast.Call) -> Transform:
