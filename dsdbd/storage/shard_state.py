@@ -88,7 +88,9 @@ class ShardState:
     def _measurement(self, name: str) -> Measurement:
         measurement = self._measurements.get(name)
         if measurement is None:
-            measurement = self._measurements[name] = Measurement(self.directory / escape_name(name))
+            measurement = self._measurements[name] = Measurement(
+                self.directory / escape_name(name), deleted_from=bool(self._deletions.of(name))
+            )
         return measurement
 
     # --- writing
