@@ -43,7 +43,9 @@ class _Width:
         """The slice had so many rows."""
         if self.widest_ns is None:
             return
-        self.widest_ns = max(int((abs(until - at) + 1) * min(self.goal_rows / max(rows, 1), _STEP)), 1)
+        # An empty slice always widens the next, or a gap would be crossed a nanosecond at a time.
+        growth = min(self.goal_rows / rows, _STEP) if rows else _STEP
+        self.widest_ns = max(int((abs(until - at) + 1) * growth), 1)
         if self.crowd_end is None:
             return
         self.crowd_rows += rows

@@ -314,6 +314,12 @@ def test_a_crowd_in_a_long_stretch_is_divided() -> None:
     assert given_rows < 5 * len(rows)
 
 
+def test_a_gap_behind_a_crowd_is_not_crossed_a_nanosecond_at_a_time() -> None:
+    rows = [Row("m", (("host", "a"),), time, (("x", 1),)) for time in (*range(-20, 20), 1_000_000)]
+    found = select("select x from m where x > 0", [[Told(rows)]], 1)
+    assert sum(map(len, found.rows.values())) == 41 and found.asked < 200
+
+
 def test_slices_grow_where_little_is_found() -> None:
     rows = [Row("m", (), time, (("x", time % 1000),)) for time in range(20_000)]
     found, _ = asked("select x from m where x = 7 limit 30", rows, 500)
