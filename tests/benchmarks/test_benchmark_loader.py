@@ -51,7 +51,7 @@ class Server:
             while line := stream.readline():
                 assert line.split()[0] in (b"POST", b"GET")
                 size = 0
-                while (head := stream.readline()) != b"\r\n":
+                while (head := stream.readline()) not in (b"\r\n", b""):
                     if head.lower().startswith(b"content-length:"):
                         size = int(head.split(b":")[1])
                 body = stream.read(size)
