@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         Database,
         DataNode,
         FieldTypes,
-        MetaNode,
         MetaState,
         Privilege,
         RetentionPolicy,
@@ -142,11 +141,6 @@ def unknown_fields(chosen: RetentionPolicy, fields: FieldsAsked) -> FieldsAsked:
         if new:
             unknown[measurement] = new
     return unknown
-
-
-def meta_node(state: MetaState, node_id: int) -> MetaNode | None:
-    """The meta node of that id, or None."""
-    return next((node for node in state.meta_nodes if node.id == node_id), None)
 
 
 def data_node(state: MetaState, node_id: int) -> DataNode | None:

@@ -47,11 +47,6 @@ def join_rows(parts: Sequence[Part], rows: int) -> bytes:
     return bytes(buffer.translate(_ZERO_BACK, b"\0"))
 
 
-def part_width(parts: Sequence[Part]) -> int:
-    """Bytes that one row of the parts takes before zeros are dropped."""
-    return sum(len(part) if isinstance(part, bytes) else part.dtype.itemsize for part in parts)
-
-
 def blank(parts: Sequence[Part], mask: Bools, instead: bytes) -> list[Part]:
     """The parts with nothing in the rows of ``mask`` but one other text; no part may be constant."""
     found = []
