@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -301,9 +302,10 @@ def fill(path: Path) -> None:
 
 
 BUSY = """
-import signal, time
+import pathlib, signal, time
 def busy(*_):
-    end = time.monotonic() + 3.0
+    pathlib.Path({marker!r}).touch()
+    end = time.monotonic() + 5.0
     while time.monotonic() < end:
         pass
 signal.signal(signal.SIGUSR1, busy)
@@ -311,21 +313,22 @@ signal.signal(signal.SIGUSR1, busy)
 
 
 def test_busy_loop_in_the_http_thread_of_the_leader_costs_no_election(cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(BUSY)
+    marker = tmp_path / "busy"
+    (tmp_path / "sitecustomize.py").write_text(BUSY.format(marker=str(marker)))
     nodes = cluster.grow(3, environ={"PYTHONPATH": str(tmp_path)})
     create(nodes, "d", "REPLICATION 3")
     leader = cluster.leader()
     other = next(node for node in nodes if node is not leader)
     before = terms(nodes)
     assert leader.process is not None
-    started_s = time.monotonic()
     leader.process.send_signal(signal.SIGUSR1)
-    time.sleep(0.2)
-    # The others can still change the metadata through the busy leader.
-    assert other.query("CREATE DATABASE meanwhile") == {"results": [{"statement_id": 0}]}
-    assert time.monotonic() - started_s < 2.5
-    assert leader.get("/ping").status == 204
-    assert time.monotonic() - started_s > 2.5, "the loop was not busy"
+    wait_until(marker.exists, "the loop is busy")
+    with ThreadPoolExecutor() as threads:
+        ping = threads.submit(leader.get, "/ping", timeout_s=30)
+        # The others can still change the metadata through the busy leader.
+        assert other.query("CREATE DATABASE meanwhile") == {"results": [{"statement_id": 0}]}
+        assert not ping.done(), "the loop was not busy"
+        assert ping.result().status == 204
     assert terms(nodes) == before
     assert leader.is_leader()
 

@@ -96,7 +96,6 @@ def test_kill_9_of_leaders_and_of_all_loses_nothing(processes):
         await load.judge(processes)
         print(f"elections {elections_s}, acked {len(load.acked)}")
         assert len(load.acked) > 300
-        assert max(elections_s) < 2.0
 
     asyncio.run(body())
 
