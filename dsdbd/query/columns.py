@@ -47,6 +47,11 @@ def is_coded(column: Column) -> bool:
     return column.type is FieldType.STRING and pa.types.is_dictionary(column.values.type)
 
 
+def is_listed(column: Column) -> bool:
+    """True for lists of strings, which some tables of SHOW statements hold: an Arrow list array."""
+    return column.type is FieldType.STRING and pa.types.is_list(column.values.type)
+
+
 def plain_strings(column: Column) -> Column:
     """The column without positions, every string by itself."""
     return Column(column.type, column.values.cast(pa.string()), column.valid) if is_coded(column) else column

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.types import FieldType
-from dsdbd.query.columns import is_coded
+from dsdbd.query.columns import is_coded, is_listed
 from dsdbd.query.text_matrix import (
     Part,
     arrow_texts,
@@ -45,6 +45,7 @@ class Style:
     missing: bytes
     exponents: bool
     strings: Callable[[Any], Any]
+    lists: Callable[[list[str]], str]
 
 
 class CellTexts:
@@ -54,6 +55,11 @@ class CellTexts:
         self._column = column
         self._style = style
         self._table: Part | None = None
+        self._listed: Part | None = None
+        if is_listed(column):
+            self._listed = fixed_width(
+                pa.array([style.lists(texts) for texts in column.values.to_pylist()], pa.string())
+            )
         if is_coded(column) and 0 < len(column.values.dictionary) <= _TABLE_TEXTS:
             self._table = self._with_missing(column.values.dictionary)
 
@@ -61,6 +67,8 @@ class CellTexts:
         """About the bytes of the widest cell of some rows."""
         if self._column.type is not FieldType.STRING:
             return 32
+        if self._listed is not None:
+            return int(self._listed.dtype.itemsize)
         if self._table is not None:
             return int(self._table.dtype.itemsize)
         values = self._column.values[start:stop]
@@ -69,6 +77,8 @@ class CellTexts:
     def parts(self, start: int, stop: int) -> list[Part]:
         """The cells of some rows."""
         column, style = self._column, self._style
+        if self._listed is not None:
+            return [self._listed[start:stop]]
         values = column.values[start:stop]
         valid = None if column.valid is None else column.valid[start:stop]
         if column.type is FieldType.STRING:
@@ -160,6 +170,17 @@ def quote(text: str) -> str:
     return f'"{text.translate(_ESCAPED)}"'
 
 
+def quoted_list(texts: list[str]) -> str:
+    """A JSON array of strings."""
+    return f"[{','.join(map(quote, texts))}]"
+
+
+def _csv_list(texts: list[str]) -> str:
+    """Texts with commas between, in quotes where CSV needs them."""
+    text: str = csv_quoted(pa.array([",".join(texts)], pa.string()))[0].as_py()
+    return text
+
+
 def quoted(texts: Any) -> Any:
     """``quote`` of an Arrow string array; nulls stay."""
     found = pc.binary_join_element_wise('"', texts, '"', "")
@@ -185,5 +206,5 @@ def scaled_times(times_ns: Int64s, unit_ns: int) -> Int64s:
     return np.where(times_ns < 0, -(-times_ns // unit_ns), times_ns // unit_ns)
 
 
-JSON = Style(b"null", exponents=True, strings=quoted)
-CSV = Style(b"", exponents=False, strings=csv_quoted)
+JSON = Style(b"null", exponents=True, strings=quoted, lists=quoted_list)
+CSV = Style(b"", exponents=False, strings=csv_quoted, lists=_csv_list)

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
-from dsdbd.query.columns import plain_strings
-from dsdbd.query.encode_cells import float_text, quote, scaled_times
+from dsdbd.query.columns import is_listed, plain_strings
+from dsdbd.query.encode_cells import float_text, quote, quoted_list, scaled_times
 from dsdbd.query.rows import SeriesBlock
 
 FEW_CELLS = 8_000
@@ -82,7 +82,9 @@ def _cells(column: Column) -> list[Any]:
     found: list[Any]
     if column.type is FieldType.STRING:
         found = plain_strings(column).values.to_pylist()
-        if _ESCAPED.search("".join(filter(None, found))):
+        if is_listed(column):
+            found = [msgspec.Raw(quoted_list(texts).encode()) for texts in found]
+        elif _ESCAPED.search("".join(filter(None, found))):
             found = [None if text is None else msgspec.Raw(quote(text).encode()) for text in found]
     elif column.type is FieldType.FLOAT:
         found = _floats(column.values)

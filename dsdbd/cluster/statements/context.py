@@ -67,4 +67,6 @@ def _column(cells: Sequence[object]) -> Column:
         return Column(FieldType.INTEGER, np.array(cells, dtype=np.int64))
     if isinstance(first, float):
         return Column(FieldType.FLOAT, np.array(cells, dtype=np.float64))
+    if isinstance(first, list):
+        return Column(FieldType.STRING, pa.array(cells, pa.list_(pa.string())))
     return Column(FieldType.STRING, pa.array([str(cell) for cell in cells], pa.string()))

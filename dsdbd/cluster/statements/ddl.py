@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd.cluster.messages import LeaveRequest, encode
+from dsdbd.cluster.statements import standing
 from dsdbd.cluster.statements.passwords import hash_password, verify_password
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
@@ -39,6 +40,7 @@ CHANGES = (
     ast.RevokeAdmin,
     ast.DropServer,
     ast.DropShard,
+    *standing.CHANGES,
 )
 """The statements that ``change`` carries out."""
 
@@ -86,6 +88,8 @@ async def _command(statement: ast.Statement, context: StatementContext) -> comma
             return commands.DropRetentionPolicy(database, name)
         case ast.DropShard(shard_id):
             return commands.DropShard(shard_id)
+        case _ if isinstance(statement, standing.CHANGES):
+            return standing.command_of(statement, context)
         case _:
             return await _user_command(statement, context)
 
