@@ -19,6 +19,7 @@ from dsdbd.cluster.secret import is_loopback
 from dsdbd.config import advertised_address, advertised_host, join_address, split_address
 from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt
 from dsdbd.http.apps import Service
+from dsdbd.http.gate import limited
 from dsdbd.http.listener import AcceptThread, Endpoint, Listener, bind
 from dsdbd.meta.commands import CreateDataNode, CreateMetaNode, InitCluster, NodeIs
 from dsdbd.meta.identity import Phase, save_identity
@@ -166,11 +167,14 @@ class Network:
         tls: ssl.SSLContext | None,
     ) -> Callable[[], Any]:
         """What makes the protocol of each connection. With TLS it is the library's: it refuses clients without."""
-        if Service.PUBLIC not in services or tls is not None:
+        if Service.PUBLIC not in services:
             return server
+        most = self._config.http.max_connection_limit
+        if tls is not None:
+            return limited(server, lambda: server.connections, most)
         front = applications.front(server)
         self._fronts.append(front)
-        return front
+        return limited(front, lambda: front.connections, most)
 
     def open_raft(self, raft: RaftNode) -> None:
         """Hand Raft connections of the node-to-node address to a started Raft node."""

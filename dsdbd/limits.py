@@ -82,6 +82,13 @@ PREAMBLE_TIMEOUT_S = 60.0
 MAX_CONNECTIONS = 10_000
 """Accepted connections per listener; further ones are closed at once."""
 
+# --- users
+MAX_VERDICTS_KEPT = 1_000
+"""Names and passwords whose check is remembered, right and wrong ones: a check takes 50 ms on purpose, a client sends
+its password with every request."""
+MAX_LOGINS_WAITING = 100
+"""Passwords that wait for their check, five seconds of work; a further request is refused with 503."""
+
 # --- query text
 MAX_QUERY_CHARS = 1 << 20
 """A longer query text is refused before it is read: people and clients write kilobytes, and parsing holds the lock."""
@@ -116,6 +123,10 @@ CLIENT_STALL_TIMEOUT_S = 300.0
 """A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
+
+# --- continuous queries and subscriptions
+MAX_CONTINUOUS_QUERY_WINDOWS = 1_000
+"""Windows of GROUP BY time that a continuous query makes up for in one run after it was not run for long."""
 
 # --- storage
 LATE_BATCH_NS = 3_600 * 10**9

@@ -242,6 +242,10 @@ class HttpConfig:
         ),
     ]
     auth_enabled: Annotated[bool, boolean("auth-enabled", False, "Ask for a user and check privileges.")]
+    realm: Annotated[str, string("realm", "InfluxDB", "Name that a browser shows when it asks for a password.")]
+    shared_secret: Annotated[
+        str, string("shared-secret", "", "Secret that bearer tokens are signed with; empty: no such tokens.")
+    ]
     log_enabled: Annotated[bool, boolean("log-enabled", True, "Log every request.")]
     write_tracing: Annotated[bool, boolean("write-tracing", False, "Log the body of every write.")]
     pprof_enabled: Annotated[bool, boolean("pprof-enabled", False, "Serve profiles under /debug/pprof.")]
@@ -258,6 +262,28 @@ class HttpConfig:
             "Largest request body; a larger one is refused.",
             least=1,
             most=1 << 30,
+        ),
+    ]
+    max_row_limit: Annotated[
+        int,
+        integer(
+            "max-row-limit",
+            0,
+            "Rows of an answer that is one document; what is beyond is left out. 0: no limit.",
+            least=0,
+            most=1_000_000_000,
+            unit="rows",
+        ),
+    ]
+    max_connection_limit: Annotated[
+        int,
+        integer(
+            "max-connection-limit",
+            0,
+            "Connections of clients to an address of the API; a further one is closed. 0: no limit but that of DSDB.",
+            least=0,
+            most=1_000_000,
+            unit="connections",
         ),
     ]
 

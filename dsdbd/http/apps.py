@@ -14,7 +14,7 @@ from dsdbd.http.internal import InternalApi
 from dsdbd.http.middleware import access_log, answer_errors, refuse_plain
 from dsdbd.http.public import PublicPages
 from dsdbd.http.query import QueryHandler
-from dsdbd.http.responses import add_common_headers
+from dsdbd.http.responses import REALM, add_common_headers, header_text
 from dsdbd.http.small_writes import SmallWrites
 from dsdbd.http.write import WriteHandler
 
@@ -66,6 +66,7 @@ class Applications:
         log: Any = access_log(enabled=config.http.log_enabled, tracing=config.meta.cluster_tracing)
         guard: list[Any] = [refuse_plain] if tls else []
         app = web.Application(middlewares=[log, answer_errors, *guard], client_max_size=limit_bytes)
+        app[REALM] = header_text(config.http.realm.replace('"', "'"))
         app.on_response_prepare.append(add_common_headers)
         routes: list[web.RouteDef] = []
         if Service.PUBLIC in wanted:

@@ -79,7 +79,11 @@ class Front:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             known = self._heads[raw] = parse_head(raw)
-        if known is None or known.size_bytes > self.limit_bytes or not self.handler.takes(known.target):
+        if (
+            known is None
+            or known.size_bytes > self.limit_bytes
+            or not self.handler.takes(known.target, known.credentials)
+        ):
             return None, 0
         return known, end
 
@@ -317,7 +321,7 @@ class FrontConnection(asyncio.Protocol):
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         line = access_line(
             remote=peer[0] if peer else "-",
-            user="-",
+            user=head.user,
             request=f"POST {head.path_qs} HTTP/1.1",
             status=int(answer[9:12]),
             size=len(answer) - answer.index(HEAD_END) - len(HEAD_END),

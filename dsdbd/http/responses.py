@@ -14,6 +14,8 @@ from dsdbd.version import VERSION
 
 JSON = "application/json"
 CSV = "text/csv"
+REALM = web.AppKey("realm", str)
+"""Key of an application: what a 401 says that the credentials are for."""
 _CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
 _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
@@ -38,7 +40,8 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
             body = msgspec.json.format(body, indent=4) + b"\n"
     response = web.Response(status=error.http_status, body=body, content_type=content_type)
     if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = 'Basic realm="InfluxDB"'
+        realm = "InfluxDB" if request is None else request.app.get(REALM, "InfluxDB")
+        response.headers["WWW-Authenticate"] = f'Basic realm="{realm}"'
     else:
         response.headers["X-Influxdb-Error"] = header_text(error.message)
     if isinstance(error, Unavailable):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import Dropped, Stored, WritePath
     from dsdbd.http.auth import Authenticator
+    from dsdbd.http.credentials import Credentials
     from dsdbd.model.line_protocol import LineError, Parsed
 
 INLINE_BYTES = 4096
@@ -88,13 +89,14 @@ class WriteHandler:
             await self.store(body, target)
         return no_content()
 
-    def takes(self, target: Target) -> bool:
-        """Whether nothing but the body decides what comes of a request: no credentials, no newer metadata."""
-        return (
-            self._freshness.caught_up
-            and not self._auth.enabled
-            and target.database in self._node.metadata.state.databases
-        )
+    def takes(self, target: Target, given: Credentials | None) -> bool:
+        """Whether nothing but the body decides what comes of a request: known credentials, no newer metadata."""
+        if not self._freshness.caught_up or target.database not in self._node.metadata.state.databases:
+            return False
+        if not self._auth.enabled:
+            return True
+        user = self._auth.known_user(given)
+        return user is not None and self._auth.may_write(user, target.database)
 
     async def store(self, body: bytes, target: Target) -> None:
         """Parse and store a body; raises what the answer shall say."""

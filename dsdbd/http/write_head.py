@@ -9,10 +9,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
-from dsdbd.errors import RequestError
+from dsdbd.errors import RequestError, Unauthenticated
+from dsdbd.http.credentials import UserPassword, credentials_of
 from dsdbd.http.write import target_of
 
 if TYPE_CHECKING:
+    from dsdbd.http.credentials import Credentials
     from dsdbd.http.write import Target
 
 START = b"POST /write?"
@@ -26,7 +28,9 @@ _PLAIN_QUERY = re.compile(rb"[!$&'()*+,./0-9:;=?@A-Z_a-z~%-]*")
 _FOR_THE_LIBRARY = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer", b"sec-websocket-key1")
 )
-_ONCE = frozenset((b"content-length", b"content-encoding", b"connection", b"x-request-id", b"request-id"))
+_ONCE = frozenset(
+    (b"content-length", b"content-encoding", b"connection", b"x-request-id", b"request-id", b"authorization")
+)
 
 
 class WriteHead(NamedTuple):
@@ -42,6 +46,13 @@ class WriteHead(NamedTuple):
     path_qs: str
     referer: str
     agent: str
+    credentials: Credentials | None = None
+    """Who the request says it is; None where it does not, or not in an ordinary way."""
+
+    @property
+    def user(self) -> str:
+        """The user's name for the access log."""
+        return self.credentials.name if isinstance(self.credentials, UserPassword) else "-"
 
 
 def parse_head(head: bytes) -> WriteHead | None:
@@ -64,8 +75,9 @@ def parse_head(head: bytes) -> WriteHead | None:
         return None
     if found.get(b"connection", "keep-alive").lower() != "keep-alive" or not _PLAIN_QUERY.fullmatch(query):
         return None
-    target = _target(query)
-    if target is None:
+    params = _params(query)
+    target = None if params is None else _target(params)
+    if params is None or target is None:
         return None
     return WriteHead(
         target,
@@ -75,10 +87,11 @@ def parse_head(head: bytes) -> WriteHead | None:
         (b"/write?" + query).decode("ascii"),
         found.get(b"referer", "-"),
         found.get(b"user-agent", "-"),
+        _credentials(params, found.get(b"authorization", "")),
     )
 
 
-def _target(query: bytes) -> Target | None:
+def _params(query: bytes) -> dict[str, str] | None:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
@@ -86,9 +99,20 @@ def _target(query: bytes) -> Target | None:
     params: dict[str, str] = {}
     for key, value in pairs:
         params.setdefault(key, value)
+    return params
+
+
+def _target(params: dict[str, str]) -> Target | None:
     try:
         return target_of(params)
     except RequestError:
+        return None
+
+
+def _credentials(params: dict[str, str], authorization: str) -> Credentials | None:
+    try:
+        return credentials_of(params, authorization)
+    except Unauthenticated:
         return None
 
 
