@@ -38,6 +38,7 @@ from dsdbd.http.metrics import watch_loop_lag
 from dsdbd.logs import set_up_logging
 from dsdbd.meta.identity import Phase, check_address, load_identity
 from dsdbd.meta.store import Metadata
+from dsdbd.services.continuous import ContinuousQueries
 from dsdbd.services.precreation import Precreation
 from dsdbd.services.retention import Retention
 from dsdbd.version import VERSION
@@ -45,6 +46,7 @@ from dsdbd.version import VERSION
 if TYPE_CHECKING:
     from dsdbd.commands import Invocation
     from dsdbd.config import Config
+    from dsdbd.services.leading import LeaderJob
 
 log = structlog.get_logger("daemon")
 _STOP_TIMEOUT_S = 25.0
@@ -111,7 +113,8 @@ async def _serve(config: Config) -> None:
         await network.start(Applications(node, membership, writes, reads))
         node.progress.on_change = lambda sentence: _tell(notify.status("waiting: " + sentence))
         _tell(notify.READY + "\n" + notify.status("answering; becoming a member"))
-        tasks.append(asyncio.create_task(_live(node, membership, network), name="live"))
+        jobs = _jobs(node, reads, writes, membership)
+        tasks.append(asyncio.create_task(_live(node, membership, network, jobs), name="live"))
         tasks.append(asyncio.create_task(watch_loop_lag(), name="loop-lag"))
         await _until_the_end(node, tasks)
     finally:
@@ -169,7 +172,20 @@ async def _make_node(config: Config) -> Node:
     return node
 
 
-async def _live(node: Node, membership: Membership, network: Network) -> None:
+def _jobs(node: Node, reads: ReadPath, writes: WritePath, membership: Membership) -> list[LeaderJob]:
+    """What this node does by itself while it leads, as far as the configuration wants it."""
+    config = node.config
+    jobs: list[LeaderJob] = []
+    if config.retention.enabled:
+        jobs.append(Retention(node))
+    if config.shard_precreation.enabled:
+        jobs.append(Precreation(node))
+    if config.continuous_queries.enabled:
+        jobs.append(ContinuousQueries(node, reads, writes, membership))
+    return jobs
+
+
+async def _live(node: Node, membership: Membership, network: Network, jobs: list[LeaderJob]) -> None:
     """Become a member and do what members do; ends only by cancellation or an error."""
     async with asyncio.TaskGroup() as group:
         # Side by side: recovery may take long, and a store that cannot be opened must not wait for an election.
@@ -183,10 +199,8 @@ async def _live(node: Node, membership: Membership, network: Network) -> None:
         group.create_task(membership.sweep())
         group.create_task(ShardReaper(node).run())
         group.create_task(watch.run())
-        if node.config.retention.enabled:
-            group.create_task(Retention(node).run())
-        if node.config.shard_precreation.enabled:
-            group.create_task(Precreation(node).run())
+        for job in jobs:
+            group.create_task(job.run())
         group.create_task(_refuse_lone_start(node))
 
 

@@ -293,6 +293,30 @@ class SubscriberConfig:
     """``[subscriber]``: copies of incoming points for subscribers."""
 
     enabled: Annotated[bool, boolean("enabled", True, "Send points to subscriptions.")]
+    http_timeout_s: Annotated[
+        float, duration("http-timeout", "30s", "How long a destination may take for one request.", least="100ms")
+    ]
+    insecure_skip_verify: Annotated[
+        bool, boolean("insecure-skip-verify", False, "Accept any certificate of an https destination.")
+    ]
+    ca_certs: Annotated[
+        Path | None, file("ca-certs", "", "PEM file of those whose certificates are accepted; empty: the system's.")
+    ]
+    write_concurrency: Annotated[
+        int,
+        integer("write-concurrency", 40, "Requests under way to one destination.", least=1, most=1000, unit="requests"),
+    ]
+    write_buffer_size: Annotated[
+        int,
+        integer(
+            "write-buffer-size",
+            1000,
+            "Writes that wait for one destination; beyond it the oldest is dropped.",
+            least=1,
+            most=1_000_000,
+            unit="writes",
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +327,10 @@ class ContinuousQueriesConfig:
     log_enabled: Annotated[bool, boolean("log-enabled", True, "Log every run.")]
     run_interval_s: Annotated[
         float, duration("run-interval", "1s", "Pause between two looks for due queries.", least="100ms")
+    ]
+    query_stats_enabled: Annotated[
+        bool,
+        boolean("query-stats-enabled", False, "Write a point cq_query about every run into [monitor] store-database."),
     ]
 
 

@@ -18,8 +18,6 @@ TOP = ""
 _HYPHENATED = ("shard-precreation", "hinted-handoff")
 _COMING = (
     "monitor",
-    "subscriber",
-    "continuous_queries",
     "graphite",
     "collectd",
     "opentsdb",

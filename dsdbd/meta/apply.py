@@ -54,6 +54,7 @@ HANDLERS: dict[type, Handler] = {
     commands.DropMeasurementSchema: apply_schema.drop_measurement_schema,
     commands.CreateContinuousQuery: apply_schema.create_continuous_query,
     commands.DropContinuousQuery: apply_schema.drop_continuous_query,
+    commands.RecordContinuousQueryRuns: apply_schema.record_continuous_query_runs,
     commands.CreateSubscription: apply_schema.create_subscription,
     commands.DropSubscription: apply_schema.drop_subscription,
     commands.CreateUser: apply_users.create_user,

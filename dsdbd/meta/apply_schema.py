@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         DropContinuousQuery,
         DropMeasurementSchema,
         DropSubscription,
+        RecordContinuousQueryRuns,
     )
     from dsdbd.meta.edit import Applied, Context
     from dsdbd.meta.state import FieldTypes, MetaState
@@ -83,6 +84,18 @@ def drop_continuous_query(state: MetaState, command: DropContinuousQuery, _conte
         return state, None
     queries = {name: query for name, query in database.continuous_queries.items() if name != command.name}
     return with_database(state, replace(database, continuous_queries=queries)), None
+
+
+def record_continuous_query_runs(state: MetaState, command: RecordContinuousQueryRuns, _context: Context) -> Applied:
+    """Store how far continuous queries have come; what the newest run says counts, also after a clock was set back."""
+    for run in command.runs:
+        database = state.databases.get(run.database)
+        query = None if database is None else database.continuous_queries.get(run.name)
+        if database is None or query is None or query.last_run_ns == run.last_run_ns:
+            continue
+        queries = {**database.continuous_queries, run.name: replace(query, last_run_ns=run.last_run_ns)}
+        state = with_database(state, replace(database, continuous_queries=queries))
+    return state, None
 
 
 def create_subscription(state: MetaState, command: CreateSubscription, _context: Context) -> Applied:

@@ -278,6 +278,20 @@ class DropContinuousQuery(_Command, frozen=True):
     name: str
 
 
+class ContinuousQueryRun(msgspec.Struct, frozen=True, array_like=True):
+    """Up to when one continuous query has been run."""
+
+    database: str
+    name: str
+    last_run_ns: Int64
+
+
+class RecordContinuousQueryRuns(_Command, frozen=True):
+    """Remember up to when continuous queries have been run; those that are not there any more are passed over."""
+
+    runs: tuple[ContinuousQueryRun, ...]
+
+
 class CreateSubscription(_Command, frozen=True):
     """Copy the points of a policy to ``destinations``, URLs of scheme http, https or udp with a port."""
 
@@ -328,6 +342,7 @@ Command = (
     | DropContinuousQuery
     | CreateSubscription
     | DropSubscription
+    | RecordContinuousQueryRuns
 )
 
 

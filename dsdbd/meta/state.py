@@ -137,6 +137,8 @@ class ContinuousQuery(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     name: str
     query: str
+    last_run_ns: int | None = None
+    """Up to when it has been run (``dsdbd.services.resampling``); None before its first run."""
 
 
 class Database(msgspec.Struct, frozen=True, array_like=True):

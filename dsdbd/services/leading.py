@@ -46,6 +46,10 @@ class LeaderJob:
             await asyncio.sleep(pause_s)
             pause_s = self._interval_s if await self._try() else min(_AGAIN_S, self._interval_s)
 
+    def has_work(self) -> bool:
+        """Whether to look at all; a job that looks often answers from this node's metadata and spares a barrier."""
+        return True
+
     async def look(self) -> None:
         """Do what is due, with metadata as new as any committed before the call; only called on the leader."""
         raise NotImplementedError
@@ -64,6 +68,8 @@ class LeaderJob:
         """One look; False when it failed and should be repeated soon."""
         raft = self._node.raft
         if raft is None or raft.status().role != "leader":
+            return True
+        if not self.has_work():
             return True
         self.counters["checks"] += 1
         try:
