@@ -47,6 +47,7 @@ bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; not
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.meta_commit
 	$(BIN)/python -m benchmarks.cluster_times
+	$(BIN)/python -m benchmarks.stalls
 	$(BIN)/python -m benchmarks.tsbs
 	$(BIN)/python -m benchmarks.cardinality
 
