@@ -61,6 +61,8 @@ def parse_time(text: str, zone: tzinfo | None = None) -> int:
     except ValueError:
         raise ValueError("invalid timestamp string") from None
     moment = moment.replace(tzinfo=_zone_of(match["zone"], zone))
+    if match["zone"] is None and zone is not None:
+        moment = _first_guess(moment.replace(tzinfo=UTC), zone)
     return _whole_seconds(moment) * 1_000_000_000 + int((match["fraction"] or "").ljust(9, "0"))
 
 
@@ -84,6 +86,20 @@ def _zone_of(text: str | None, zone: tzinfo | None) -> tzinfo:
         return timezone(-offset if text[0] == "-" else offset)
     except ValueError:
         raise ValueError("invalid timestamp string") from None
+
+
+def _first_guess(local: datetime, zone: tzinfo) -> datetime:
+    """The time with the offset that Go gives a local one which a change of clocks makes ambiguous, or skips.
+
+    The offset in force when the clocks of UTC show it is right if it is also in force at the time it leads to; else
+    the offset there is. ``local`` has its numbers as if they were UTC.
+    """
+    try:
+        offset = local.astimezone(zone).utcoffset() or timedelta()
+        there = (local - offset).astimezone(zone).utcoffset() or timedelta()
+        return local - (offset if offset == there else there)
+    except OverflowError:  # the first or last day that there is
+        return local
 
 
 def _whole_seconds(moment: datetime) -> int:

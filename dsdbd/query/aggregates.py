@@ -1,8 +1,9 @@
 """Aggregates as (partial, merge, finish): which there are, how each travels, and those that need points.
 
-A call travels as ``states`` (``dsdbd.query.states``), as the points it has ``picked``, because the answer shows more
-of a point than its value, or as all its ``points``, where no small state is enough. Picking is associative and
-commutative, so any split over shards and nodes gives the same answer.
+A call travels as ``states`` (``dsdbd.query.states``), as the point it has ``picked`` in each bucket, because the answer
+shows more of a point than its value, as the points it has ``kept`` (``dsdbd.query.picks``), or as all its ``points``,
+where no small state is enough. Picking and keeping are associative and commutative, so any split over shards and nodes
+gives the same answer.
 
 All kernels work on runs of rows: no Python loop per point, series or bucket.
 """
@@ -16,8 +17,11 @@ import numpy as np
 
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
+from dsdbd.query import picks
 from dsdbd.query.groups import group_order
+from dsdbd.query.integral import integral
 from dsdbd.query.ordering import run_lengths, run_starts
+from dsdbd.query.picks import PICKS
 from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.table import Table, sort_table
 
@@ -25,24 +29,29 @@ _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
 _ORDERED = _NUMBERS | {FieldType.BOOLEAN}
 _ALL = frozenset(FieldType)
 _LONG_RUN = 64
-Kind = Literal["states", "picked", "points"]
+Kind = Literal["states", "picked", "kept", "points"]
 _PICKING = frozenset({"min", "max", "first", "last"})
+ORDERED = frozenset({"raw", "integral"})
+"""Calls that need their points by time, and those of one time by series."""
+OWN_TIMES = PICKS | ORDERED
+"""Calls whose rows have times of their own, also with GROUP BY time."""
 
 INPUT_TYPES: dict[str, frozenset[FieldType]] = {
     **dict.fromkeys(("sum", "mean", "spread", "median", "percentile", "stddev"), _NUMBERS),
+    **dict.fromkeys(("top", "bottom", "integral"), _NUMBERS),
     **dict.fromkeys(("min", "max"), _ORDERED),
-    **dict.fromkeys(("count", "first", "last", "distinct", "count_distinct", "mode"), _ALL),
+    **dict.fromkeys(("count", "first", "last", "distinct", "count_distinct", "mode", "sample"), _ALL),
 }
 """Every aggregate and the field types it takes."""
-SELECTORS = frozenset({"min", "max", "first", "last", "percentile"})
-"""Aggregates that pick one point and can carry its time and its other fields."""
+SELECTORS = frozenset({"min", "max", "first", "last", "percentile"}) | PICKS
+"""Aggregates that pick points and can carry their times and their other fields."""
 
 
 def result_type(function: str, input_type: FieldType) -> FieldType:
     """Type of an aggregate's values."""
     if function in ("count", "count_distinct"):
         return FieldType.INTEGER
-    if function in ("mean", "median", "stddev"):
+    if function in ("mean", "median", "stddev", "integral"):
         return FieldType.FLOAT
     return input_type
 
@@ -68,6 +77,8 @@ def kind_of(plan: SelectPlan, call: CallPlan) -> Kind:
     """How a call travels."""
     if call.function in ("count", "sum", "mean", "spread", "stddev"):
         return "states"
+    if call.function in PICKS:
+        return "kept"
     if call.function in _PICKING:
         return "picked" if keeps_point(plan) else "states"
     return "points"
@@ -87,9 +98,11 @@ def merge(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
         criteria = extremes(call.function, table.columns["value"], table.time, table.member)
         rows, run = narrow(np.arange(len(table)), run, criteria)
         return table.take(rows[run_starts(run)])
-    if call.function == "raw" or keeps_point(plan):
+    if call.function in PICKS:
+        return picks.merge(call, table)
+    if call.function in ORDERED or keeps_point(plan):
         return sort_table(table)
-    order = group_order(table.groups, table.group, table.bucket, plan.interval_ns)
+    order = group_order(table.groups, table.group, table.bucket, plan.grid_ns)
     return table if order is None else table.take(order)
 
 
@@ -99,8 +112,10 @@ def finish(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     if len(table) == 0:
         kind = result_type(function, call.ref.field_type)
         return table.with_columns({**table.columns, "value": Column.missing(kind, 0)})
-    if function in _PICKING or function == "raw":
+    if function in _PICKING or function in PICKS or function == "raw":
         return table
+    if function == "integral":
+        return integral(plan, call, table)
     if function == "median" or (function == "percentile" and not keeps_point(plan)):
         return _ranked(call, table)
     return _POINT_KERNELS[function](table, call.arg)

@@ -45,7 +45,7 @@ def encode_results_json(
     """Pieces of ``{"results":[…]}`` and a newline; each piece is the work of at most a few milliseconds.
 
     With ``epoch`` times are numbers in its unit (PRECISION_NS; any other word means nanoseconds, as in InfluxDB 1.x),
-    without it RFC3339 in UTC.
+    without it RFC3339 in UTC, or in the time zone of the series.
     """
     pieces = _results(results, PRECISION_NS.get(epoch, 1) if epoch else None)
     if not pretty:
@@ -90,6 +90,7 @@ class _Rows:
     data: tuple[Column, ...]
     time_column: int | None
     tail: bytes
+    timezone: str
 
     def __len__(self) -> int:
         return len(self.data[0])
@@ -105,16 +106,15 @@ def encode_series(rows: SeriesRows | SeriesBlock, unit_ns: int | None) -> Iterat
             return
         tail = b"]" + tail
         if len(rows) * len(rows.data) <= FEW_CELLS:
-            yield head + b',"values":[' + few_rows(rows.data, rows.time_column, unit_ns) + tail
+            yield head + b',"values":[' + few_rows(rows.data, rows.time_column, unit_ns, rows.timezone) + tail
             return
-        yield from _many(
-            _Rows(np.zeros(1, np.int64), lambda *_: [head + b',"values":['], rows.data, rows.time_column, tail),
-            unit_ns,
-        )
+        heads = [head + b',"values":[']
+        starts = np.zeros(1, np.int64)
+        yield from _many(_Rows(starts, lambda *_: heads, rows.data, rows.time_column, tail, rows.timezone), unit_ns)
     elif len(rows) * len(rows.data) <= FEW_CELLS:
         yield few_block(rows, unit_ns)
     else:
-        yield from _many(_Rows(rows.starts, _block_heads(rows), rows.data, 0, b"]}"), unit_ns)
+        yield from _many(_Rows(rows.starts, _block_heads(rows), rows.data, 0, b"]}", rows.timezone), unit_ns)
 
 
 def series_head(name: str, tags: Mapping[str, str] | None, columns: Sequence[str]) -> bytes:
@@ -171,7 +171,7 @@ def _many(rows: _Rows, unit_ns: int | None) -> Iterator[bytes]:
         for position, cell in enumerate(cells):
             parts.append(b"," if position else b"[")
             if position == rows.time_column:
-                parts += time_parts(rows.data[position].values[start:stop], unit_ns)
+                parts += time_parts(rows.data[position].values[start:stop], unit_ns, rows.timezone)
             else:
                 parts += cell.parts(start, stop)
         texts = join_rows([*parts, b"]", separators], stop - start).split(b"\n")

@@ -26,6 +26,7 @@ from dsdbd.query.text_matrix import (
     overwrite,
     rfc3339_parts,
 )
+from dsdbd.query.zones import offset_texts
 
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _ESCAPED |= {code: f"\\u{code:04x}" for code in range(32)}
@@ -125,10 +126,13 @@ def float_parts(values: Any, *, exponents: bool = True) -> list[Part]:
     return overwrite(parts, others, texts)
 
 
-def time_parts(times_ns: Int64s, unit_ns: int | None) -> list[Part]:
-    """Cells of times: numbers of a unit, or RFC3339 in quotes."""
+def time_parts(times_ns: Int64s, unit_ns: int | None, timezone: str = "") -> list[Part]:
+    """Cells of times: numbers of a unit, or RFC3339 in quotes, of a time zone or UTC."""
     if unit_ns is not None:
         return integer_parts(scaled_times(times_ns, unit_ns))
+    if timezone:
+        local_ns, ends = offset_texts(timezone, times_ns)
+        return [b'"', *rfc3339_parts(local_ns)[:-1], ends, b'"']
     return [b'"', *rfc3339_parts(times_ns), b'"']
 
 

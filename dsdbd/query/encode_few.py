@@ -20,6 +20,7 @@ from dsdbd.model.types import FieldType
 from dsdbd.query.columns import is_listed, plain_strings
 from dsdbd.query.encode_cells import float_text, quote, quoted_list, scaled_times
 from dsdbd.query.rows import SeriesBlock
+from dsdbd.query.zones import offset_texts
 
 FEW_CELLS = 8_000
 """Up to so many values: the work of about a millisecond."""
@@ -32,14 +33,14 @@ _ESCAPED = re.compile("[\x00-\x1f<>&\u2028\u2029]")
 _encode = msgspec.json.Encoder().encode
 
 
-def few_rows(data: Sequence[Column], time_column: int | None, unit_ns: int | None) -> bytes:
+def few_rows(data: Sequence[Column], time_column: int | None, unit_ns: int | None, timezone: str = "") -> bytes:
     """Rows as JSON arrays with commas between; ``unit_ns`` None writes the times of ``time_column`` as RFC3339."""
-    return _encode(_rows(data, time_column, unit_ns))[1:-1]
+    return _encode(_rows(data, time_column, unit_ns, timezone))[1:-1]
 
 
-def _rows(data: Sequence[Column], time_column: int | None, unit_ns: int | None) -> list[tuple[Any, ...]]:
+def _rows(data: Sequence[Column], time_column: int | None, unit_ns: int | None, timezone: str) -> list[tuple[Any, ...]]:
     cells = [
-        _times(column.values, unit_ns) if position == time_column else _cells(column)
+        _times(column.values, unit_ns, timezone) if position == time_column else _cells(column)
         for position, column in enumerate(data)
     ]
     return list(zip(*cells, strict=True))
@@ -47,7 +48,7 @@ def _rows(data: Sequence[Column], time_column: int | None, unit_ns: int | None) 
 
 def few_block(block: SeriesBlock, unit_ns: int | None) -> bytes:
     """The JSON objects of a block's series, with commas between them."""
-    rows = _rows(block.data, 0, unit_ns)
+    rows = _rows(block.data, 0, unit_ns, block.timezone)
     starts = block.starts.tolist()
     bounds = zip(starts, [*starts[1:], len(rows)], strict=True)
     return b"},".join([head + _encode(rows[a:b]) for head, (a, b) in zip(_heads(block), bounds, strict=True)]) + b"}"
@@ -106,10 +107,16 @@ def _floats(values: Any) -> list[Any]:
     return found
 
 
-def _times(times_ns: Int64s, unit_ns: int | None) -> list[Any]:
+def _times(times_ns: Int64s, unit_ns: int | None, timezone: str) -> list[Any]:
     if unit_ns is not None:
         scaled: list[int] = scaled_times(times_ns, unit_ns).tolist()
         return scaled
+    if timezone:
+        times_ns, ends = offset_texts(timezone, times_ns)
+        return [
+            time.removesuffix("Z") + end.decode()
+            for time, end in zip(_times(times_ns, None, ""), ends.tolist(), strict=True)
+        ]
     seconds = times_ns // _SECOND_NS
     moments: list[str] = np.datetime_as_string(seconds.view("M8[s]")).tolist()
     fractions = (times_ns - seconds * _SECOND_NS).tolist()

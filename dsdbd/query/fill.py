@@ -12,6 +12,7 @@ from dsdbd.limits import MAX_QUERY_BUCKETS
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import fill_missing, take_or_missing
+from dsdbd.query.fill_zone import local_rows
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.table import Table
@@ -69,6 +70,9 @@ def fill_together(plan: SelectPlan, calls: Sequence[CallPlan], table: Table) -> 
 
 def _layout(plan: SelectPlan, time_range: tuple[int, int], table: Table) -> _Layout:
     low_ns, high_ns = time_range
+    if plan.timezone:
+        source, of_group, bucket = local_rows(plan, time_range, table)
+        return _Layout(source, table.group[of_group], bucket)
     starts = run_starts(table.group)
     first = table.bucket[starts]
     if plan.bounded_below:

@@ -14,12 +14,15 @@ from dsdbd.query.columns import fill_missing, take_or_missing
 from dsdbd.query.evaluate import evaluate, to_column
 from dsdbd.query.fill import carry_forward, fill_buckets, fill_together
 from dsdbd.query.ordering import run_lengths, run_starts
+from dsdbd.query.picks import PICKS
 from dsdbd.query.plan_types import CallPlan, FieldLeaf, SelectPlan, Slot, TagLeaf
 from dsdbd.query.rows import SeriesBlock
 from dsdbd.query.run import Partial
 from dsdbd.query.states import States, finished_values
 from dsdbd.query.table import NO_MEMBERS, Table, align_groups
 from dsdbd.query.transform import apply_transform
+
+_FORWARD = PICKS | {"distinct"}
 
 
 def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
@@ -93,14 +96,14 @@ def _directed(plan: SelectPlan, table: Table) -> Table:
 
 def _finish_call(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     """Rows of one call with their times, in the direction of the answer."""
-    if call.function == "raw":
+    if call.function in aggregates.OWN_TIMES:
         pass
     elif plan.interval_ns:
         table = fill_buckets(plan, call, replace(table, time=table.bucket))
     elif not plan.selector:
         table = _at_start(plan, table)
-    if not plan.ascending and call.function == "distinct":
-        # Distinct values keep their order within a bucket; groups and buckets are reversed.
+    if not plan.ascending and call.function in _FORWARD:
+        # Distinct values and picked points keep their order within a bucket; groups and buckets are reversed.
         table = table.take(np.lexsort((np.arange(len(table)), -table.bucket, -table.group)))
     else:
         table = _directed(plan, table)
@@ -177,7 +180,8 @@ def _emit(plan: SelectPlan, rows: Table, calls: Mapping[int, Column]) -> Iterato
     titles = (plan.time_name, *[column.name for column in plan.columns])
     starts = run_starts(rows.group)
     times = Column(FieldType.INTEGER, rows.time)
-    yield SeriesBlock(rows.groups, rows.group[starts], starts, tuple(plan.dimensions), titles, (times, *data))
+    dimensions = tuple(plan.dimensions)
+    yield SeriesBlock(rows.groups, rows.group[starts], starts, dimensions, titles, (times, *data), plan.timezone)
 
 
 def without_nan(column: Column) -> Column:

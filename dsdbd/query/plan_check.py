@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql.durations import format_duration
+from dsdbd.influxql.format import to_text
+from dsdbd.model.times import looks_like_time
 from dsdbd.query import mathfunctions
+from dsdbd.query.plan_check_calls import (
+    COLUMNS,
+    FORECASTS,
+    INDICATORS,
+    PICKS,
+    Found,
+    check_forecast,
+    check_indicator,
+    check_integral,
+    check_picks,
+    check_sample,
+    check_symbol,
+    expect_count,
+)
 from dsdbd.query.plan_fields import is_time, refuse_wildcards
 
-SELECTOR_CALLS = frozenset({"min", "max", "first", "last", "percentile"})
-PLAIN_CALLS = SELECTOR_CALLS - {"percentile"} | {"count", "sum", "mean", "median", "mode", "stddev", "spread"}
+SELECTOR_CALLS = frozenset({"min", "max", "first", "last", "percentile", "sample"}) | PICKS
+PLAIN_CALLS = frozenset({"min", "max", "first", "last"}) | {
+    "count",
+    "sum",
+    "mean",
+    "median",
+    "mode",
+    "stddev",
+    "spread",
+}
 RATES = frozenset({"derivative", "non_negative_derivative"})
 DIFFERENCES = frozenset({"difference", "non_negative_difference", "cumulative_sum"})
-TRANSFORMS = RATES | DIFFERENCES | {"elapsed", "moving_average"}
-NOT_YET = frozenset({"top", "bottom", "sample", "integral", "holt_winters", "holt_winters_with_fit"})
-_COLUMNS = frozenset({ast.VarRef, ast.Wildcard, ast.RegexLiteral})
+TRANSFORMS = RATES | DIFFERENCES | INDICATORS | FORECASTS | {"elapsed", "moving_average"}
 _KINDS: dict[type, str] = {
     ast.IntegerLiteral: "IntegerLiteral",
     ast.NumberLiteral: "NumberLiteral",
@@ -26,22 +46,11 @@ _KINDS: dict[type, str] = {
 }
 
 
-@dataclass
-class _Found:
-    """What the checks so far have met."""
-
-    has_interval: bool
-    calls: int = 0
-    has_distinct: bool = False
-    has_plain_fields: bool = False
-    only_selectors: bool = True
-
-
 def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, int]:
     """Interval and offset of GROUP BY time in nanoseconds, 0 and 0 without one; raises RequestError."""
     interval_ns = offset_ns = 0
     for expr in dimensions:
-        if type(expr) in _COLUMNS:
+        if type(expr) in COLUMNS:
             continue
         if not isinstance(expr, ast.Call):
             raise RequestError("only time and tag dimensions allowed")
@@ -72,15 +81,20 @@ def _window_offset(expr: ast.Expr, interval_ns: int, now_ns: int) -> int:
             offset = now_ns
         case ast.Call():
             raise RequestError("time dimension offset function must be now()")
+        case ast.StringLiteral(text) if looks_like_time(text):
+            raise RequestError(f"invalid time dimension offset: {to_text(expr)}")
         case _:
             raise RequestError("time dimension offset must be duration or now()")
     # The remainder keeps the sign of the offset; windows are the same either way.
     return offset - interval_ns * int(offset / interval_ns)
 
 
-def check_select(statement: ast.Select, *, has_interval: bool) -> None:
-    """Raise RequestError for a select list that InfluxDB 1.x refuses, or that is not supported yet."""
-    found = _Found(has_interval)
+def check_select(statement: ast.Select, *, has_interval: bool, inherited: bool = False) -> None:
+    """Raise RequestError for a select list that InfluxDB 1.x refuses.
+
+    ``inherited``: it is a subquery without an interval of its own in a statement with one.
+    """
+    found = Found(has_interval, statement.limit, inherited=inherited)
     fields = [field for field in statement.fields if not is_time(field.expr)]
     for field in fields:
         if not _has_variable(field.expr):
@@ -88,12 +102,14 @@ def check_select(statement: ast.Select, *, has_interval: bool) -> None:
         _check_expr(field.expr, found)
     if not fields:
         raise RequestError("at least 1 non-time field must be queried")
+    if found.functions > 1 and found.picking:
+        raise RequestError(f"selector function {found.picking}() cannot be combined with other functions")
     if not found.calls:
         if statement.fill in (ast.FillKind.NONE, ast.FillKind.LINEAR):
             raise RequestError(f"fill({statement.fill}) must be used with a function")
-        if has_interval:
+        if has_interval and not inherited:
             raise RequestError("GROUP BY requires at least one aggregate function")
-    if found.has_distinct and (found.calls != 1 or found.has_plain_fields):
+    if found.has_distinct and (found.functions != 1 or found.has_plain_fields):
         raise RequestError("aggregate function distinct() cannot be combined with other functions or fields")
     if found.has_plain_fields and not found.only_selectors:
         raise RequestError("mixing aggregate and non-aggregate queries is not supported")
@@ -102,7 +118,7 @@ def check_select(statement: ast.Select, *, has_interval: bool) -> None:
 
 
 def _has_variable(expr: ast.Expr) -> bool:
-    if type(expr) in _COLUMNS:
+    if type(expr) in COLUMNS:
         return True
     match expr:
         case ast.Call(name, args):
@@ -116,8 +132,8 @@ def _has_variable(expr: ast.Expr) -> bool:
     return False
 
 
-def _check_expr(expr: ast.Expr, found: _Found) -> None:
-    if type(expr) in _COLUMNS:
+def _check_expr(expr: ast.Expr, found: Found) -> None:
+    if type(expr) in COLUMNS:
         found.has_plain_fields = True
         return
     match expr:
@@ -125,7 +141,7 @@ def _check_expr(expr: ast.Expr, found: _Found) -> None:
             _count(found, selector=name in SELECTOR_CALLS)
             _check_call(expr, found)
         case ast.Call(name, args):
-            _expect_count(name, len(args), mathfunctions.ARGUMENT_COUNTS[name])
+            expect_count(name, len(args), mathfunctions.ARGUMENT_COUNTS[name])
             for arg in args:
                 _check_expr(arg, found)
         case ast.ParenExpr(inner):
@@ -139,51 +155,45 @@ def _check_expr(expr: ast.Expr, found: _Found) -> None:
             found.has_distinct = True
 
 
-def _count(found: _Found, *, selector: bool) -> None:
+def _count(found: Found, *, selector: bool) -> None:
     found.calls += 1
+    found.functions += 1
     found.only_selectors = found.only_selectors and selector
 
 
-def _expect_count(name: str, got: int, least: int, most: int | None = None) -> None:
-    if most is None and got != least:
-        raise RequestError(f"invalid number of arguments for {name}, expected {least}, got {got}")
-    if most is not None and not least <= got <= most:
-        raise RequestError(
-            f"invalid number of arguments for {name}, expected at least {least} but no more than {most}, got {got}"
-        )
-
-
-def _check_symbol(name: str, arg: ast.Expr) -> None:
-    if type(arg) not in _COLUMNS:
-        raise RequestError(f"expected field argument in {name}()")
-
-
-def _check_call(call: ast.Call, found: _Found) -> None:
+def _check_call(call: ast.Call, found: Found) -> None:
     name, args = call.name, call.args
-    if name in NOT_YET:
-        raise RequestError(f"function {name}() is not supported yet")
     if name in TRANSFORMS:
         _check_transform(call, found)
+        return
+    if name in PICKS:
+        check_picks(call, found)
+        return
+    if name == "sample":
+        check_sample(args, found)
+        return
+    if name == "integral":
+        check_integral(args, found)
         return
     if name == "distinct":
         _check_distinct(args)
         found.has_distinct = True
         return
     if name == "percentile":
-        _expect_count(name, len(args), 2)
-        _check_symbol(name, args[0])
+        expect_count(name, len(args), 2)
+        check_symbol(name, args[0], found)
         if not isinstance(args[1], ast.IntegerLiteral | ast.NumberLiteral):
             raise RequestError("expected float argument in percentile()")
         return
     if name not in PLAIN_CALLS:
         raise RequestError(f"undefined function {name}()")
-    _expect_count(name, len(args), 1)
+    expect_count(name, len(args), 1)
     if name == "count" and isinstance(args[0], ast.Distinct):
         return
     if name == "count" and isinstance(args[0], ast.Call) and args[0].name == "distinct":
         _check_distinct(args[0].args)
         return
-    _check_symbol(name, args[0])
+    check_symbol(name, args[0], found)
 
 
 def _check_distinct(args: tuple[ast.Expr, ...]) -> None:
@@ -195,15 +205,20 @@ def _check_distinct(args: tuple[ast.Expr, ...]) -> None:
         raise RequestError("expected field argument in distinct()")
 
 
-def _check_transform(call: ast.Call, found: _Found) -> None:
+def _check_transform(call: ast.Call, found: Found) -> None:
     name, args = call.name, call.args
-    if name == "moving_average":
-        _expect_count(name, len(args), 2)
+    if name in FORECASTS:
+        check_forecast(call, found, lambda inner: _check_nested(inner, found))
+        return
+    if name in INDICATORS:
+        check_indicator(call, found)
+    elif name == "moving_average":
+        expect_count(name, len(args), 2)
         _check_window(args[1])
     elif name in DIFFERENCES:
-        _expect_count(name, len(args), 1)
+        expect_count(name, len(args), 1)
     else:
-        _expect_count(name, len(args), 1, 2)
+        expect_count(name, len(args), 1, 2)
         if len(args) == 2:
             _check_unit(name, args[1])
     inner = args[0]
@@ -212,11 +227,24 @@ def _check_transform(call: ast.Call, found: _Found) -> None:
             raise RequestError(f"{name} aggregate requires a GROUP BY interval")
         if isinstance(inner, ast.Distinct):
             raise RequestError(f"expected field argument in {name}()")
-        _check_call(inner, found)
+        if name in INDICATORS and inner.name == "distinct":
+            found.has_distinct = True
+            found.functions += 1
+        _check_nested(inner, found)
         return
-    if found.has_interval:
+    if found.has_interval and not found.inherited:
         raise RequestError(f"aggregate function required inside the call to {name}")
-    _check_symbol(name, inner)
+    check_symbol(name, inner, found)
+
+
+def _check_nested(call: ast.Expr, found: Found) -> None:
+    """A call inside another; ``distinct`` is none of the statement's there."""
+    assert isinstance(call, ast.Call)
+    if call.name == "distinct":
+        _check_distinct(call.args)
+        return
+    found.functions += 1
+    _check_call(call, found)
 
 
 def _check_window(expr: ast.Expr) -> None:

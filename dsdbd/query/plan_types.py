@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 
 from dsdbd.errors import CorruptData
+from dsdbd.model.columns import Int64s
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, TagPredicate
 from dsdbd.model.times import MIN_TIME_NS
 from dsdbd.model.types import FieldType
+from dsdbd.query.zones import SECOND_NS, window_bounds
 
 
 class Lit(msgspec.Struct, tag="lit", array_like=True, frozen=True):
@@ -58,6 +61,8 @@ class MathCall(msgspec.Struct, tag="math", array_like=True, frozen=True):
     args: list[Expr]
 
 
+_WITHOUT_LEAD = frozenset({"cumulative_sum", "holt_winters", "holt_winters_with_fit"})
+
 Expr: TypeAlias = Lit | Pattern | Slot | FieldLeaf | TagLeaf | Op | MathCall
 
 
@@ -84,39 +89,55 @@ class Ref(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Transform(msgspec.Struct, array_like=True, frozen=True):
-    """A function of a sequence of points, such as ``derivative``; ``arg`` is its unit or window, 0 without one."""
+    """A function of a sequence of points, such as ``derivative``.
+
+    ``arg`` is its unit, window, period or number of forecasts, 0 without one; ``second`` the season of a forecast, or
+    how many values an average holds back, -1 for its usual number; ``warmup`` names how an average begins.
+    """
 
     name: str
     arg: int = 0
+    second: int = -1
+    warmup: str = ""
 
 
 class CallPlan(msgspec.Struct, array_like=True, frozen=True):
     """One function of a field.
 
     ``function`` names the aggregate, or is ``raw`` where a transformation works on the stored points; ``arg`` is
-    the number of ``percentile``.
+    the number of ``percentile``, how many points ``top``, ``bottom`` and ``sample`` keep, or the unit of ``integral``.
+    ``apart`` are the tags of which ``top`` and ``bottom`` take one point for each value; ``seed`` chooses a sample.
     """
 
     function: str
     ref: Ref
     arg: float = 0.0
     transforms: list[Transform] = []
+    apart: list[str] = []
+    seed: int = 0
 
     @property
     def lead_buckets(self) -> int:
-        """Buckets before the time range that transformations of an aggregate need for their first value."""
-        if self.function == "raw":
-            return 0
-        return sum(transform.name != "cumulative_sum" for transform in self.transforms)
+        """Buckets before the time range that transformations need for their first value.
+
+        Those of stored points have buckets in a subquery that takes over the interval of the statement around it.
+        """
+        return sum(transform.name not in _WITHOUT_LEAD for transform in self.transforms)
 
 
 class MeasurementPlan(msgspec.Struct, array_like=True, frozen=True):
-    """What is read of one measurement: series by ``predicate``, and of their rows those that ``filter`` holds for."""
+    """What is read of one measurement: series by ``predicate``, and of their rows those that ``filter`` holds for.
+
+    ``derived``: it is what a subquery gives under this name. All its rows count then, whatever their times and values.
+    ``windows``: these rows have the times of windows.
+    """
 
     name: str
     predicate: list[Any]
     filter: Expr | None = None
     filter_fields: list[str] = []
+    derived: bool = False
+    windows: bool = False
 
 
 class SourcePlan(msgspec.Struct, array_like=True, frozen=True):
@@ -139,7 +160,7 @@ class SelectPlan(msgspec.Struct, frozen=True):
 
     ``min_ns``/``max_ns``: inclusive bounds of the points read. ``interval_ns`` is 0 without GROUP BY time.
     ``calls`` is empty for a query of raw points. ``selector``: the only call is a selector and keeps the time of its
-    point. ``fill_value`` is what stands for a missing value, None for null.
+    point. ``fill_value`` is what stands for a missing value, None for null. ``timezone``: that of ``tz()``, "" for UTC.
     """
 
     min_ns: int
@@ -160,6 +181,14 @@ class SelectPlan(msgspec.Struct, frozen=True):
     offset: int = 0
     slimit: int = 0
     soffset: int = 0
+    timezone: str = ""
+
+    @property
+    def grid_ns(self) -> int:
+        """What the distances between starts of GROUP BY time buckets are multiples of; 0 without GROUP BY time."""
+        if not self.timezone or not self.interval_ns:
+            return self.interval_ns
+        return SECOND_NS if self.interval_ns % SECOND_NS == 0 else 1
 
     @property
     def bounded_below(self) -> bool:
@@ -175,7 +204,13 @@ class SelectPlan(msgspec.Struct, frozen=True):
 
     def window_start(self, time_ns: int) -> int:
         """Start of the GROUP BY time bucket that holds a time."""
+        if self.timezone:
+            return int(self.window_bounds(np.array([time_ns]))[0][0])
         return (time_ns - self.offset_ns) // self.interval_ns * self.interval_ns + self.offset_ns
+
+    def window_bounds(self, times_ns: Int64s) -> tuple[Int64s, Int64s]:
+        """Start and end, excluded, of the GROUP BY time bucket that holds each time; int64[n]."""
+        return window_bounds(times_ns, self.interval_ns, self.offset_ns, self.timezone, ascending=self.ascending)
 
 
 def predicate_to_wire(predicate: TagPredicate) -> list[Any]:

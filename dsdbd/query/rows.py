@@ -16,7 +16,8 @@ class SeriesRows:
 
     ``columns`` are the titles, ``data`` one Column per title, all of the same length. ``time_column`` is the
     position of the column that holds times (int64 nanoseconds since the epoch), None where there is none.
-    ``tags`` is None without GROUP BY tags. ``partial``: more rows of this series follow.
+    ``tags`` is None without GROUP BY tags. ``partial``: more rows of this series follow. ``timezone``: that in which
+    times are written as RFC3339, "" for UTC.
     """
 
     name: str
@@ -25,6 +26,7 @@ class SeriesRows:
     data: tuple[Column, ...]
     time_column: int | None = 0
     partial: bool = False
+    timezone: str = ""
 
     def __len__(self) -> int:
         return len(self.data[0]) if self.data else 0
@@ -32,7 +34,7 @@ class SeriesRows:
     def slice(self, start: int, stop: int, *, partial: bool) -> SeriesRows:
         """Rows start to stop, without copying."""
         data = slice_columns(self.data, start, stop)
-        return SeriesRows(self.name, self.tags, self.columns, data, self.time_column, partial)
+        return SeriesRows(self.name, self.tags, self.columns, data, self.time_column, partial, self.timezone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class SeriesBlock:
 
     ``groups``: names and tags of groups; ``group``: int32[s], the group of each series; ``starts``: int64[s], its
     first row. ``dimensions``: the keys of the tags. ``columns`` and ``data`` are as in SeriesRows, of all rows; the
-    first column holds times.
+    first column holds times. ``timezone`` is as in SeriesRows.
     """
 
     groups: GroupSet
@@ -50,6 +52,7 @@ class SeriesBlock:
     dimensions: tuple[str, ...]
     columns: tuple[str, ...]
     data: tuple[Column, ...]
+    timezone: str = ""
 
     def __len__(self) -> int:
         return len(self.data[0])
@@ -59,7 +62,7 @@ class SeriesBlock:
         for number, (start, length) in enumerate(zip(self.starts.tolist(), lengths.tolist(), strict=True)):
             name, tags = self.name_and_tags(number)
             data = self.data if length == len(self) else slice_columns(self.data, start, start + length)
-            yield SeriesRows(name, tags, self.columns, data)
+            yield SeriesRows(name, tags, self.columns, data, timezone=self.timezone)
 
     def name_and_tags(self, number: int) -> tuple[str, dict[str, str] | None]:
         """Measurement and tags of one series; no tags without GROUP BY tags."""
@@ -72,7 +75,8 @@ class SeriesBlock:
         stop = int(self.starts[last]) if last < len(self.starts) else len(self)
         data = slice_columns(self.data, start, stop)
         starts = self.starts[first:last] - start
-        return SeriesBlock(self.groups, self.group[first:last], starts, self.dimensions, self.columns, data)
+        group = self.group[first:last]
+        return SeriesBlock(self.groups, group, starts, self.dimensions, self.columns, data, self.timezone)
 
 
 def each_series(series: Iterable[SeriesRows | SeriesBlock]) -> Iterator[SeriesRows]:

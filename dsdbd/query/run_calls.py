@@ -8,9 +8,10 @@ import numpy as np
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
-from dsdbd.query.aggregates import extremes, kind_of, narrow
-from dsdbd.query.columns import take_or_missing
-from dsdbd.query.groups import group_order
+from dsdbd.query import picks
+from dsdbd.query.aggregates import ORDERED, extremes, kind_of, narrow
+from dsdbd.query.columns import coded_strings, take_or_missing
+from dsdbd.query.groups import group_order, tag_texts
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.run_scan import ScannedRows
@@ -45,6 +46,8 @@ def call_parts(plan: SelectPlan, rows: ScannedRows, scanned: TimeRange) -> tuple
         column = Column(column.type, column.values)
         if kind_of(plan, call) == "picked":
             tables[position] = _picked(plan, call, rows, segments, column, mask)
+        elif kind_of(plan, call) == "kept":
+            tables[position] = _kept(plan, call, rows, segments, column, mask)
         elif kind_of(plan, call) == "points":
             tables[position] = _points(plan, call, rows, segments, column, mask)
         else:
@@ -63,7 +66,7 @@ def call_parts(plan: SelectPlan, rows: ScannedRows, scanned: TimeRange) -> tuple
         whole = _seen(whole)
     if len(rows.run_starts) == 1:
         return whole, tables  # the buckets of one series come in order, each once
-    return fold_states(plan.calls, whole, plan.interval_ns), tables
+    return fold_states(plan.calls, whole, plan.grid_ns), tables
 
 
 def _seen(states: States) -> States:
@@ -77,13 +80,18 @@ def _segments(plan: SelectPlan, rows: ScannedRows) -> _Segments:
     if not plan.interval_ns:
         bucket = np.zeros(len(rows.run_starts), dtype=np.int64)
         return _Segments(rows.run_starts, rows.run_series, rows.run_group, bucket)
-    number = (rows.time_ns - plan.offset_ns) // plan.interval_ns
+    if plan.timezone:
+        number, _ = plan.window_bounds(rows.time_ns)
+    else:
+        number = (rows.time_ns - plan.offset_ns) // plan.interval_ns
     changed = np.empty(len(number), dtype=np.bool_)
     np.not_equal(number[1:], number[:-1], out=changed[1:])
     changed[rows.run_starts] = True
     starts = np.flatnonzero(changed)
     run = np.searchsorted(rows.run_starts, starts, side="right") - 1
-    bucket = number[starts] * plan.interval_ns + plan.offset_ns
+    bucket = number[starts]
+    if not plan.timezone:
+        bucket = bucket * plan.interval_ns + plan.offset_ns
     return _Segments(starts, rows.run_series[run], rows.run_group[run], bucket)
 
 
@@ -102,7 +110,7 @@ def _picked(
 ) -> Table:
     """The point that a selector picks in each group and bucket."""
     chosen, segment = _segment_picks(call, rows, segments, value, mask)
-    order = group_order(rows.groups, segments.group[segment], segments.bucket[segment], plan.interval_ns)
+    order = group_order(rows.groups, segments.group[segment], segments.bucket[segment], plan.grid_ns)
     if order is not None:
         chosen, segment = chosen[order], segment[order]
     starts = run_starts(segments.group[segment], segments.bucket[segment])
@@ -119,6 +127,25 @@ def _picked(
     columns |= {f"r{index}": rows.column(ref).take(chosen) for index, ref in enumerate(plan.refs)}
     group, bucket = segments.group[segment], segments.bucket[segment]
     return Table(rows.groups, members, group, bucket, rows.time_ns[chosen], member, columns)
+
+
+def _kept(
+    plan: SelectPlan, call: CallPlan, rows: ScannedRows, segments: _Segments, value: Column, mask: Bools | None
+) -> Table:
+    """The points that ``top``, ``bottom`` or ``sample`` keeps of each group and bucket."""
+    lengths = run_lengths(segments.starts, len(rows))
+    places = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
+    group, bucket = np.repeat(segments.group, lengths)[places], np.repeat(segments.bucket, lengths)[places]
+    members, of_run = _members(rows, rows.run_series)
+    time, member, candidates = rows.time_ns[places], rows.spread(of_run)[places], value.take(places)
+    tags = [tag_texts(rows.points.series, name, rows.run_series) for name in call.apart]
+    apart = [rows.spread(codes)[places] for _, codes in tags]
+    chosen = picks.kept(call, group, bucket, time, member, members, candidates, apart)
+    columns = {"value": candidates.take(chosen)}
+    columns |= {f"r{index}": rows.column(ref).take(places[chosen]) for index, ref in enumerate(plan.refs)}
+    for place, ((texts, _), codes) in enumerate(zip(tags, apart, strict=True)):
+        columns[f"b{place}"] = coded_strings(texts, codes[chosen])
+    return Table(rows.groups, members, group[chosen], bucket[chosen], time[chosen], member[chosen], columns)
 
 
 def _segment_picks(
@@ -150,7 +177,7 @@ def _points(
     columns = {"value": value}
     if plan.selector:
         columns |= {f"r{index}": rows.column(ref) for index, ref in enumerate(plan.refs)}
-    if call.function == "raw" or plan.selector:
+    if call.function in ORDERED or plan.selector:
         members, of_run = _members(rows, rows.run_series)
         member = rows.spread(of_run)
     else:

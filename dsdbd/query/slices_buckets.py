@@ -18,13 +18,15 @@ def ends_early(plan: SelectPlan) -> bool:
     """Whether the first buckets can be answered without the rest.
 
     Not where a bucket's value depends on later ones (transformations, ``fill(linear)``), where points may give a bucket
-    no value (``percentile``), nor where there are many groups, each of which ends elsewhere.
+    no value (``percentile``) or several rows (``top``), nor where there are many groups, each of which ends elsewhere,
+    nor by local clocks, where buckets differ in length.
     """
     return (
         bool(plan.interval_ns and plan.limit and plan.calls)
         and not plan.dimensions
+        and not plan.timezone
         and plan.fill != "linear"
-        and all(not call.transforms and kind_of(plan, call) != "points" for call in plan.calls)
+        and all(not call.transforms and kind_of(plan, call) in ("states", "picked") for call in plan.calls)
     )
 
 
