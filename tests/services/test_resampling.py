@@ -117,7 +117,7 @@ def look_times(draw: st.DrawFn) -> list[int]:
     time_ns = BEGIN_NS + draw(st.integers(0, HOUR_NS))
     steps = st.one_of(st.integers(1, 5 * SECOND_NS), st.integers(1, 3 * HOUR_NS), SECONDS.map(lambda n: n * SECOND_NS))
     found = []
-    for step in draw(st.lists(steps, min_size=2, max_size=40)):
+    for step in draw(st.lists(steps, min_size=2, max_size=25)):
         found.append(time_ns)
         time_ns += step
     return found
