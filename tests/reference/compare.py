@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterator
@@ -12,31 +13,61 @@ from tests.cluster.daemons import Answer
 RELATIVE_TOLERANCE = 1e-12
 ABSOLUTE_TOLERANCE = 1e-12
 """Floats out of an aggregate may differ in the last digits: two servers add numbers in another order."""
+EXACT_INTEGERS = 2**53
+"""Above, a float is printed as an integer that ends with zeros."""
 
 
-def same(ours: object, theirs: object, relative: float = RELATIVE_TOLERANCE) -> bool:
+def _same_numbers(ours: float, theirs: float) -> bool:
+    if isinstance(ours, int) and isinstance(theirs, int):
+        rounded = ours % 10 == theirs % 10 == 0 and min(abs(ours), abs(theirs)) > EXACT_INTEGERS
+        return ours == theirs or (rounded and math.isclose(ours, theirs, rel_tol=RELATIVE_TOLERANCE))
+    return math.isclose(ours, theirs, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
+
+
+def same(ours: object, theirs: object) -> bool:
     """Equal documents, members in the same order, floats within the tolerance."""
-    if isinstance(ours, float) or isinstance(theirs, float):
-        numbers = isinstance(ours, int | float) and isinstance(theirs, int | float)
-        if not numbers or isinstance(ours, bool) or isinstance(theirs, bool):
-            return False
-        return math.isclose(ours, theirs, rel_tol=relative, abs_tol=ABSOLUTE_TOLERANCE)
+    if isinstance(ours, bool) or isinstance(theirs, bool):
+        return ours is theirs
+    if isinstance(ours, int | float) and isinstance(theirs, int | float):
+        return _same_numbers(ours, theirs)
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return list(ours) == list(theirs) and all(same(ours[key], theirs[key], relative) for key in ours)
+        return list(ours) == list(theirs) and all(same(ours[key], theirs[key]) for key in ours)
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(same(a, b, relative) for a, b in zip(ours, theirs, strict=True))
+        return len(ours) == len(theirs) and all(same(a, b) for a, b in zip(ours, theirs, strict=True))
     return type(ours) is type(theirs) and ours == theirs
 
 
-def documents(body: bytes) -> list[Any]:
-    """The JSON documents of an answer, one per line; anything else as its text.
+def _json(text: str) -> list[Any]:
+    """The documents of a text: one, or one per chunk."""
+    decoder, found, position = json.JSONDecoder(), [], 0
+    while position < len(text):
+        document, position = decoder.raw_decode(text, position)
+        found.append(document)
+        while position < len(text) and text[position].isspace():
+            position += 1
+    return found
+
+
+def _cell(text: str) -> object:
+    """A cell of CSV: numbers as numbers, so that the tolerance counts there too."""
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:
+        return text
+
+
+def documents(answer: Answer) -> list[Any]:
+    """What an answer holds: JSON documents, rows of CSV, or its text.
 
     Beside the text of an error that a request as a whole got, ours says its ``code``, which InfluxDB does not have.
     """
+    text = answer.body.decode(errors="replace")
+    if answer.headers.get("Content-Type", "").startswith("text/csv"):
+        return [[_cell(cell) for cell in row] for row in csv.reader(text.splitlines())]
     try:
-        found = [json.loads(text) for text in body.decode().splitlines() if text.strip()]
+        found = _json(text.strip())
     except ValueError:
-        return [body.decode(errors="replace")]
+        return [text]
     return [
         {"error": document["error"]} if isinstance(document, dict) and "code" in document else document
         for document in found
@@ -47,7 +78,7 @@ def same_answer(ours: Answer, theirs: Answer) -> bool:
     """Equal status and equal bodies, but for the last digits of floats."""
     if ours.status != theirs.status:
         return False
-    return ours.body == theirs.body or same(documents(ours.body), documents(theirs.body))
+    return ours.body == theirs.body or same(documents(ours), documents(theirs))
 
 
 def _first(ours: Any, theirs: Any, path: str) -> Iterator[str]:
@@ -69,8 +100,10 @@ def _short(value: Any, length: int = 300) -> str:
 
 
 def difference(ours: Answer, theirs: Answer) -> str:
-    """One line that says where two answers part first."""
+    """One line that says where two answers part first; empty for equal ones."""
+    if same_answer(ours, theirs):
+        return ""
     if ours.status != theirs.status:
         return f"status {ours.status} {ours.body[:200]!r} theirs {theirs.status} {theirs.body[:200]!r}"
-    found = next(_first(documents(ours.body), documents(theirs.body), ""), "")
+    found = next(_first(documents(ours), documents(theirs), ""), "")
     return found or f"ours {ours.body[:300]!r} theirs {theirs.body[:300]!r}"

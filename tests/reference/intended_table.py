@@ -1,0 +1,87 @@
+"""The entries of the table of intended differences, in the order of the document."""
+
+from __future__ import annotations
+
+from tests.cluster.daemons import Answer
+from tests.reference.intended import (
+    Intended,
+    refused_only_here,
+    refused_only_there,
+    same_but_for_order,
+    same_but_for_own_words,
+    same_but_for_times,
+    same_times,
+    theirs_counts_shards,
+    theirs_is_no_json,
+    theirs_panicked,
+)
+
+INTENDED: tuple[Intended, ...] = (
+    Intended(
+        "`OFFSET` without `LIMIT`",
+        r"^(?!.*(?<!s)limit).*(?<!s)offset|^(?!.*slimit [1-9]).*soffset",
+        "select f from cpu offset 2",
+    ),
+    Intended(
+        "`fill(3)` on raw points with strings or booleans",
+        r"fill\(-?\d",
+        "select s, f from cpu where time < 2m fill(0)",
+        same_times,
+    ),
+    Intended("`abs()` of a negative integer", r"\babs\(", "select abs(i) from neg limit 1", same_times),
+    Intended("`mode()` with equally frequent values", r"\bmode\(", "select mode(used) from mem", same_times),
+    Intended(
+        "`difference(sum(v))` and the like, GROUP BY time without a lower bound",
+        r"(difference|derivative|moving_average)\(\w+\(.*group by time",
+        "select difference(sum(f)) from cpu where time < 10m group by time(2m)",
+    ),
+    Intended(
+        "equal times in different series, without GROUP BY",
+        r"\bfrom ties|\bfrom /|from mem|distinct\(",
+        "select x from ties where s != u",
+        same_but_for_order,
+    ),
+    Intended(
+        "`SLIMIT`",
+        r"\bslimit\b",
+        "select mean(f) from cpu where time < 5m group by * slimit 1",
+    ),
+    Intended(
+        "GROUP BY time with very many buckets",
+        proof="tests/http/test_http_pressure.py",
+    ),
+    Intended(
+        "a statement that needs more than 20,000,000 rows in memory on one node",
+        proof="tests/query/test_query_answer_parts.py",
+    ),
+    Intended('`KILL QUERY 7 ON "host"`', r"kill query", "kill query 1 on host"),
+    Intended(
+        "`SHOW QUERIES`, `KILL QUERY` above `max-concurrent-queries`",
+        proof="tests/services/test_running_queries_live.py",
+    ),
+    Intended("statements after one that was ended", proof="tests/services/test_running_queries_live.py"),
+    Intended("`DELETE` or `DROP SERIES` with a field in WHERE", proof="tests/cluster/test_deletes_cluster.py"),
+    Intended("`DELETE … WHERE host > 'a'`, or two tags compared", proof="tests/cluster/test_deletes_cluster.py"),
+    Intended(
+        "a `SHOW … WHERE` that compares two tags with each other",
+        r"^show .*where \(?\w+ (!?=|<>) [a-z]\w*",
+        "show series where t != u",
+    ),
+    Intended(
+        "the time of `percentile()` among equal values",
+        r"percentile\(",
+        "select percentile(f, 50) from cpu",
+        same_but_for_times,
+    ),
+    Intended(
+        "a result that is infinite",
+        r".",
+        "select exp(f) from big",
+        theirs_is_no_json,
+    ),
+)
+
+
+def explained(statement: str, ours: Answer, theirs: Answer) -> bool:
+    """Tell whether a row of the table says why two answers differ."""
+    return any(entry.accepts(statement, ours, theirs) for entry in INTENDED)
