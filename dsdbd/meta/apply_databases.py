@@ -116,13 +116,11 @@ def set_default_retention_policy(state: MetaState, command: SetDefaultRetentionP
 
 
 def drop_retention_policy(state: MetaState, command: DropRetentionPolicy, _context: Context) -> Applied:
-    """Forget a policy; the default one stays, because every request that names no policy would fail without it."""
+    """Forget a policy. Its name stays the default one's, so that a policy made anew under it is the default again."""
     database = state.databases.get(command.database)
     policy = None if database is None else resolve_policy(database, command.name)
     if database is None or policy is None:
         return state, None
-    if policy.name == database.default_rp:
-        raise fixed("retention_policy_is_default")
     policies = {name: other for name, other in database.policies.items() if name != policy.name}
     return with_database(state, replace(database, policies=policies)), None
 

@@ -25,7 +25,6 @@ FIXED = {
     "name_too_long": "name too long",
     "retention_policy_exists": "retention policy already exists",
     "retention_policy_conflict": "retention policy conflicts with an existing policy",
-    "retention_policy_is_default": "retention policy is default",
     "retention_policy_too_short": "retention policy duration must be at least 1h0m0s",
     "shard_duration_too_long": "retention policy duration must be greater than the shard duration",
     "replication_too_low": "replication factor must be greater than 0",

@@ -56,8 +56,10 @@ def policy(state: MetaState, database_name: str, policy_name: str | None = None)
     found = resolve_policy(owner, policy_name or None)
     if found is not None:
         return found
-    if policy_name:
-        raise NotFound(f"retention policy not found: {policy_name}")
+    # The default policy may have been dropped, which does not make another one the default.
+    wanted = policy_name or owner.default_rp
+    if wanted:
+        raise NotFound(f"retention policy not found: {wanted}")
     raise NotFound(f"default retention policy not set for: {database_name}")
 
 

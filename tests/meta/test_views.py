@@ -44,6 +44,18 @@ def test_policies_are_found_by_name_alias_and_default(state):
         assert caught.value.message == text
 
 
+def test_a_dropped_default_policy_is_missed_by_its_name():
+    machine = Machine()
+    machine.give(c.CreateDatabase("d"))
+    machine.give(c.CreateRetentionPolicy("d", "other", 0, 1))
+    machine.give(c.DropRetentionPolicy("d", "autogen"))
+    with pytest.raises(NotFound) as caught:
+        views.policy(machine.state, "d")
+    assert caught.value.message == "retention policy not found: autogen"
+    machine.give(c.CreateRetentionPolicy("d", "autogen", 0, 1))
+    assert views.policy(machine.state, "d").name == "autogen"
+
+
 def test_a_real_policy_called_default_wins_over_the_alias():
     machine = Machine()
     machine.give(c.CreateDatabase("d"))
