@@ -125,7 +125,6 @@ def check(state: MetaState) -> None:
         assert len(set(shard.owners)) == len(shard.owners)
         assert set(shard.owners) <= alive
     for database in state.databases.values():
-        assert not database.default_rp or database.default_rp in database.policies
         for name, policy in database.policies.items():
             assert policy.name == name
             assert policy.duration_ns == 0 or policy.duration_ns >= max(HOUR, policy.shard_group_duration_ns)
