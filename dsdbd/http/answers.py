@@ -8,56 +8,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
 from dsdbd.errors import DSDBError
+from dsdbd.http.chunks import WholeChunker
+from dsdbd.http.events import NOT_EXECUTED, Begun, Chunking, Ended, Event
 from dsdbd.http.middleware import STREAMING
-from dsdbd.http.responses import CSV, JSON, wants_csv
+from dsdbd.http.responses import CSV, JSON, MSGPACK, accepted
 from dsdbd.limits import CLIENT_STALL_TIMEOUT_S, MAX_CHUNK_ROWS
 from dsdbd.query import (
     AnswerPart,
     Chunker,
     CsvDocument,
+    CsvWriter,
     Indenter,
     JsonDocument,
+    MsgpackDocument,
     QueryCancelled,
     StatementResult,
-    encode_results_csv,
     encode_results_json,
+    encode_results_msgpack,
 )
 
 if TYPE_CHECKING:
+    from dsdbd.cluster.budget import Hold
     from dsdbd.cluster.reads import Cancellation, ReadPath
 
 log = structlog.get_logger("query")
-NOT_EXECUTED = "not executed"
 _DEFAULT_CHUNK_ROWS = 10_000
 _PIECE_BYTES = 1 << 18
 _INLINE_ROWS = 500
 """So few rows are encoded on the event loop, where that takes less than handing them to a thread."""
+Document = JsonDocument | CsvDocument | MsgpackDocument
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A statement's answer begins."""
-
-    statement_id: int
-    messages: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A statement's answer ends, with an error or without."""
-
-    statement_id: int
-    error: str | None = None
-
-
-Event = Begun | AnswerPart | Ended
+_DOCUMENTS: Mapping[str, type[Document]] = {JSON: JsonDocument, CSV: CsvDocument, MSGPACK: MsgpackDocument}
 
 
 def is_chunked(form: Mapping[str, str]) -> bool:
@@ -82,6 +70,7 @@ class Answer:
         statements: int,
         *,
         stall_timeout_s: float = CLIENT_STALL_TIMEOUT_S,
+        hold: Hold | None = None,
     ) -> None:
         self._request = request
         self._form = form
@@ -89,8 +78,11 @@ class Answer:
         self._cancelled = cancelled
         self._statements = statements
         self._stall_timeout_s = stall_timeout_s
-        self._content_type = CSV if wants_csv(request) else JSON
+        self._hold = hold
+        self._content_type = accepted(request)
+        self._pretty = self._content_type == JSON and form.get("pretty") == "true"
         self._epoch = form.get("epoch") or None
+        self._csv = CsvWriter(self._epoch)
         self._response: web.StreamResponse | None = None
         self._waiting = bytearray()
 
@@ -98,9 +90,8 @@ class Answer:
 
     async def send_document(self, events: AsyncIterator[Event]) -> web.StreamResponse:
         """Send all events as one document; raises DSDBError as long as nothing is sent."""
-        document = CsvDocument(epoch=self._epoch) if self._content_type == CSV else JsonDocument(epoch=self._epoch)
-        pretty = self._content_type == JSON and self._form.get("pretty") == "true"
-        layout = Indenter() if pretty else None
+        document = _DOCUMENTS[self._content_type](epoch=self._epoch)
+        layout = Indenter() if self._pretty else None
         statement_id = mark = 0
         try:
             async for event in events:
@@ -110,6 +101,7 @@ class Answer:
                         mark = self._mark(document, layout)
                     case AnswerPart():
                         await self._add_part(_all_laid_out(layout, document.part(event)), len(event))
+                        self._hold_kept(document)
                     case Ended(error=error):
                         if error is not None:
                             self._drop_rows(document, layout, mark, error)
@@ -122,9 +114,14 @@ class Answer:
             for later in range(statement_id + 1, self._statements):
                 ends += [document.begin(later), document.end(NOT_EXECUTED)]
             await self._add(_laid_out(layout, b"".join(ends)))
-        closing = document.close()
-        await self._add(_laid_out(layout, closing))
+        for piece in document.pieces():
+            await self._add(_laid_out(layout, piece))
         return await self._finish()
+
+    def _hold_kept(self, document: Document) -> None:
+        """Count what a document keeps until it is complete. Raises Overloaded when others keep too much."""
+        if isinstance(document, MsgpackDocument) and self._hold is not None:
+            self._hold.grow(document.size_bytes - self._hold.size_bytes)
 
     async def _add_part(self, pieces: Iterator[bytes], rows: int) -> None:
         if rows <= _INLINE_ROWS:
@@ -135,14 +132,14 @@ class Answer:
                 self._cancelled.check()
             await self._add(block)
 
-    def _mark(self, document: JsonDocument | CsvDocument, layout: Indenter | None) -> int:
+    def _mark(self, document: Document, layout: Indenter | None) -> int:
         """A place to which the document can go back as long as nothing behind it is sent."""
         document.mark()
         if layout is not None:
             layout.mark()
         return len(self._waiting) if self._response is None else -1
 
-    def _drop_rows(self, document: JsonDocument | CsvDocument, layout: Indenter | None, mark: int, error: str) -> None:
+    def _drop_rows(self, document: Document, layout: Indenter | None, mark: int, error: str) -> None:
         """A statement has failed: its rows are taken back where they can be."""
         if self._response is None and mark >= 0:
             del self._waiting[mark:]
@@ -165,13 +162,15 @@ class Answer:
     async def send_chunks(self, events: AsyncIterator[Event]) -> web.StreamResponse:
         """Send one document after another, each with some rows of one series; raises as ``send_document`` does."""
         rows = min(_chunk_rows(self._form) or _DEFAULT_CHUNK_ROWS, MAX_CHUNK_ROWS)
-        chunker = Chunker(0, (), rows)
+        chunker: Chunker | WholeChunker = WholeChunker(Begun(0))
         statement_id = 0
         try:
             async for event in events:
                 match event:
-                    case Begun(statement_id, messages):
+                    case Begun(statement_id, messages, Chunking.ROWS):
                         chunker = Chunker(statement_id, messages, rows)
+                    case Begun(statement_id):
+                        chunker = WholeChunker(event)
                     case AnswerPart():
                         await self._add_chunks(chunker.part(event), len(event))
                     case Ended(error=None):
@@ -204,8 +203,10 @@ class Answer:
 
     def _encode(self, results: Iterable[StatementResult]) -> Iterator[bytes]:
         if self._content_type == CSV:
-            return encode_results_csv(results, epoch=self._epoch)
-        return encode_results_json(results, pretty=self._form.get("pretty") == "true", epoch=self._epoch)
+            return _of_all(self._csv.series(result.statement_id, result.series) for result in results)
+        if self._content_type == MSGPACK:
+            return encode_results_msgpack(results, epoch=self._epoch)
+        return encode_results_json(results, pretty=self._pretty, epoch=self._epoch)
 
     # --- sending
 
@@ -257,6 +258,11 @@ def _all_laid_out(layout: Indenter | None, pieces: Iterator[bytes]) -> Iterator[
 def _compress(request: web.Request, response: web.StreamResponse) -> None:
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         response.enable_compression(web.ContentCoding.gzip)
+
+
+def _of_all(parts: Iterable[Iterator[bytes]]) -> Iterator[bytes]:
+    for part in parts:
+        yield from part
 
 
 def _take(pieces: Iterator[bytes]) -> bytes:

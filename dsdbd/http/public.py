@@ -49,9 +49,9 @@ class PublicPages:
     async def _preflight(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
 
-    async def _status(self, _: web.Request) -> web.StreamResponse:
+    async def _status(self, request: web.Request) -> web.StreamResponse:
         """What old clients ask instead of /ping."""
-        return no_content()
+        return no_content(request)
 
     async def _ping(self, request: web.Request) -> web.StreamResponse:
         """204 while the process lives; with ``wait_for_leader`` when a leader is known, 503 after the time given."""
@@ -60,7 +60,7 @@ class PublicPages:
             return web.Response(status=503)
         if request.query.get("verbose") == "true":
             return json_response({"version": VERSION})
-        return no_content()
+        return no_content(request)
 
     async def _leader_within(self, wait_s: float) -> bool:
         deadline_s = asyncio.get_running_loop().time() + wait_s

@@ -11,15 +11,20 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements import BY_POST, Series, StatementContext, execute
-from dsdbd.errors import DSDBError, NotFound, RequestError
-from dsdbd.http.answers import NOT_EXECUTED, Answer, Begun, Ended, Event, is_chunked
+from dsdbd.errors import DSDBError, NotFound, Overloaded, RequestError
+from dsdbd.http.answers import Answer, is_chunked
 from dsdbd.http.disconnect import cancel_when_gone
+from dsdbd.http.events import NOT_EXECUTED, Begun, Chunking, Ended, Event
 from dsdbd.http.middleware import STREAMING
+from dsdbd.http.responses import no_content
+from dsdbd.http.row_limit import limit_rows
 from dsdbd.http.tracking import tracked
-from dsdbd.influxql import parse
+from dsdbd.influxql import ast, ast_show, parse
 from dsdbd.influxql.format import to_text
+from dsdbd.limits import MAX_ASYNC_QUERIES, MAX_MSGPACK_BYTES_HELD
 from dsdbd.logs import redact
 from dsdbd.query import AnswerPart, QueryCancelled
 
@@ -32,12 +37,22 @@ if TYPE_CHECKING:
     from dsdbd.cluster.reads import ReadPath
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
-    from dsdbd.influxql import ast
 
 log = structlog.get_logger("query")
 _INLINE_CHARS = 2000
 """Statements up to this length are parsed on the event loop, in a millisecond or two."""
 _BARRIER_TIMEOUT_S = 5.0
+_BY_ROWS = (
+    ast.Select,
+    ast_show.ShowSeries,
+    ast_show.ShowFieldKeys,
+    ast_show.ShowSeriesCardinality,
+    ast_show.ShowMeasurementCardinality,
+    ast_show.ShowTagKeyCardinality,
+    ast_show.ShowFieldKeyCardinality,
+    ast_show.ShowTagValuesCardinality,
+)
+_BY_SERIES = (ast_show.ShowTagKeys, ast_show.ShowTagValues)
 
 
 class QueryHandler:
@@ -58,6 +73,8 @@ class QueryHandler:
         self._writes = writes
         self._membership = membership
         self._auth = auth
+        self._kept = ByteBudget(MAX_MSGPACK_BYTES_HELD, "answers in MessagePack")
+        self._unwatched: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Run the statements in order; the first error stops the rest, as in InfluxDB 1.x."""
@@ -78,7 +95,6 @@ class QueryHandler:
             self._auth.authorize(user, statement, form.get("db", ""))
         if form.get("consistency") == "linearizable":
             await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
-        cancelled = Cancellation()
         context = StatementContext(
             self._node,
             self._reads,
@@ -87,24 +103,61 @@ class QueryHandler:
             form.get("db", ""),
             form.get("rp", ""),
             self._node.clock.now_ns(),
-            cancelled,
+            Cancellation(),
             user,
         )
-        reading = request.method == "GET"
-        answer = Answer(request, form, self._reads, cancelled, len(statements))
-        send = answer.send_chunks if is_chunked(form) else answer.send_document
+        if form.get("async") == "true":
+            return self._start(request, statements, text, context)
+        return await self._answer(request, form, statements, text, context)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        form: dict[str, str],
+        statements: tuple[ast.Statement, ...],
+        text: str,
+        context: StatementContext,
+    ) -> web.StreamResponse:
+        """Carry the statements out and send what comes of them."""
+        reading, cancelled = request.method == "GET", context.cancelled
         try:
             with (
                 tracked(request, self._node, statements, text, context.database, cancelled),
                 cancel_when_gone(request, cancelled),
+                self._kept.held() as hold,
             ):
+                answer = Answer(request, form, self._reads, cancelled, len(statements), hold=hold)
                 async with contextlib.aclosing(self._run(statements, context, reading=reading)) as events:
-                    return await send(events)
+                    if is_chunked(form):
+                        return await answer.send_chunks(events)
+                    most = self._node.config.http.max_row_limit
+                    return await answer.send_document(limit_rows(events, most) if most else events)
         except QueryCancelled as error:
             if request.get(STREAMING):
                 raise
             answer = Answer(request, form, self._reads, Cancellation(), 1)
             return await answer.send_document(_refused(error))
+
+    def _start(
+        self, request: web.Request, statements: tuple[ast.Statement, ...], text: str, context: StatementContext
+    ) -> web.StreamResponse:
+        """Answer at once and carry the statements out afterwards; what fails is logged. Raises Overloaded."""
+        if len(self._unwatched) >= MAX_ASYNC_QUERIES:
+            raise Overloaded(f"{MAX_ASYNC_QUERIES} requests with async=true are at work; repeat the request later")
+
+        async def work() -> None:
+            try:
+                with tracked(request, self._node, statements, text, context.database, context.cancelled):
+                    async for event in self._run(statements, context, reading=request.method == "GET"):
+                        if isinstance(event, Ended) and event.error not in (None, NOT_EXECUTED):
+                            log.warning("an async query failed", text=redact(text), error=event.error)
+            except DSDBError as error:
+                log.warning("an async query failed", text=redact(text), error=error.message)
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._unwatched.add(task)
+        task.add_done_callback(self._unwatched.discard)
+        return no_content(request)
 
     async def _run(
         self, statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
@@ -122,7 +175,7 @@ class QueryHandler:
                 series = await self._execute(statement, context)
                 messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, BY_POST) else ()
                 begun = True
-                yield Begun(number, messages)
+                yield Begun(number, messages, _chunking(statement))
                 if isinstance(series, AsyncGenerator):
                     async with contextlib.aclosing(series):
                         async for part in series:
@@ -147,6 +200,12 @@ class QueryHandler:
             if not await self._freshness.newer():
                 raise
         return await execute(statement, context)
+
+
+def _chunking(statement: ast.Statement) -> Chunking:
+    if isinstance(statement, _BY_ROWS):
+        return Chunking.ROWS
+    return Chunking.SERIES if isinstance(statement, _BY_SERIES) else Chunking.WHOLE
 
 
 def _deprecation(statement: ast.Statement) -> str:
@@ -196,6 +255,6 @@ def _bound(text: str) -> dict[str, object]:
     if not text:
         return {}
     try:
-        return msgspec.json.decode(text, type=dict[str, object])
+        return msgspec.json.decode(text, type=dict[str, object] | None) or {}
     except msgspec.MsgspecError as error:
         raise RequestError(f"error parsing query parameters: {error}") from error

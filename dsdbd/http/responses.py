@@ -10,16 +10,21 @@ from aiohttp import web
 
 from dsdbd.cluster.peers import ErrorBody
 from dsdbd.errors import DSDBError, Unauthenticated, Unavailable
+from dsdbd.query import encode_error_msgpack
 from dsdbd.version import VERSION
 
 JSON = "application/json"
 CSV = "text/csv"
+MSGPACK = "application/x-msgpack"
+OTHER_FORMS = {"application/csv": CSV, CSV: CSV, MSGPACK: MSGPACK}
+"""Forms of an answer by the Accept header that asks for them; all else means JSON."""
 REALM = web.AppKey("realm", str)
 """Key of an application: what a 401 says that the credentials are for."""
 _CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
 _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
 )
+_SHAPED = frozenset(("/query", "/write", "/api/v2/write"))
 _MAX_HEADER_CHARS = 1024
 _GREGORIAN = 0x01B21DD213814000
 """Steps of 100 ns from the start of the Gregorian calendar, where such ids count from, to the Unix epoch."""
@@ -28,14 +33,17 @@ _GREGORIAN = 0x01B21DD213814000
 def error_response(error: DSDBError, request: web.Request | None = None) -> web.Response:
     """The error as status, body and header; a 503 says when to try again, a 401 asks for credentials.
 
-    The body is JSON; for a request to /query it is as that asks for: indented, or CSV.
+    The body is JSON; for clients' requests it is as they ask for: indented, CSV or MessagePack.
     """
     body = error_body(error)
     content_type = JSON
-    if request is not None and request.path == "/query":
-        if wants_csv(request):
+    if request is not None and request.path in _SHAPED:
+        content_type = accepted(request)
+        if content_type == CSV:
             text = error.message.replace('"', '""')
-            body, content_type = f'error\n"{text}"\n'.encode(), CSV
+            body = f'error\n"{text}"\n'.encode()
+        elif content_type == MSGPACK:
+            body = encode_error_msgpack(error.message)
         elif request.query.get("pretty") == "true":
             body = msgspec.json.format(body, indent=4) + b"\n"
     response = web.Response(status=error.http_status, body=body, content_type=content_type)
@@ -54,15 +62,17 @@ def error_body(error: DSDBError) -> bytes:
     return msgspec.json.encode(ErrorBody(error.message, error.code)) + b"\n"
 
 
-def no_content() -> web.Response:
+def no_content(request: web.Request) -> web.Response:
     """204, with the Content-Type that InfluxDB 1.x sends even so."""
-    return web.Response(status=204, content_type=JSON)
+    return web.Response(status=204, content_type=accepted(request))
 
 
-def wants_csv(request: web.Request) -> bool:
-    """Whether the caller asks for CSV instead of JSON."""
-    accept = request.headers.get("Accept", "")
-    return "application/csv" in accept or "text/csv" in accept
+def accepted(request: web.Request) -> str:
+    """The form of the answer that the caller asks for: JSON, CSV or MSGPACK.
+
+    Only a header that names nothing else counts, as in InfluxDB 1.x: browsers name many forms.
+    """
+    return OTHER_FORMS.get(request.headers.get("Accept", ""), JSON)
 
 
 def json_response(value: object, *, status: int = 200) -> web.Response:

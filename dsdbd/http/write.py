@@ -87,7 +87,7 @@ class WriteHandler:
         with self.bodies.held() as hold:
             body = await read_body(request, self._node.config.http.max_body_size_bytes, hold)
             await self.store(body, target)
-        return no_content()
+        return no_content(request)
 
     def takes(self, target: Target, given: Credentials | None) -> bool:
         """Whether nothing but the body decides what comes of a request: known credentials, no newer metadata."""

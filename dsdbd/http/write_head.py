@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from dsdbd.errors import RequestError, Unauthenticated
 from dsdbd.http.credentials import UserPassword, credentials_of
+from dsdbd.http.responses import OTHER_FORMS
 from dsdbd.http.write import target_of
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ START = b"POST /write?"
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 4096
 _VERSION = b" HTTP/1.1"
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e]*")
-_PLAIN_QUERY = re.compile(rb"[!$&'()*+,./0-9:;=?@A-Z_a-z~%-]*")
-_FOR_THE_LIBRARY = frozenset(
+HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(rb"[\t\x20-\x7e]*")
+PLAIN_QUERY = re.compile(rb"[!$&'()*+,./0-9:;=?@A-Z_a-z~%-]*")
+FOR_THE_LIBRARY = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer", b"sec-websocket-key1")
 )
 _ONCE = frozenset(
@@ -65,7 +66,7 @@ def parse_head(head: bytes) -> WriteHead | None:
     for line in lines:
         name, colon, value = line.partition(b":")
         name = name.lower()
-        if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name in _FOR_THE_LIBRARY:
+        if not colon or not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value) or name in FOR_THE_LIBRARY:
             return None
         if name in _ONCE and name in found:
             return None
@@ -73,9 +74,11 @@ def parse_head(head: bytes) -> WriteHead | None:
     length, encoding = found.get(b"content-length", ""), found.get(b"content-encoding", "identity").lower()
     if not (length.isdigit() and len(length) < 12) or encoding not in ("identity", "gzip", ""):
         return None
-    if found.get(b"connection", "keep-alive").lower() != "keep-alive" or not _PLAIN_QUERY.fullmatch(query):
+    if found.get(b"connection", "keep-alive").lower() != "keep-alive" or not PLAIN_QUERY.fullmatch(query):
         return None
     params = _params(query)
+    if params is not None and (params.get("pretty") == "true" or found.get(b"accept") in OTHER_FORMS):
+        return None
     target = None if params is None else _target(params)
     if params is None or target is None:
         return None

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dsdbd.query.answer import AnswerPart, Chunker, CsvDocument, JsonDocument
 from dsdbd.query.deletion import MAX_NS, MIN_NS, Deletion, deletions
 from dsdbd.query.encode import StatementResult, encode_results_json
-from dsdbd.query.encode_csv import encode_results_csv
+from dsdbd.query.encode_csv import CsvWriter, encode_results_csv
+from dsdbd.query.encode_msgpack import MsgpackDocument, encode_error_msgpack, encode_results_msgpack
 from dsdbd.query.finish import finish
 from dsdbd.query.json_layout import Indenter
 from dsdbd.query.plan import normalise, plan_select, sources_of
@@ -50,11 +51,13 @@ __all__ = [
     "BoundedShard",
     "Chunker",
     "CsvDocument",
+    "CsvWriter",
     "Deletion",
     "Emit",
     "Indenter",
     "JsonDocument",
     "MeasurementSchema",
+    "MsgpackDocument",
     "Partial",
     "QueryCancelled",
     "SelectPlan",
@@ -70,10 +73,12 @@ __all__ = [
     "decode_schema",
     "deletions",
     "divide",
+    "encode_error_msgpack",
     "encode_partial",
     "encode_plan",
     "encode_results_csv",
     "encode_results_json",
+    "encode_results_msgpack",
     "encode_schema",
     "finish",
     "merge",

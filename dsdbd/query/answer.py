@@ -107,6 +107,10 @@ class JsonDocument:
         """The end of the document."""
         return b"]}\n" if self._statements else b'{"results":[]}\n'
 
+    def pieces(self) -> Iterator[bytes]:
+        """What is left to write at the end."""
+        yield self.close()
+
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
@@ -148,6 +152,10 @@ class CsvDocument:
     def close(self) -> bytes:
         """Nothing is written."""
         return b""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Nothing is left to write."""
+        yield self.close()
 
 
 class Chunker:

@@ -22,10 +22,14 @@ import gzip
 import http.client
 import json
 import re
+import struct
 import sys
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgpack
 
 DIRECTORY = Path(__file__).parent / "dialogues"
 _HEADERS = ("Content-Type", "Content-Encoding", "X-Influxdb-Error", "WWW-Authenticate", "Allow")
@@ -133,9 +137,18 @@ def _reply(answer: http.client.HTTPResponse, body: bytes) -> Reply:
             lines.append(f"< {name}: {value}")
     if answer.headers.get("Content-Encoding") == "gzip":
         body = gzip.decompress(body)
+    if answer.headers.get("Content-Type") == "application/x-msgpack":
+        body = "".join(f"{document}\n" for document in unpacked(body)).encode()
     text, code = _without_code(body.decode(errors="backslashreplace"))
     lines += [f"<| {line}".rstrip() for line in text.splitlines()]
     return Reply(tuple(lines), code)
+
+
+def unpacked(body: bytes) -> list[Any]:
+    """The MessagePack documents of a body; times are seconds and nanoseconds."""
+    unpacker = msgpack.Unpacker(ext_hook=lambda code, data: (f"ext {code}", *struct.unpack(">qI", data)))
+    unpacker.feed(body)
+    return list(unpacker)
 
 
 def _without_code(text: str) -> tuple[str, str]:

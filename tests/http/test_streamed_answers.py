@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 
 from dsdbd.cluster.reads import Cancellation, ReadPath
-from dsdbd.http.answers import Answer, Begun, Ended
+from dsdbd.http.answers import Answer
+from dsdbd.http.events import Begun, Ended
 from dsdbd.query import AnswerPart
 from tests.cluster.daemons import Cluster, Daemon, free_port, wait_until
 from tests.query.test_query_answer_parts import rows_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from dsdbd.cluster.node import Node
-    from dsdbd.http.answers import Event
+    from dsdbd.http.events import Event
 
 pytestmark = pytest.mark.slow
 HOSTS = 50

@@ -31,7 +31,9 @@ def verify_password(password: str, stored: str) -> bool:
 
 
 def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(errors="surrogatepass"), salt=salt, n=n, r=r, p=p, maxmem=128 * n * r + (1 << 20))
+    return hashlib.scrypt(
+        password.encode(errors="surrogatepass"), salt=salt, n=n, r=r, p=p, maxmem=128 * n * r + (1 << 20)
+    )
 
 
 def _text(data: bytes) -> str:
