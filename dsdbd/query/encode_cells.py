@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -139,14 +140,19 @@ def time_parts(times_ns: Int64s, unit_ns: int | None, timezone: str = "") -> lis
 def float_texts(values: Any, *, exponents: bool = True) -> Any:
     """Shortest decimal text that reads back as the same float, as Go's encoding/json writes it; an Arrow array.
 
-    Exponents stand below 1e-6 and from 1e21 on; with ``exponents=False`` (CSV) nowhere.
+    Exponents stand below 1e-6 and from 1e21 on; with ``exponents=False`` (CSV) nowhere. JSON has no text for an infinite
+    value, which is null there.
     """
     texts = arrow_texts(np.ascontiguousarray(values, dtype=np.float64))
     size = np.abs(values)
     unusual = (size >= 1e10) & (size < 1e21)
     if not exponents:
         unusual = (size >= 1e10) | ((size < 1e-5) & (size > 0))
-    unusual &= np.isfinite(values)
+    finite = np.isfinite(values)
+    unusual &= finite
+    if not bool(finite.all()):
+        infinite = np.where(values > 0, "+Inf", "-Inf") if not exponents else np.full(len(values), "null")
+        texts = pc.if_else(pa.array(finite), texts, pa.array(infinite, pa.string()))
     if not bool(unusual.any()):
         return texts
     written = pa.array([_without_exponent(value) for value in values[unusual].tolist()], pa.string())
@@ -154,7 +160,9 @@ def float_texts(values: Any, *, exponents: bool = True) -> Any:
 
 
 def float_text(value: float) -> str:
-    """One float as ``float_texts`` writes it."""
+    """One float as ``float_texts`` writes it for JSON."""
+    if not math.isfinite(value):
+        return "null"
     text = repr(value)
     if "e" not in text:
         return text.removesuffix(".0")

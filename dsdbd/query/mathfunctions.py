@@ -36,20 +36,18 @@ _UNARY: dict[str, Any] = {
 
 def result_is_integer(name: str, *, integer_arguments: bool) -> bool:
     """Whether the function of whole numbers is a whole number."""
-    return integer_arguments and (name in _KEEP_INTEGERS or name == "pow")
+    return integer_arguments and name in _KEEP_INTEGERS
 
 
 def apply(name: str, args: list[Any], integer_arguments: bool) -> tuple[Any, bool, Bools | None]:
     """Values (float64 or int64), whether they are whole numbers, and where they are defined (None: everywhere)."""
     is_integer = result_is_integer(name, integer_arguments=integer_arguments)
-    if is_integer and name != "pow":
+    if is_integer:
         return (np.abs(args[0]) if name == "abs" else args[0]), True, None
     floats = [np.asarray(arg, dtype=np.float64) for arg in args]
     with np.errstate(all="ignore"):
         if name == "pow":
             values = np.power(floats[0], floats[1])
-            if is_integer:
-                return values.astype(np.int64), True, None
         elif name == "log":
             values = np.log(floats[0]) / np.log(floats[1])
         elif name == "atan2":
