@@ -17,9 +17,13 @@ from dsdbd.query.encode_msgpack import MsgpackDocument, encode_error_msgpack, en
 from dsdbd.query.finish import finish
 from dsdbd.query.json_layout import Indenter
 from dsdbd.query.plan import normalise, plan_select, sources_of
+from dsdbd.query.plan_derived import bounds, derived_place
+from dsdbd.query.plan_nested import NestedPlan, has_subqueries, plan_nested
 from dsdbd.query.plan_types import SelectPlan, decode_plan, encode_plan
+from dsdbd.query.prepared import Prepared, prepare
 from dsdbd.query.rows import SeriesBlock, SeriesRows
 from dsdbd.query.run import (
+    Collected,
     Partial,
     QueryCancelled,
     TooManyRows,
@@ -42,6 +46,7 @@ from dsdbd.query.schema import (
 from dsdbd.query.show import show_finish, show_partial
 from dsdbd.query.slices import divide
 from dsdbd.query.slicing import Ask, Emit, Steps
+from dsdbd.query.subquery import DerivedShard, derived_shards
 
 __all__ = [
     "MAX_NS",
@@ -50,15 +55,19 @@ __all__ = [
     "Ask",
     "BoundedShard",
     "Chunker",
+    "Collected",
     "CsvDocument",
     "CsvWriter",
     "Deletion",
+    "DerivedShard",
     "Emit",
     "Indenter",
     "JsonDocument",
     "MeasurementSchema",
     "MsgpackDocument",
+    "NestedPlan",
     "Partial",
+    "Prepared",
     "QueryCancelled",
     "SelectPlan",
     "SeriesBlock",
@@ -68,10 +77,13 @@ __all__ = [
     "Steps",
     "StoredShard",
     "TooManyRows",
+    "bounds",
     "decode_partial",
     "decode_plan",
     "decode_schema",
     "deletions",
+    "derived_place",
+    "derived_shards",
     "divide",
     "encode_error_msgpack",
     "encode_partial",
@@ -81,10 +93,13 @@ __all__ = [
     "encode_results_msgpack",
     "encode_schema",
     "finish",
+    "has_subqueries",
     "merge",
     "merge_schemas",
     "normalise",
+    "plan_nested",
     "plan_select",
+    "prepare",
     "run_groups",
     "run_partial",
     "shard_schema",

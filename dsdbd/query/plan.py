@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from zoneinfo import ZoneInfo
 
 import re2
 from msgspec.structs import replace
@@ -10,14 +11,16 @@ from msgspec.structs import replace
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql.condition import split_condition
-from dsdbd.influxql.format import to_text
+from dsdbd.influxql.format import column_name, to_text
 from dsdbd.limits import MAX_QUERY_BUCKETS
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
 from dsdbd.query import mathfunctions
-from dsdbd.query.aggregates import INPUT_TYPES, SELECTORS, result_type
+from dsdbd.query.aggregates import SELECTORS
+from dsdbd.query.plan_calls import aggregate_plan, checked, picked_tags, transform_plan, value_type
 from dsdbd.query.plan_check import TRANSFORMS, check_select, time_dimension
 from dsdbd.query.plan_condition import divide_condition
+from dsdbd.query.plan_derived import Outer, condition_schema, derived_place
 from dsdbd.query.plan_fields import column_names, expand_dimensions, expand_fields, is_time
 from dsdbd.query.plan_types import (
     CallPlan,
@@ -34,7 +37,7 @@ from dsdbd.query.plan_types import (
     Transform,
     predicate_to_wire,
 )
-from dsdbd.query.schema import MeasurementSchema, merge_schemas
+from dsdbd.query.schema import Derived, MeasurementSchema, merge_schemas
 
 Schemas = Mapping[tuple[str, str], Mapping[str, MeasurementSchema]]
 SourceName = tuple[str | None, str | None, "str | re2._Regexp"]
@@ -84,7 +87,7 @@ def plan_select(select: ast.Select, schemas: Schemas, now_ns: int) -> SelectPlan
         RequestError: in the words of InfluxDB 1.x, or naming what is not supported yet.
 
     """
-    return _Planner(schemas, now_ns).plan(select)
+    return Planner(schemas, now_ns).plan(select)
 
 
 def _matches(source: ast.Measurement, names: Iterable[str]) -> list[str]:
@@ -94,39 +97,69 @@ def _matches(source: ast.Measurement, names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if compiled.search(name))
 
 
-class _Planner:
+class _TypesDiffer(RequestError):
+    """An operator does not take the types of its operands."""
+
+
+class Planner:
     """Holds what is found while one statement is planned; it decides nothing from outside its arguments."""
 
-    def __init__(self, schemas: Schemas, now_ns: int) -> None:
+    def __init__(self, schemas: Schemas, now_ns: int, derived: Sequence[Mapping[str, MeasurementSchema]] = ()) -> None:
         self._schemas = schemas
         self._now_ns = now_ns
+        self._derived = derived
+        """What each subquery of the statement gives, in their order."""
         self._schema = MeasurementSchema({}, frozenset())
+        self._lenient = False
+        """A subquery: what its types make impossible has no values there, and is no error."""
         self._refs: list[Ref] = []
         self._calls: list[CallPlan] = []
         self._ref_places: dict[Ref, int] = {}
         self._call_places: dict[tuple[object, ...], int] = {}
+        self.found: list[tuple[tuple[str, str], str, MeasurementSchema]] = []
+        """Place, name and schema of every measurement that is read."""
+        self.dimensions: list[str] = []
+        self.fields: tuple[ast.Field, ...] = ()
+        """The select list without wildcards and without time, with the tags that ``top`` and ``bottom`` show."""
+        self._listed: tuple[ast.Field, ...] = ()
 
     def plan(self, select: ast.Select) -> SelectPlan:
-        _refuse_unsupported(select)
-        condition, times = split_condition(select.condition, self._now_ns)
-        interval_ns, offset_ns = time_dimension(select.dimensions, self._now_ns)
+        """The plan of a statement without subqueries."""
+        refuse_unsupported(select)
+        interval_ns, _ = time_dimension(select.dimensions, self._now_ns)
         check_select(select, has_interval=interval_ns > 0)
-        found = self._measurements(select)
+        self.look_up(select)
+        return self.planned(select)
+
+    def look_up(self, select: ast.Select) -> None:
+        """Find what the names of a statement stand for."""
+        found = self.found = self._measurements(select)
         if len(found) == 1:
             self._schema = found[0][2]
         elif found:
             self._schema = merge_schemas([{"": schema} for _, _, schema in found])[""]
-        dimensions = expand_dimensions(select.dimensions, self._schema)
-        fields = expand_fields(
-            (field for field in select.fields if not is_time(field.expr)), self._schema, frozenset(dimensions)
+        self.dimensions = expand_dimensions(select.dimensions, self._schema)
+        self.fields = expand_fields(
+            (field for field in select.fields if not is_time(field.expr)), self._schema, frozenset(self.dimensions)
         )
+        self._listed = self.fields
+        if select.target is None:
+            self.fields = picked_tags(self.fields)
+
+    def planned(self, select: ast.Select, outer: Outer | None = None) -> SelectPlan:
+        """The plan of the statement that was looked up; ``outer``: what the statement around it hands on to it."""
+        zone = ZoneInfo(select.timezone) if select.timezone else None
+        condition, times = split_condition(select.condition, self._now_ns, zone)
+        interval_ns, offset_ns = time_dimension(select.dimensions, self._now_ns)
+        self._lenient = outer is not None
+        fields, dimensions = self.fields, self.dimensions
         columns = [
             OutputColumn(name, self._expr(field.expr)) for name, field in zip(column_names(fields), fields, strict=True)
         ]
         plan = SelectPlan(
             min_ns=MIN_TIME_NS if times.min_ns is None else max(times.min_ns, MIN_TIME_NS),
             max_ns=self._upper(times.max_ns, interval_ns),
-            sources=_source_plans(found, condition) if self._reads_something() else [],
+            sources=[],
             columns=columns,
             refs=self._refs,
             calls=self._calls,
@@ -142,7 +175,12 @@ class _Planner:
             offset=select.offset,
             slimit=select.slimit,
             soffset=select.soffset,
+            timezone="" if select.timezone in (None, "UTC") else select.timezone,
         )
+        if outer is not None:
+            plan = outer.handed_on(plan)
+        if self._reads_something():
+            plan = replace(plan, sources=_source_plans(self.found, condition, plan.dimensions))
         _refuse_too_many_buckets(plan)
         return plan
 
@@ -153,8 +191,12 @@ class _Planner:
 
     def _measurements(self, select: ast.Select) -> list[tuple[tuple[str, str], str, MeasurementSchema]]:
         found = {}
+        derived = 0
         for source in select.sources:
-            assert isinstance(source, ast.Measurement)
+            if isinstance(source, ast.SubQuery):
+                found.update({(derived_place(derived), name): one for name, one in self._derived[derived].items()})
+                derived += 1
+                continue
             if source.database is None or source.retention_policy is None:
                 raise RequestError("database name required")
             place = (source.database, source.retention_policy)
@@ -169,7 +211,76 @@ class _Planner:
             return any(call.ref.type not in ("tag", "unknown") for call in self._calls)
         return any(ref.type not in ("tag", "unknown") for ref in self._refs)
 
+    def names(self) -> tuple[str, ...]:
+        """What the columns are called before equal names get numbers."""
+        return tuple(column_name(field) for field in self.fields)
+
+    def schema(self) -> dict[str, MeasurementSchema]:
+        """What a statement that was looked up gives to the one around it; raises RequestError as ``planned`` does."""
+        fields: dict[str, FieldType] = {}
+        labels, unknown = set(), set()
+        for name, field in zip(self.names(), self.fields, strict=True):
+            if name in fields or name in unknown:
+                continue
+            kind = self._kind(field.expr)
+            if kind is None:
+                unknown.add(name)
+                continue
+            fields[name] = kind
+            if self._is_label(field.expr):
+                labels.add(name)
+        derived = Derived(
+            labels=frozenset(labels),
+            unknown=frozenset(unknown),
+            hidden=frozenset(self.names()) - {column_name(field) for field in self._listed},
+            titles=frozenset(column_names(self.fields)),
+            windows=any(call.function != "raw" for call in self._calls)
+            or any(one.derived is not None and one.derived.windows for _, _, one in self.found),
+        )
+        schema = MeasurementSchema(fields, frozenset(self.dimensions), derived=derived)
+        return {name: schema for _, name, _ in self.found}
+
+    def _kind(self, expr: ast.Expr) -> FieldType | None:
+        try:
+            self._expr(expr)
+        except _TypesDiffer:
+            return None
+        return self._declared(expr)
+
+    def _declared(self, expr: ast.Expr) -> FieldType | None:
+        """Type of a column of a subquery. Whole numbers divided stay whole there, as in InfluxDB 1.x."""
+        match expr:
+            case ast.ParenExpr(inner):
+                return self._declared(inner)
+            case ast.BinaryExpr(_, lhs, rhs):
+                left, right = self._declared(lhs), self._declared(rhs)
+                if left is None or right is None:
+                    return left or right
+                return left if left is right else FieldType.FLOAT
+        return self._type_of(expr)
+
+    def _is_label(self, expr: ast.Expr) -> bool:
+        """Whether values are those of a tag."""
+        while isinstance(expr, ast.ParenExpr):
+            expr = expr.expr
+        if not isinstance(expr, ast.VarRef):
+            return False
+        derived = self._schema.derived
+        if derived is None:
+            return self._ref(expr).is_tag
+        return expr.name in derived.labels or (expr.name not in self._schema.fields and expr.name in self._schema.tags)
+
+    def _derived_ref(self, ref: ast.VarRef) -> Ref:
+        """What a name stands for in subqueries: a cast makes numbers of numbers there, and nothing else."""
+        kind = self._schema.fields.get(ref.name)
+        if kind is None:
+            return Ref(ref.name, "string" if ref.name in self._schema.tags else "unknown")
+        cast = _CASTS.get(ref.type or "", "")
+        return Ref(ref.name, cast if kind in _NUMBERS and cast in ("float", "integer") else kind.value)
+
     def _ref(self, ref: ast.VarRef) -> Ref:
+        if self._schema.derived is not None:
+            return self._derived_ref(ref)
         if ref.type in _CASTS:
             return Ref(ref.name, _CASTS[ref.type])
         if ref.type != "tag" and ref.name in self._schema.fields:
@@ -210,7 +321,7 @@ class _Planner:
         return Slot("ref", place)
 
     def _call_slot(self, call: CallPlan) -> Slot:
-        key = (call.function, call.ref, call.arg, *call.transforms)
+        key = (call.function, call.ref, call.arg, *call.transforms, *call.apart)
         place = self._call_places.setdefault(key, len(self._calls))
         if place == len(self._calls):
             self._calls.append(call)
@@ -219,10 +330,10 @@ class _Planner:
     def _call(self, call: ast.Call | ast.Distinct) -> CallPlan:
         transforms: list[Transform] = []
         while type(call) is ast.Call and call.name in TRANSFORMS:
-            transforms.insert(0, _transform(call))
+            transforms.insert(0, transform_plan(call))
             inner = call.args[0]
             if isinstance(inner, ast.VarRef):
-                return _checked(CallPlan("raw", self._ref(inner), 0.0, transforms))
+                return checked(CallPlan("raw", self._ref(inner), 0.0, transforms))
             assert isinstance(inner, ast.Call)
             call = inner
         if isinstance(call, ast.Distinct):
@@ -233,14 +344,15 @@ class _Planner:
         elif isinstance(first, ast.Call):
             name, first = "count_distinct", first.args[0]
         assert isinstance(first, ast.VarRef)
-        arg = 0.0
-        if name == "percentile":
-            number = call.args[1]
-            assert isinstance(number, ast.NumberLiteral | ast.IntegerLiteral)
-            arg = float(number.value)
-        return _checked(CallPlan(name, self._ref(first), arg, transforms))
+        return aggregate_plan(name, self._ref(first), call, transforms, self._apart_ref, self._now_ns)
+
+    def _apart_ref(self, ref: ast.VarRef) -> Ref:
+        """What tells points of ``top`` apart: subqueries are grouped by it, so that it is a tag there."""
+        return self._ref(ref) if self._schema.derived is None else Ref(ref.name, "tag")
 
     def _check_types(self, expr: ast.BinaryExpr) -> None:
+        if self._lenient:
+            return
         left, right = self._type_of(expr.lhs), self._type_of(expr.rhs)
         if left is None or right is None:
             return
@@ -248,12 +360,12 @@ class _Planner:
             left is right is FieldType.BOOLEAN and expr.op in ("&", "|", "^")
         ):
             if expr.op in ("&", "|", "^") and FieldType.FLOAT in (left, right):
-                raise RequestError(f"type error: {to_text(self._typed(expr))}: {_wrong_operator(expr.op, left, right)}")
+                raise _TypesDiffer(f"type error: {to_text(self._typed(expr))}: {_wrong_operator(expr.op, left, right)}")
             return
         text = to_text(self._typed(expr))
         if left is right:
-            raise RequestError(f"type error: {text}: {_wrong_operator(expr.op, left, right)}")
-        raise RequestError(f"type error: {text}: incompatible types: {left.value} and {right.value}")
+            raise _TypesDiffer(f"type error: {text}: {_wrong_operator(expr.op, left, right)}")
+        raise _TypesDiffer(f"type error: {text}: incompatible types: {left.value} and {right.value}")
 
     def _type_of(self, expr: ast.Expr) -> FieldType | None:
         match expr:
@@ -297,17 +409,6 @@ class _Planner:
         return expr
 
 
-def value_type(call: CallPlan) -> FieldType:
-    """Type of a call's values, transformations included."""
-    kind = call.ref.field_type if call.function == "raw" else result_type(call.function, call.ref.field_type)
-    for transform in call.transforms:
-        if transform.name == "elapsed":
-            kind = FieldType.INTEGER
-        elif transform.name in ("derivative", "non_negative_derivative", "moving_average"):
-            kind = FieldType.FLOAT
-    return kind
-
-
 def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
     return (
         f"incompatible types: {left.value} and {right.value}"
@@ -316,50 +417,24 @@ def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
     )
 
 
-def _transform(call: ast.Call) -> Transform:
-    argument = call.args[1] if len(call.args) == 2 else None
-    match argument:
-        case ast.DurationLiteral(value_ns):
-            return Transform(call.name, value_ns)
-        case ast.IntegerLiteral(window):
-            return Transform(call.name, window)
-    return Transform(call.name)
-
-
-def _checked(call: CallPlan) -> CallPlan:
-    """The call, or RequestError where its function does not take the field's type."""
-    if call.ref.type in ("unknown", "tag"):
-        return call
-    name, kind = call.function, call.ref.field_type
-    if call.function == "raw":
-        name = call.transforms[0].name
-        allowed = frozenset(FieldType) if name == "elapsed" else frozenset(_NUMBERS)
-    else:
-        allowed = INPUT_TYPES[name]
-    if kind not in allowed:
-        name = name.removeprefix("non_negative_").replace("cumulative_", "cumulative ").replace("moving_", "moving ")
-        raise RequestError(f"unsupported {name} iterator type: *query.{kind.value}InterruptIterator")
-    return call
-
-
 def _source_plans(
-    found: list[tuple[tuple[str, str], str, MeasurementSchema]], condition: ast.Expr | None
+    found: list[tuple[tuple[str, str], str, MeasurementSchema]], condition: ast.Expr | None, dimensions: list[str]
 ) -> list[SourcePlan]:
     by_place: dict[tuple[str, str], list[MeasurementPlan]] = {}
     for place, name, schema in found:
-        rows = divide_condition(condition, schema)
+        derived = schema.derived
+        rows = divide_condition(condition, schema if derived is None else condition_schema(schema, dimensions))
         measurement = MeasurementPlan(name, predicate_to_wire(rows.predicate), rows.filter, list(rows.fields))
+        if derived is not None:
+            measurement = replace(measurement, derived=True, windows=derived.windows)
         by_place.setdefault(place, []).append(measurement)
     return [SourcePlan(database, policy, plans) for (database, policy), plans in by_place.items()]
 
 
-def _refuse_unsupported(select: ast.Select) -> None:
+def refuse_unsupported(select: ast.Select) -> None:
+    """Raise RequestError for parts of a statement that no plan has."""
     if select.target is not None:
         raise RequestError("SELECT INTO is not supported yet")
-    if select.timezone is not None:
-        raise RequestError("tz() is not supported yet; times are in UTC")
-    if any(type(source) is ast.SubQuery for source in select.sources):
-        raise RequestError("subqueries are not supported yet")
     if any(sort.name not in ("", "time") for sort in select.sort):
         raise RequestError("only ORDER BY time supported at this time")
 

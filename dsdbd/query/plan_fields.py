@@ -11,7 +11,7 @@ from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql.format import column_name
 from dsdbd.model.types import FieldType
-from dsdbd.query.schema import MeasurementSchema
+from dsdbd.query.schema import Derived, MeasurementSchema
 
 _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
 _WILDCARD_TYPES: dict[str, frozenset[FieldType]] = {
@@ -56,9 +56,23 @@ def _refs(expr: ast.Wildcard | ast.RegexLiteral, schema: MeasurementSchema, grou
     found: list[tuple[str, int, str]] = []
     if kind is not ast.WildcardKind.TAG:
         found += [(name, 0, field_type.value) for name, field_type in schema.fields.items() if accepts(name)]
+    if schema.derived is not None:
+        found = _of_subquery(found, schema.derived, kind, accepts)
     if kind is not ast.WildcardKind.FIELD:
         found += [(name, 1, "tag") for name in schema.tags - grouped if accepts(name)]
     return [ast.VarRef(name, cast) for name, _, cast in sorted(found)]
+
+
+def _of_subquery(
+    fields: list[tuple[str, int, str]], derived: Derived, kind: ast.WildcardKind, accepts: Callable[[str], bool]
+) -> list[tuple[str, int, str]]:
+    """What a wildcard stands for among the columns of a subquery, of which some hold tags and some nothing."""
+    found = [field for field in fields if field[0] not in derived.labels]
+    if kind is not ast.WildcardKind.FIELD:
+        found += [(name, 1, "tag") for name in derived.labels if accepts(name)]
+    if kind is not ast.WildcardKind.TAG:
+        found += [(name, 0, "field") for name in derived.unknown if accepts(name)]
+    return [field for field in found if field[0] not in derived.hidden]
 
 
 def _expand_call(field: ast.Field, call: ast.Call, schema: MeasurementSchema) -> list[ast.Field]:
@@ -77,8 +91,9 @@ def _expand_call(field: ast.Field, call: ast.Call, schema: MeasurementSchema) ->
     accepts = _accepts(wildcard)
     types = _WILDCARD_TYPES.get(innermost.name, _NUMBERS)
     expanded = []
+    labels = frozenset() if schema.derived is None else schema.derived.labels | schema.derived.hidden
     for name, field_type in sorted(schema.fields.items()):
-        if field_type not in types or not accepts(name):
+        if field_type not in types or name in labels or not accepts(name):
             continue
         inner: ast.Call = replace(innermost, args=(ast.VarRef(name, field_type.value), *innermost.args[1:]))
         for outer in reversed(path[:-1]):

@@ -161,6 +161,7 @@ class SelectPlan(msgspec.Struct, frozen=True):
     ``min_ns``/``max_ns``: inclusive bounds of the points read. ``interval_ns`` is 0 without GROUP BY time.
     ``calls`` is empty for a query of raw points. ``selector``: the only call is a selector and keeps the time of its
     point. ``fill_value`` is what stands for a missing value, None for null. ``timezone``: that of ``tz()``, "" for UTC.
+    ``read_from_ns``: where a statement without a lower bound begins to read; its answer begins with its first row.
     """
 
     min_ns: int
@@ -182,6 +183,7 @@ class SelectPlan(msgspec.Struct, frozen=True):
     slimit: int = 0
     soffset: int = 0
     timezone: str = ""
+    read_from_ns: int = MIN_TIME_NS
 
     @property
     def grid_ns(self) -> int:
@@ -199,8 +201,9 @@ class SelectPlan(msgspec.Struct, frozen=True):
         """Inclusive time range that a call reads: the statement's, and what its transformations need around it."""
         lead_ns = call.lead_buckets * self.interval_ns
         if not self.ascending:
-            return self.min_ns, self.max_ns + lead_ns
-        return (self.min_ns - lead_ns if self.bounded_below else self.min_ns), self.max_ns
+            return max(self.min_ns, self.read_from_ns), self.max_ns + lead_ns
+        low_ns = self.min_ns - lead_ns if self.bounded_below else self.min_ns
+        return max(low_ns, self.read_from_ns), self.max_ns
 
     def window_start(self, time_ns: int) -> int:
         """Start of the GROUP BY time bucket that holds a time."""

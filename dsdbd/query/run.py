@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from dsdbd.errors import CorruptData, DSDBError, RequestError
 from dsdbd.limits import MAX_QUERY_ROWS, MAX_SLICE_TEXT_BYTES
@@ -13,6 +14,7 @@ from dsdbd.model.columns import Column
 from dsdbd.model.types import FieldType
 from dsdbd.query import aggregates
 from dsdbd.query.groups import group_series
+from dsdbd.query.plan_derived import bounds
 from dsdbd.query.plan_types import MeasurementPlan, SelectPlan, predicate_from_wire
 from dsdbd.query.run_calls import call_parts
 from dsdbd.query.run_raw import first_rows, raw_table
@@ -50,7 +52,7 @@ class Partial:
 
 
 @dataclass(slots=True)
-class _Collected:
+class Collected:
     """Parts of a result, and how many rows they hold together; ``most_rows`` is how many they may, 0 for any number."""
 
     plan: SelectPlan
@@ -84,7 +86,7 @@ class _Collected:
         _check_rows(rows)
 
     def _folded_states(self) -> States:
-        return fold_states(self.plan.calls, concat_states(self.states), self.plan.interval_ns)
+        return fold_states(self.plan.calls, concat_states(self.states), self.plan.grid_ns)
 
     def result(self) -> Partial:
         """All parts as one."""
@@ -117,10 +119,10 @@ def run_partial(
         RequestError: the query needs more rows in memory than the limit.
 
     """
-    ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
-    lower, upper = min(low for low, _ in ranges), max(high for _, high in ranges)
-    collected = _Collected(plan, most_rows)
+    collected = Collected(plan, most_rows)
     for measurement in _measurements(plan, source):
+        asked = _from_window_start(plan) if measurement.windows else plan
+        lower, upper = bounds(asked)
         for reader in readers:
             if cancelled():
                 raise QueryCancelled("query interrupted")
@@ -128,12 +130,19 @@ def run_partial(
                 continue
             for rows in ScannedRows.read(plan, measurement, reader, lower, upper):
                 if plan.calls:
-                    collected.add(*call_parts(plan, rows, (lower, upper)))
+                    collected.add(*call_parts(asked, rows, (lower, upper)))
                 else:
-                    collected.add(None, [raw_table(plan, rows)])
+                    collected.add(None, [raw_table(plan, rows, whole=measurement.derived)])
                 if cancelled():
                     raise QueryCancelled("query interrupted")
     return collected.result()
+
+
+def _from_window_start(plan: SelectPlan) -> SelectPlan:
+    """The plan for rows of a subquery, which may have the time at which the first window begins."""
+    if not plan.interval_ns or not plan.bounded_below:
+        return plan
+    return replace(plan, min_ns=plan.window_start(plan.min_ns))
 
 
 def run_groups(
@@ -143,7 +152,7 @@ def run_groups(
 
     There may be groups among them that have no points in the plan's time range. Raises QueryCancelled.
     """
-    collected = _Collected(plan)
+    collected = Collected(plan)
     for measurement in _measurements(plan, source):
         for reader in readers:
             if cancelled():
@@ -166,7 +175,7 @@ def merge(plan: SelectPlan, partials: Iterable[Partial]) -> Partial:
     found = list(partials)
     if len(found) == 1:
         return found[0]
-    collected = _Collected(plan)
+    collected = Collected(plan)
     for partial in found:
         collected.add(partial.states, partial.tables)
     return collected.result()

@@ -10,15 +10,15 @@ from dsdbd.query.run_scan import ScannedRows
 from dsdbd.query.table import Table, member_keys, sort_table
 
 
-def raw_table(plan: SelectPlan, rows: ScannedRows) -> Table:
-    """Rows in which at least one field of the select list has a value."""
+def raw_table(plan: SelectPlan, rows: ScannedRows, *, whole: bool = False) -> Table:
+    """Rows in which at least one field of the select list has a value, or with ``whole`` all of them."""
     columns = {f"r{index}": rows.column(ref) for index, ref in enumerate(plan.refs)}
     series = rows.points.series
     members, of_run = member_keys(series.all_keys, series.numbers[rows.run_series])
     member, group = rows.spread(of_run), rows.spread(rows.run_group)
     bucket = np.zeros(len(rows), dtype=np.int64)
     table = Table(rows.groups, members, group, bucket, rows.time_ns, member, columns)
-    some = np.zeros(len(rows), dtype=np.bool_)
+    some = np.full(len(rows), whole)
     for index, ref in enumerate(plan.refs):
         valid = columns[f"r{index}"].valid
         if not ref.is_tag:

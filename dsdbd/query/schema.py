@@ -119,12 +119,32 @@ class BoundedShard:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """What is known of the columns of a subquery beside their types.
+
+    ``labels``: those with values of tags. ``unknown``: those without any values, which have no type. ``hidden``: those
+    that no wildcard stands for. ``titles``: the names of all columns as an answer would have them. ``windows``: rows
+    have the times of windows where there are any, because they are aggregates.
+    """
+
+    labels: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
+    titles: frozenset[str] = frozenset()
+    windows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementSchema:
-    """Fields and tag keys of one measurement; ``extents``: about how many rows of what times its shards hold."""
+    """Fields and tag keys of one measurement; ``extents``: about how many rows of what times its shards hold.
+
+    ``derived`` is there for what subqueries give under the measurement's name.
+    """
 
     fields: Mapping[str, FieldType]
     tags: frozenset[str]
     extents: tuple[Extent, ...] = ()
+    derived: Derived | None = None
 
 
 def wider(first: FieldType, second: FieldType) -> FieldType:
@@ -137,7 +157,23 @@ def merge_schema(first: MeasurementSchema, second: MeasurementSchema) -> Measure
     fields = dict(first.fields)
     for name, field_type in second.fields.items():
         fields[name] = wider(fields[name], field_type) if name in fields else field_type
-    return MeasurementSchema(fields, first.tags | second.tags, _united(first.extents + second.extents))
+    derived = None
+    if first.derived is not None and second.derived is not None:
+        derived = _merge_derived(first, first.derived, second, second.derived)
+    return MeasurementSchema(fields, first.tags | second.tags, _united(first.extents + second.extents), derived)
+
+
+def _merge_derived(first: MeasurementSchema, one: Derived, second: MeasurementSchema, other: Derived) -> Derived:
+    values = (first.fields.keys() - one.labels) | (second.fields.keys() - other.labels)
+    labels = (one.labels | other.labels) - values
+    shown = (first.fields.keys() - one.hidden) | (second.fields.keys() - other.hidden)
+    return Derived(
+        labels,
+        (one.unknown | other.unknown) - values - labels,
+        (one.hidden | other.hidden) - shown,
+        one.titles | other.titles,
+        one.windows or other.windows,
+    )
 
 
 def _united(extents: tuple[Extent, ...]) -> tuple[Extent, ...]:

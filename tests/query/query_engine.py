@@ -29,6 +29,7 @@ from dsdbd.query import (
     encode_results_json,
     encode_schema,
     finish,
+    has_subqueries,
     merge,
     merge_schemas,
     normalise,
@@ -38,6 +39,7 @@ from dsdbd.query import (
     show_finish,
     show_partial,
 )
+from tests.query.nested_engine import run_nested
 
 Value = float | int | str | bool
 DTYPES = {FieldType.FLOAT: np.float64, FieldType.INTEGER: np.int64, FieldType.BOOLEAN: np.bool_}
@@ -165,7 +167,10 @@ def run_statement(statement: Statement, nodes: Sequence[Sequence[ShardReader]], 
         return list(show_finish(statement, [show_partial(statement, node, now_ns, lambda: False) for node in nodes]))
     select = normalise(statement, "d", lambda _: "autogen")
     schema = merge_schemas([decode_schema(encode_schema(shard_schema(shards))) for shards in nodes])
-    plan = decode_plan(encode_plan(plan_select(select, {("d", "autogen"): schema}, now_ns)))
+    schemas = {("d", "autogen"): schema}
+    if has_subqueries(select):
+        return [rows for block in run_nested(select, schemas, nodes, now_ns) for rows in block]
+    plan = decode_plan(encode_plan(plan_select(select, schemas, now_ns)))
     parts = [run_partial(plan, ("d", "autogen"), shards, lambda: False) for shards in nodes]
     parts = [decode_partial(plan, encode_partial(part)) for part in parts]
     return [rows for block in finish(plan, merge(plan, parts)) for rows in block]
