@@ -41,6 +41,7 @@ from dsdbd.meta.store import Metadata
 from dsdbd.services.continuous import ContinuousQueries
 from dsdbd.services.precreation import Precreation
 from dsdbd.services.retention import Retention
+from dsdbd.services.subscriber import Subscriber
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def _serve(config: Config) -> None:
     """Run the node until a signal or a fatal error, which is raised."""
     node = await _make_node(config)
     membership, writes, reads = Membership(node), WritePath(node), ReadPath(node)
+    subscriber = Subscriber(node) if config.subscriber.enabled else None
     network = Network(config, node.addresses)
     network.bind()
     await node.peers.start()
@@ -121,7 +123,7 @@ async def _serve(config: Config) -> None:
         _tell(notify.STOPPING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await _stop(node, network, writes, tasks)
+                await _stop(node, network, writes, subscriber, tasks)
         log.info("stopped")
 
 
@@ -270,7 +272,9 @@ def _on_signal(node: Node) -> None:
     node.fatal.set_result(None)
 
 
-async def _stop(node: Node, network: Network, writes: WritePath, tasks: list[asyncio.Task[None]]) -> None:
+async def _stop(
+    node: Node, network: Network, writes: WritePath, subscriber: Subscriber | None, tasks: list[asyncio.Task[None]]
+) -> None:
     """In this order: no new requests, no new work, stragglers of writes, Raft, then the store with its log."""
     node.metadata.stop_waiting()
     await network.stop()
@@ -278,6 +282,8 @@ async def _stop(node: Node, network: Network, writes: WritePath, tasks: list[asy
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await writes.finish()
+    if subscriber is not None:
+        await subscriber.stop()
     if node.metadata.backend is not None:
         await node.metadata.backend.stop()
     if node.store is not None:

@@ -10,6 +10,7 @@ from dsdbd.meta.identity import Phase
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Sequence
 
     from dsdbd.clock import Clock
     from dsdbd.cluster.formation import Addresses, Progress
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from dsdbd.meta.identity import Identity
     from dsdbd.meta.raft import RaftNode
     from dsdbd.meta.store import Metadata
+    from dsdbd.model.columns import Points
     from dsdbd.storage import Store
+
+    Forward = Callable[[str, str, Sequence[Points]], None]
 
 
 @dataclass
@@ -50,6 +54,10 @@ class Node:
     queries: RunningQueries = field(default_factory=RunningQueries)
     service_stats: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counters of the node's services since its start, by service; shown by SHOW STATS and /metrics."""
+    forward: Forward | None = None
+    """Is told, from any thread, database, policy and points that were stored where the policy has subscriptions."""
+    destination_stats: Callable[[], list[tuple[dict[str, str], dict[str, int]]]] = list
+    """Tags and counters of each destination of a subscription, for SHOW STATS."""
 
     @property
     def cluster_id(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from dsdbd.storage import ShardKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.node import Forward, Node
     from dsdbd.meta.state import MetaState, RetentionPolicy, Shard
     from dsdbd.model.columns import Bools
     from dsdbd.model.types import FieldType
@@ -140,6 +141,8 @@ class WritePath:
                 future = Future()
                 future.set_exception(error)
             stored.append((shard.id, future))
+            if found.subscriptions and node.forward is not None:
+                future.add_done_callback(partial(_forward, node.forward, database, found.name, parts))
         return stored
 
     def count_stored(self, requests: int, rows: int, error: BaseException | None) -> None:
@@ -181,6 +184,8 @@ class WritePath:
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures:
             raise _combine(failures, len(outcomes))
+        if policy.subscriptions and self._node.forward is not None:
+            self._node.forward(database, policy.name, points)
         return dropped
 
     # --- what the metadata says
@@ -368,6 +373,12 @@ class WritePath:
             stored = await asyncio.to_thread(store.submit, key, batch, encoded)
             self._opened.add(key.shard_id)
         await asyncio.wrap_future(stored)
+
+
+def _forward(forward: Forward, database: str, policy: str, points: Sequence[Points], stored: Future[None]) -> None:
+    """Tell of points whose batch is stored; on the thread of the log."""
+    if not stored.cancelled() and stored.exception() is None:
+        forward(database, policy, points)
 
 
 async def _work(rows: int, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:

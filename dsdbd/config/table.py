@@ -7,7 +7,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from dsdbd.config import schema
+from dsdbd.config import former, schema
 from dsdbd.config.settings import Setting
 
 ENVIRONMENT_PREFIXES = ("INFLUXDB_", "DSDB_")
@@ -61,7 +61,7 @@ def _section(name: str, attribute: str, cls: type[Any], *, is_array: bool) -> Se
         for extra in getattr(hint, "__metadata__", ()):
             assert isinstance(extra, Setting)
             settings[extra.key] = extra
-    dropped = {setting.key: setting for setting in schema.WITHOUT_EFFECT.get(name, ())}
+    dropped = {setting.key: setting for setting in former.WITHOUT_EFFECT.get(name, ())}
     assert not settings.keys() & dropped.keys()
     return Section(name, attribute, cls, is_array, settings, dropped, name in _COMING)
 

@@ -33,6 +33,8 @@ PURE_ROOMS = (
     "dsdbd/cluster/hybrid_clock.py",
     "dsdbd/cluster/running.py",
     "dsdbd/services/groups.py",
+    "dsdbd/services/resampling.py",
+    "dsdbd/services/lanes.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "aiohttp", "structlog"}
 DANGEROUS_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill"}

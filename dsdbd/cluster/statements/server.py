@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dsdbd.cluster.statements.context import table_rows
@@ -47,7 +48,14 @@ def show_stats(context: StatementContext, module: str | None) -> list[SeriesRows
     if context.node.store is not None:
         stats = context.node.store.stats()
         tables["storage"] = {name: value for name, value in sorted(stats.items()) if isinstance(value, int | float)}
-    return _tables(tables, module)
+    found = _tables(tables, module)
+    if module in (None, "subscriber"):
+        place = next((place for place, rows in enumerate(found) if rows.name == "subscriber"), -1) + 1
+        found[place:place] = [
+            replace(table_rows("subscriber", tuple(counters), [tuple(counters.values())]), tags=tags)
+            for tags, counters in context.node.destination_stats()
+        ]
+    return found
 
 
 def show_diagnostics(context: StatementContext, module: str | None) -> list[SeriesRows]:
