@@ -75,6 +75,8 @@ MAX_INTERNAL_BODY_BYTES = 256 << 20
 MAX_INTERNAL_BYTES_HELD = 512 << 20
 """Bodies of node-to-node requests that one node holds at once, two of the largest: a body is read before its signature
 can be checked, so strangers must not fill the memory."""
+MAX_HANDOFF_BYTES_HELD = 64 << 20
+"""Writes that wait to be kept in handoff queues; beyond it they are not kept, and their shards need repair."""
 PEER_CONNECT_TIMEOUT_S = 1.0
 """A peer that does not accept within a second is treated as away and the next owner is asked."""
 PREAMBLE_TIMEOUT_S = 60.0
@@ -86,6 +88,10 @@ MAX_CONNECTIONS = 10_000
 MAX_VERDICTS_KEPT = 1_000
 """Names and passwords whose check is remembered, right and wrong ones: a check takes 50 ms on purpose, a client sends
 its password with every request."""
+MAX_REQUEST_PROFILES = 10
+"""Requests for ``/debug/requests`` that count at the same time."""
+MAX_REQUEST_SENDERS = 10_000
+"""Users and addresses that such a count tells apart; further ones are not counted."""
 MAX_LOGINS_WAITING = 100
 """Passwords that wait for their check, five seconds of work; a further request is refused with 503."""
 
@@ -104,10 +110,16 @@ MAX_KEPT_QUERY_CHARS = 2_000
 """Longer texts, and texts with longer bound parameters, are parsed each time: they rarely come twice."""
 
 # --- queries
+SMALL_QUERY_VALUES = 60_000
+"""Values that the event loop reads from memory for a small question, instead of handing it on: under a millisecond."""
+SMALL_ANSWER_CELLS = 8_000
+"""Values of an answer that the event loop gives at once: it is made and written in about two milliseconds."""
 MAX_QUERY_BUCKETS = 1_000_000
 """GROUP BY time buckets in the range of one statement; also groups × buckets after fill, at 8 bytes a column each."""
 MAX_QUERY_ROWS = 20_000_000
 """Rows one statement may hold in memory on one node, at about 50 bytes and more each; above it the query is refused."""
+MAX_FORECAST_VALUES = 10_000
+"""Values and forecasts of ``holt_winters``, all groups together: a fit is tried some thousand times on each of them."""
 SLICE_ROWS = 131_072
 """Rows of an answer that are read at a time: a big one is asked for, sent and forgotten in slices of about this size.
 A node refuses to hold more than twice as many for one slice, and is asked for a shorter one."""
@@ -123,6 +135,14 @@ CLIENT_STALL_TIMEOUT_S = 300.0
 """A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
+ENCODE_CELLS = 50_000
+"""Values of such rows where each becomes an object for a moment, as for MessagePack."""
+MAX_MSGPACK_ANSWER_BYTES = 64 << 20
+"""One answer in MessagePack, which is kept until it is complete, because its arrays begin with their lengths."""
+MAX_MSGPACK_BYTES_HELD = 256 << 20
+"""Such answers that one node keeps at once, four of the largest; a further one is refused with 503."""
+MAX_ASYNC_QUERIES = 100
+"""Requests with ``async=true`` that one node works for at once: nobody waits for them, so nothing else bounds them."""
 
 # --- continuous queries and subscriptions
 MAX_CONTINUOUS_QUERY_WINDOWS = 1_000
