@@ -24,6 +24,7 @@ from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.query import AnswerPart
+from dsdbd.query.select_limits import CountedShard, PointBudget, check_series, limit_buckets
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dsdbd.influxql import ast, ast_show
     from dsdbd.meta.views import ShardPlace
     from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock, Steps
+    from dsdbd.query.plan import Schemas
 
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
@@ -72,6 +74,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.reason = INTERRUPTED
+        self.points = PointBudget()
         # A plain flag: threads only look at it, and a request without one costs less.
         self._set = False
         self._waiting: set[asyncio.Future[Any]] = set()
@@ -152,7 +155,7 @@ class ReadPath:
         begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
         if begun is None:
             schemas = await self._schemas(statement, now_ns, cancelled)
-            plan = await cancelled.guard(self.work(query.plan_select, statement, schemas, now_ns))
+            plan = await cancelled.guard(self.work(self._plan, statement, schemas, now_ns))
             steps = query.divide(plan, schemas)
             begun = _Begun(steps, await self._advance(steps, cancelled))
         return self._parts(begun, cancelled)
@@ -200,6 +203,10 @@ class ReadPath:
         if len(answers) == 1 and step.onto is None and isinstance(answers[0], query.Partial):
             return answers[0]
         return await cancelled.guard(self.work(_united, step, answers))
+
+    def _plan(self, statement: ast.Select, schemas: Schemas, now_ns: int) -> SelectPlan:
+        plan = query.plan_select(statement, schemas, now_ns)
+        return limit_buckets(plan, self._node.config.cluster.max_select_buckets)
 
     async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:
         """The encoded parts of a SHOW statement from every shard of a database. Raises as ``select`` does."""
@@ -357,7 +364,7 @@ class ReadPath:
                 if not self._are_here(places):
                     return None
                 schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
-            steps = query.divide(query.plan_select(statement, schemas, now_ns), schemas)
+            steps = query.divide(self._plan(statement, schemas, now_ns), schemas)
             emit = self._advance_here(steps, cancelled)
         except (Unavailable, _Elsewhere):
             return None
@@ -412,7 +419,7 @@ class ReadPath:
         self,
         request: ReadRequest,
         places: tuple[ShardPlace, ...],
-        cancelled: Callable[[], bool],
+        cancelled: Cancellation,
         plan: SelectPlan | None = None,
     ) -> bytes | Partial:
         readers = self._readers(places)
@@ -421,6 +428,7 @@ class ReadPath:
         if request.kind in ("select", "groups"):
             plan = query.decode_plan(request.argument) if plan is None else plan
             source = (request.database, request.policy)
+            readers = self._limited(plan, source, readers, cancelled)
             if request.kind == "groups":
                 return query.run_groups(plan, source, readers, cancelled)
             try:
@@ -431,6 +439,17 @@ class ReadPath:
             statement = cast("ast_show.SchemaStatement", parse(request.argument.decode())[0])
             return query.show_partial(statement, readers, request.now_ns, cancelled)
         raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
+
+    def _limited(
+        self, plan: SelectPlan, source: _Source, readers: list[query.ShardReader], cancelled: Cancellation
+    ) -> list[query.ShardReader]:
+        """The shards as the settings let a SELECT read them. Raises RequestError for too many series."""
+        settings = self._node.config.cluster
+        if settings.max_select_series:
+            check_series(plan, source, readers, settings.max_select_series)
+        if not settings.max_select_point:
+            return readers
+        return [CountedShard.of(reader, cancelled.points, settings.max_select_point) for reader in readers]
 
 
 class _Elsewhere(Exception):

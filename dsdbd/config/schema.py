@@ -182,6 +182,39 @@ class ClusterConfig:
     log_queries_after_s: Annotated[
         float, duration("log-queries-after", "0s", "A query that takes longer is logged. 0s: none is.", least="0s")
     ]
+    max_select_point: Annotated[
+        int,
+        integer(
+            "max-select-point",
+            0,
+            "Values one SELECT may read on a node. 0: no limit.",
+            least=0,
+            most=1_000_000_000_000,
+            unit="values",
+        ),
+    ]
+    max_select_series: Annotated[
+        int,
+        integer(
+            "max-select-series",
+            0,
+            "Series of a measurement one SELECT may choose in a shard. 0: no limit.",
+            least=0,
+            most=1_000_000_000,
+            unit="series",
+        ),
+    ]
+    max_select_buckets: Annotated[
+        int,
+        integer(
+            "max-select-buckets",
+            0,
+            "GROUP BY time buckets of one SELECT; without a lower bound it reads as many of the last. 0: no limit.",
+            least=0,
+            most=1_000_000_000,
+            unit="buckets",
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
