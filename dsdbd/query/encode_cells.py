@@ -140,8 +140,8 @@ def time_parts(times_ns: Int64s, unit_ns: int | None, timezone: str = "") -> lis
 def float_texts(values: Any, *, exponents: bool = True) -> Any:
     """Shortest decimal text that reads back as the same float, as Go's encoding/json writes it; an Arrow array.
 
-    Exponents stand below 1e-6 and from 1e21 on; with ``exponents=False`` (CSV) nowhere. JSON has no text for an infinite
-    value, which is null there.
+    Exponents stand below 1e-6 and from 1e21 on; with ``exponents=False`` (CSV) nowhere. JSON has no text
+    for an infinite value, which is null there.
     """
     texts = arrow_texts(np.ascontiguousarray(values, dtype=np.float64))
     size = np.abs(values)

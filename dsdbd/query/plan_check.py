@@ -22,6 +22,7 @@ from dsdbd.query.plan_check_calls import (
     check_symbol,
     expect_count,
 )
+from dsdbd.query.plan_condition import check_condition
 from dsdbd.query.plan_fields import is_time, refuse_wildcards
 
 SELECTOR_CALLS = frozenset({"min", "max", "first", "last", "percentile", "sample"}) | PICKS
@@ -94,6 +95,7 @@ def check_select(statement: ast.Select, *, has_interval: bool, inherited: bool =
 
     ``inherited``: it is a subquery without an interval of its own in a statement with one.
     """
+    check_condition(statement.condition)
     found = Found(has_interval, statement.limit, inherited=inherited)
     fields = [field for field in statement.fields if not is_time(field.expr)]
     for field in fields:

@@ -13,6 +13,8 @@ from dsdbd.query.plan_types import Expr, FieldLeaf, Lit, MathCall, Op, Pattern, 
 from dsdbd.query.schema import MeasurementSchema
 
 NO_SERIES = AnyOf(())
+_NOTHING = MathCall("abs", [Lit("")])
+"""An operand that never has a value: no comparison with it holds."""
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -98,7 +100,7 @@ def _tag_predicate(expr: ast.Expr, schema: MeasurementSchema) -> TagPredicate | 
 
 
 def _tag_comparison(op: str, key: str, value: ast.Expr) -> TagPredicate | None:
-    """Tags know equality and regex with constants; any other comparison holds for none, an inequality for all."""
+    """Tags know equality and regex with constants; any other comparison holds for none."""
     match value:
         case ast.StringLiteral(text) if op in ("=", "!="):
             return TagEquals(key, text, op == "!=")
@@ -106,7 +108,7 @@ def _tag_comparison(op: str, key: str, value: ast.Expr) -> TagPredicate | None:
             return TagMatches(key, pattern, op in ("!~", "!="))
         case ast.VarRef():
             return None
-    return EVERY_SERIES if op in ("!=", "!~") else NO_SERIES
+    return NO_SERIES
 
 
 def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
@@ -129,6 +131,8 @@ def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
             return Lit(truth)
         case ast.UnsignedLiteral(value):
             return Lit(float(value))
+        case ast.DurationLiteral() | ast.TimeLiteral():
+            return _NOTHING
     raise RequestError(f"WHERE cannot use this expression: {to_text(expr)}")
 
 
@@ -142,8 +146,36 @@ def _row_tag_comparison(op: str, lhs: ast.Expr, rhs: ast.Expr, schema: Measureme
         case ast.RegexLiteral(pattern):
             return Op("!~" if op in ("!=", "!~") else "=~", left, Pattern(pattern))
         case ast.VarRef() if op in ("=", "!="):
-            return Op(op, left, _row_expr(rhs, schema))
-    return Lit(op in ("!=", "!~"))
+            return _row_tag_and_column(op, left, _row_expr(rhs, schema))
+    return Lit(False)
+
+
+def _row_tag_and_column(op: str, tag: Expr, other: Expr) -> Expr:
+    """An absent tag is neither equal nor unequal to a field; two tags that are not both there are unequal."""
+    compared, there = Op(op, tag, other), Op("!=", tag, Lit(""))
+    if op == "!=" and isinstance(other, TagLeaf):
+        return Op("OR", compared, Op("=", tag, Lit("")))
+    return Op("AND", compared, there)
+
+
+def check_condition(condition: ast.Expr | None) -> None:
+    """Raise RequestError for a call that WHERE does not know, or with another number of arguments than it takes."""
+    match condition:
+        case ast.BinaryExpr(_, lhs, rhs):
+            check_condition(lhs)
+            check_condition(rhs)
+        case ast.ParenExpr(inner):
+            check_condition(inner)
+        case ast.Call("now", ()):
+            return
+        case ast.Call(name, args):
+            if name not in mathfunctions.ARGUMENT_COUNTS:
+                raise RequestError(f"invalid function call in condition: {to_text(condition)}")
+            expected = mathfunctions.ARGUMENT_COUNTS[name]
+            if len(args) != expected:
+                raise RequestError(f"invalid number of arguments for {name}, expected {expected}, got {len(args)}")
+            for arg in args:
+                check_condition(arg)
 
 
 def _field_names(expr: Expr) -> set[str]:

@@ -30,7 +30,7 @@ from dsdbd.query import (
     show_finish,
 )
 from dsdbd.query.columns import coded_strings, plain_strings
-from dsdbd.query.encode_cells import float_parts, float_text, quote
+from dsdbd.query.encode_cells import float_parts, float_text, float_texts, quote
 from dsdbd.query.float_digits import shortest_digits
 from dsdbd.query.groups import GroupSet
 from dsdbd.query.text_matrix import Part, integer_parts, join_rows, rfc3339_parts
@@ -257,3 +257,10 @@ def test_a_block_reads_like_its_series_one_by_one(
     assert b"".join(encode_results_csv([StatementResult(0, [block])], epoch=epoch)) == b"".join(
         encode_results_csv([StatementResult(0, list(block))], epoch=epoch)
     )
+
+
+def test_infinite_values_are_null_in_json_and_named_in_csv() -> None:
+    values = np.array([1.5, math.inf, -math.inf])
+    assert float_texts(values).to_pylist() == ["1.5", "null", "null"]
+    assert [float_text(value) for value in values.tolist()] == ["1.5", "null", "null"]
+    assert float_texts(values, exponents=False).to_pylist() == ["1.5", "+Inf", "-Inf"]
