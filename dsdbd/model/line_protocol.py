@@ -10,12 +10,15 @@ import numpy as np
 
 from dsdbd import limits
 from dsdbd.errors import RequestError
-from dsdbd.model.columns import Points
+from dsdbd.model.columns import Column, Int32s, Int64s, Points
+from dsdbd.model.line_protocol_bulk import Bulk, BulkGroup, read_bulk
 from dsdbd.model.line_protocol_columns import MeasurementBuilder, Part
+from dsdbd.model.line_protocol_forms import Form
 from dsdbd.model.line_protocol_groups import Group, read_groups
 from dsdbd.model.line_protocol_keys import KNOWN_KEYS, MAX_REMEMBERED_BYTES, KnownKey, read_keys, split_key
-from dsdbd.model.line_protocol_lines import LineBlock, line_blocks, strip_line
+from dsdbd.model.line_protocol_lines import LineBlock, Lines, may_go_on, strip_line
 from dsdbd.model.line_protocol_scan import BOOLEANS, WHITESPACE, LineProblem, scan_point
+from dsdbd.model.line_protocol_shapes import Shape
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, PRECISION_NS
 from dsdbd.model.types import FieldType
 
@@ -27,6 +30,8 @@ _NUMBER_START = frozenset("0123456789.-")
 _NUMBER_END = frozenset("0123456789.")
 _MIN_BLOCK_LINES = 16
 """Fewer lines are read one by one."""
+_MIN_BULK_BYTES = 8 << 10
+"""Shorter bodies are read in groups of lines: to look at all bytes at once takes some time however few they are."""
 _MAX_FAST_INTEGER_CHARS = 18
 """A decimal number of 18 characters fits int64 whatever its digits are."""
 
@@ -67,11 +72,19 @@ class Parsed:
 
 
 class _PlacedGroup(NamedTuple):
-    """A group whose ``rows`` are positions in a block, and the canonical key of each row."""
+    """Lines of one measurement and form, read as columns.
+
+    ``numbers``: int64[n], those of the lines, ascending. ``times``: int64[n] in the unit of the request, None where the
+    lines have none. ``positions`` gives a builder's positions of the lines' series, ``line`` the text of the n-th line.
+    """
 
     measurement: str
-    keys: list[bytes]
-    group: Group
+    form: Form | Shape
+    numbers: Int64s
+    times: Int64s | None
+    columns: Mapping[str, Column]
+    positions: Callable[[MeasurementBuilder], Int32s]
+    line: Callable[[int], bytes]
 
 
 KnownTypes = Callable[[str], Mapping[str, FieldType]]
@@ -94,8 +107,7 @@ def parse_lines(
     if precision not in PRECISION_NS:
         raise RequestError(f'invalid precision "{precision}" (use n, ns, u, us, µ, ms, s, m or h)')
     parser = _Parser(PRECISION_NS[precision], default_time_ns, known_types)
-    for block in line_blocks(body):
-        parser.block(block)
+    parser.read(Lines(body))
     points = tuple(part for part in (builder.points() for builder in parser.builders.values()) if len(part))
     return Parsed(
         points,
@@ -123,32 +135,56 @@ class _Parser:
         self.columnar_rows = 0
         self._conflicts_kept = 0
 
-    def block(self, block: LineBlock) -> None:
-        """Read a block of lines: in groups what can be, the other lines one by one, all in the order they came in."""
+    def read(self, lines: Lines) -> None:
+        """Read all lines of a body."""
+        while True:
+            piece = lines.piece()
+            bulk = read_bulk(piece, MAX_TIME_NS // self.unit_ns) if len(piece) >= _MIN_BULK_BYTES else None
+            if bulk is not None and self._bulk(bulk, lines.number):
+                lines.skip(bulk.lines())
+                continue
+            block = lines.block()
+            if block is None:
+                return
+            self._block(block, [])
+
+    def _bulk(self, bulk: Bulk, first_number: int) -> bool:
+        """Take what was read in bulk, and read its other lines; False, and nothing is taken, when one does not end."""
+        rest = bulk.rest.tolist()
+        lines = [bulk.line(row) for row in rest]
+        if any(map(may_go_on, lines)):
+            return False
+        groups = [_placed(bulk, group, first_number) for group in bulk.groups]
+        self._block(LineBlock([row + first_number for row in rest], lines, quoted=True), groups)
+        return True
+
+    def _block(self, block: LineBlock, groups: list[_PlacedGroup]) -> None:
+        """Read lines in groups, the others one by one; all, and the groups given, in the order they came in."""
         lines = block.lines
         self._conflicts_kept = len(self.conflicts)
-        groups = self._groups(block) if len(lines) >= _MIN_BLOCK_LINES else []
+        if len(lines) >= _MIN_BLOCK_LINES:
+            groups = groups + self._groups(block)
         if not groups:
             for number, line in zip(block.numbers, lines, strict=True):
                 if line:
                     self.line(number, line)
             return
-        alone = np.ones(len(lines), np.bool_)
-        for part in groups:
-            alone[part.group.rows] = False
+        grouped = np.concatenate([part.numbers for part in groups])
         # A group stands where its first line stands: from there on the types of its fields are fixed.
-        groups.sort(key=lambda part: int(part.group.rows[0]), reverse=True)
-        for row in np.flatnonzero(alone).tolist():
-            while groups and groups[-1].group.rows[0] < row:
-                self._add_group(groups.pop(), block)
-            self.line(block.numbers[row], lines[row])
+        groups = sorted(groups, key=lambda part: int(part.numbers[0]), reverse=True)
+        numbers = np.asarray(block.numbers, np.int64)
+        for row in np.flatnonzero(~np.isin(numbers, grouped)).tolist():
+            number = block.numbers[row]
+            while groups and groups[-1].numbers[0] < number:
+                self._add_group(groups.pop())
+            self.line(number, lines[row])
         while groups:
-            self._add_group(groups.pop(), block)
+            self._add_group(groups.pop())
         self.conflicts.sort(key=lambda conflict: conflict.line_number)
         del self.conflicts[limits.MAX_REPORTED_LINES :]
 
     def _groups(self, block: LineBlock) -> list[_PlacedGroup]:
-        """Groups of lines that were read column by column; ``rows`` of each are positions in the block."""
+        """Groups of lines that were read column by column."""
         lines = block.lines
         if max(map(len, lines)) > _FAST_LINE_BYTES:
             lines = [line if len(line) <= _FAST_LINE_BYTES else b"" for line in lines]
@@ -174,31 +210,26 @@ class _Parser:
             own_rests = rests if rows is None else [rests[row] for row in rows]
             for group in read_groups(own_rests, block.quoted, max_time):
                 own = series if len(group.rows) == len(series) else [series[row] for row in group.rows.tolist()]
-                if rows is not None:
-                    group = group._replace(rows=np.array(rows, np.int64)[group.rows])
-                placed.append(_PlacedGroup(measurement, own, group))
+                places = group.rows if rows is None else np.array(rows, np.int64)[group.rows]
+                placed.append(_placed_lines(block, measurement, group, own, places))
         return placed
 
-    def _add_group(self, placed: _PlacedGroup, block: LineBlock) -> None:
+    def _add_group(self, placed: _PlacedGroup) -> None:
         """Add the rows of a group, or note that they contradict what is known."""
-        shape, rows, times, columns = placed.group
+        form, numbers, times = placed.form, placed.numbers, placed.times
         builder = self._builder(placed.measurement)
-        self.columnar_rows += len(rows)
-        reason = builder.admit(shape, shape.names, shape.types)
+        self.columnar_rows += len(numbers)
+        reason = builder.admit(form, form.names, form.types)
         if reason is not None:
-            self.conflict_count += len(rows)
-            for row in rows[: limits.MAX_REPORTED_LINES].tolist():
-                self.conflicts.append(LineError(block.numbers[row], strip_line(block.lines[row]).decode(), reason))
+            self.conflict_count += len(numbers)
+            for row, number in enumerate(numbers[: limits.MAX_REPORTED_LINES].tolist()):
+                self.conflicts.append(LineError(number, strip_line(placed.line(row)).decode(), reason))
             return
         if times is None:
-            time_ns = np.full(len(rows), self.default_time_ns, np.int64)
+            time_ns = np.full(len(numbers), self.default_time_ns, np.int64)
         else:
             time_ns = times if self.unit_ns == 1 else times * self.unit_ns
-        if isinstance(block.numbers, range):
-            order = rows + block.numbers.start
-        else:
-            order = np.array(block.numbers, np.int64)[rows]
-        builder.add_part(Part(order, builder.series_positions(placed.keys), time_ns, columns))
+        builder.add_part(Part(numbers, placed.positions(builder), time_ns, placed.columns))
 
     def _builder(self, measurement: str) -> MeasurementBuilder:
         builder = self.builders.get(measurement)
@@ -278,6 +309,35 @@ class _Parser:
         if self._conflicts_kept < limits.MAX_REPORTED_LINES:
             self._conflicts_kept += 1
             self.conflicts.append(LineError(number, text, reason))
+
+
+def _placed(bulk: Bulk, group: BulkGroup, first_number: int) -> _PlacedGroup:
+    return _PlacedGroup(
+        group.measurement,
+        group.form,
+        group.rows + first_number,
+        group.times,
+        group.columns,
+        lambda builder: builder.coded_positions(group.codes, bulk.keys),
+        lambda row: bulk.line(int(group.rows[row])),
+    )
+
+
+def _placed_lines(block: LineBlock, measurement: str, group: Group, keys: list[bytes], rows: Int64s) -> _PlacedGroup:
+    """A group of lines at some positions of a block."""
+    if isinstance(block.numbers, range):
+        numbers = rows + block.numbers.start
+    else:
+        numbers = np.array(block.numbers, np.int64)[rows]
+    return _PlacedGroup(
+        measurement,
+        group.shape,
+        numbers,
+        group.times,
+        group.columns,
+        lambda builder: builder.series_positions(keys),
+        lambda row: block.lines[rows[row]],
+    )
 
 
 def _by_measurement(known: list[KnownKey | None]) -> dict[str, list[int] | None]:

@@ -101,6 +101,17 @@ class MeasurementBuilder:
                 series[key] = len(series)
         return np.fromiter(map(series.__getitem__, keys), np.int32, len(keys))
 
+    def coded_positions(self, codes: Int32s, keys: Sequence[bytes]) -> Int32s:
+        """The same for rows whose keys are given as positions in ``keys``."""
+        used = np.zeros(len(keys), np.bool_)
+        used[codes] = True
+        places = np.empty(len(keys), np.int32)
+        series = self._series
+        for code in np.flatnonzero(used).tolist():
+            places[code] = series.setdefault(keys[code], len(series))
+        found: Int32s = places[codes]
+        return found
+
     def admit(self, shape: Hashable, names: tuple[str, ...], types: tuple[FieldType, ...]) -> str | None:
         """Whether rows of these fields, none of them named ``time`` or named twice, may come; else the reason.
 

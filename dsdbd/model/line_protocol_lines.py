@@ -33,42 +33,79 @@ class LineBlock(NamedTuple):
     quoted: bool
 
 
-def line_blocks(body: bytes) -> Iterator[LineBlock]:
-    r"""The lines of a body in blocks of at most PARSE_BLOCK_LINES lines and about PARSE_BLOCK_BYTES.
+class Lines:
+    """Reads a body piece by piece, forward. ``number``: that of the next line, from 1."""
 
-    A line ends at a newline outside of a string field. One ``\r`` before it belongs to the line end. Comments are
-    recognised before strings, so a quote in a comment does not swallow the lines after it.
-    """
-    at = 0
-    number = 1
-    size = len(body)
-    while at < size:
-        end = at + limits.PARSE_BLOCK_BYTES
+    def __init__(self, body: bytes) -> None:
+        self.number = 1
+        self._body = body
+        self._at = 0
+        self._given = 0
+
+    def piece(self) -> bytes:
+        """The next whole lines: about PARSE_BLOCK_BYTES, as if no string went over the end of a line.
+
+        Empty at the end of the body, and until everything that was given once has been read.
+        """
+        if self._at < self._given:
+            return b""
+        self._given = self._cut() + 1
+        return self._body if not self._at and self._given >= len(self._body) else self._body[self._at : self._given]
+
+    def skip(self, lines: int) -> None:
+        """Go on behind the piece, whose lines were read."""
+        self._at = self._given
+        self.number += lines
+
+    def _cut(self) -> int:
+        """Where the next piece ends, its last newline excluded."""
+        body, size = self._body, len(self._body)
+        end = self._at + limits.PARSE_BLOCK_BYTES
         if end < size:
-            end = body.rfind(b"\n", at, end)
+            end = body.rfind(b"\n", self._at, end)
             if end < 0:
-                end = body.find(b"\n", at)
-        if end < 0 or end > size:
-            end = size
-        piece = body[at:end] if at or end < size else body
+                end = body.find(b"\n", self._at)
+        return size if end < 0 or end > size else end
+
+    def block(self) -> LineBlock | None:
+        r"""The next lines, at most PARSE_BLOCK_LINES; None at the end of the body.
+
+        A line ends at a newline outside of a string field. One ``\r`` before it belongs to the line end. Comments are
+        recognised before strings, so a quote in a comment does not swallow the lines after it.
+        """
+        while self._at < len(self._body):
+            block = self._next_block()
+            if block.lines:
+                return block
+        return None
+
+    def _next_block(self) -> LineBlock:
+        body, at, end = self._body, self._at, self._cut()
+        piece = body[at:end] if at or end < len(body) else body
         lines = piece.split(b"\n", limits.PARSE_BLOCK_LINES)
         if len(lines) > limits.PARSE_BLOCK_LINES:
             end -= len(lines.pop()) + 1
             piece = body[at:end]
-        numbers: Sequence[int] = range(number, number + len(lines))
-        number += len(lines)
+        numbers: Sequence[int] = range(self.number, self.number + len(lines))
+        self.number += len(lines)
         cut = end
         quoted = b'"' in piece
         if quoted or b"\\" in piece:
-            lines, numbers, end, number = _join_strings(body, at, end, lines, numbers)
+            lines, numbers, end, self.number = _join_strings(body, at, end, lines, numbers)
         if b"\r" in piece or end != cut:  # what was added may have some
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
         if not lines[-1]:  # behind the last newline of the body
             lines.pop()
             numbers = numbers[:-1]
-        if lines:
-            yield LineBlock(numbers, lines, quoted or end != cut)
-        at = end + 1
+        self._at = end + 1
+        return LineBlock(numbers, lines, quoted or end != cut)
+
+
+def line_blocks(body: bytes) -> Iterator[LineBlock]:
+    """The lines of a body in blocks."""
+    lines = Lines(body)
+    while (block := lines.block()) is not None:
+        yield block
 
 
 def strip_line(line: bytes) -> bytes:
@@ -85,11 +122,7 @@ def _join_strings(
     The last line may reach beyond ``end``. Returns lines, their numbers, the new end, and the number of the line
     after it.
     """
-    open_lines = {
-        position
-        for position, line in enumerate(lines)
-        if (b'"' in line or line.endswith(b"\\")) and not _ends_here(line)
-    }
+    open_lines = {position for position, line in enumerate(lines) if may_go_on(line)}
     first = numbers[0]
     if not open_lines:
         return lines, numbers, end, first + len(lines)
@@ -107,6 +140,11 @@ def _join_strings(
         at += len(line) + 1
         position += 1 + line.count(b"\n")
     return whole, kept, end, first + position
+
+
+def may_go_on(line: bytes) -> bool:
+    """False when the newline behind a line ends it for certain."""
+    return (b'"' in line or line.endswith(b"\\")) and not _ends_here(line)
 
 
 def _ends_here(line: bytes) -> bool:
