@@ -10,13 +10,14 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import msgspec
 import re2
 import structlog
 
 from dsdbd import query
+from dsdbd.cluster import nested
 from dsdbd.cluster.running import INTERRUPTED
 from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dsdbd.meta.views import ShardPlace
     from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock, Steps
     from dsdbd.query.plan import Schemas
+    from dsdbd.storage import Shard
 
 log = structlog.get_logger("query")
 _Source = tuple[str, str]
@@ -133,6 +135,13 @@ class _Begun:
     series: list[SeriesBlock] | None = None
 
 
+class LocalShard(NamedTuple):
+    """A shard of this node: for a query, and by itself."""
+
+    reader: query.BoundedShard
+    stored: Shard
+
+
 class ReadPath:
     """Answers SELECT and the SHOW statements about stored points; one per node."""
 
@@ -152,13 +161,19 @@ class ReadPath:
         While one part is used the next is read, and not more: who asks slowly lets nothing pile up. Close the
         generator when it is not used to its end. Both raise RequestError, NotFound, ShardUnavailable, QueryCancelled.
         """
+        if query.has_subqueries(statement):
+            most = self._node.config.cluster.max_select_buckets
+            return await nested.answer(self, statement, now_ns, cancelled, most)
         begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
         if begun is None:
-            schemas = await self._schemas(statement, now_ns, cancelled)
+            schemas = await self.schemas(statement, now_ns, cancelled)
             plan = await cancelled.guard(self.work(self._plan, statement, schemas, now_ns))
-            steps = query.divide(plan, schemas)
-            begun = _Begun(steps, await self._advance(steps, cancelled))
+            return await self.run(query.divide(plan, schemas), cancelled)
         return self._parts(begun, cancelled)
+
+    async def run(self, steps: Steps, cancelled: Cancellation) -> AsyncGenerator[AnswerPart, None]:
+        """The parts that the steps of a plan give, as ``select`` gives them."""
+        return self._parts(_Begun(steps, await self._advance(steps, cancelled)), cancelled)
 
     async def _parts(self, begun: _Begun, cancelled: Cancellation) -> AsyncGenerator[AnswerPart, None]:
         steps, emit, series = begun.steps, begun.emit, begun.series
@@ -188,13 +203,13 @@ class ReadPath:
                 return None
             if isinstance(step, query.Emit):
                 return step
-            reply = await self._asked(step, cancelled)
+            reply = await self.asked(step, cancelled)
 
-    async def _asked(self, step: query.Ask, cancelled: Cancellation) -> Partial | None:
+    async def asked(self, step: query.Ask, cancelled: Cancellation) -> Partial | None:
         """The merged answer of all shards; None when a node has too many rows."""
         answers: list[bytes | Partial] = []
         for source in step.plan.sources:
-            places = self._places(source.database, source.policy, *_bounds(step.plan))
+            places = self._places(source.database, source.policy, *query.bounds(step.plan))
             kind = "groups" if step.groups else "select"
             request = ReadRequest(kind, source.database, source.policy, [], most_rows=step.most_rows)
             answers += await self._scatter(_Part(request, places, step.plan), cancelled)
@@ -239,7 +254,7 @@ class ReadPath:
 
     # --- what is where
 
-    async def _schemas(
+    async def schemas(
         self, statement: ast.Select, now_ns: int, cancelled: Cancellation
     ) -> dict[_Source, dict[str, MeasurementSchema]]:
         """Fields and tags of every measurement the statement may read, as its shards hold them."""
@@ -278,6 +293,19 @@ class ReadPath:
         wanted = set(request.shards)
         places = self._places(request.database, request.policy, MIN_TIME_NS, MAX_TIME_NS)
         return tuple(place for place in places if place.shard.id in wanted)
+
+    def local_shards(self, database: str, policy: str, min_ns: int, max_ns: int) -> list[LocalShard] | None:
+        """The shards with times of a range that hold anything; None where one is not here, or not to be read yet."""
+        places = self._places(database, policy, min_ns, max_ns)
+        store = self._node.store
+        if store is None or not self._are_here(places):
+            return None
+        found = [(place.group, store.shard(place.shard.id)) for place in places]
+        return [
+            LocalShard(query.BoundedShard(shard, group.start_ns, group.end_ns), shard)
+            for group, shard in found
+            if shard is not None
+        ]
 
     # --- asking
 
@@ -388,7 +416,7 @@ class ReadPath:
     def _asked_here(self, step: query.Ask, cancelled: Cancellation) -> Partial | None:
         parts: list[Partial] = [] if step.onto is None else [step.onto]
         for source in step.plan.sources:
-            places = self._places(source.database, source.policy, *_bounds(step.plan))
+            places = self._places(source.database, source.policy, *query.bounds(step.plan))
             if not self._are_here(places):
                 raise _Elsewhere
             kind = "groups" if step.groups else "select"
@@ -467,9 +495,3 @@ def _united(step: query.Ask, answers: Sequence[bytes | Partial]) -> Partial:
 
 def _finished(plan: SelectPlan, partial: Partial) -> list[SeriesBlock]:
     return list(query.finish(plan, partial))
-
-
-def _bounds(plan: SelectPlan) -> tuple[int, int]:
-    """The inclusive time range a plan reads, the lead of its transformations included."""
-    ranges = [plan.call_range(call) for call in plan.calls] or [(plan.min_ns, plan.max_ns)]
-    return min(low for low, _ in ranges), max(high for _, high in ranges)
