@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from dsdbd.config.schema_listeners import (
+    PEM,
+    CollectdConfig,
+    GraphiteConfig,
+    OpentsdbConfig,
+    UdpConfig,
+)
 from dsdbd.config.settings import (
     address,
     boolean,
-    choice,
     directory,
     duration,
     file,
@@ -24,12 +30,8 @@ from dsdbd.config.settings import (
     join_list,
     size,
     string,
-    strings,
 )
 from dsdbd.limits import MAX_WRITE_BODY_BYTES
-
-_CONSISTENCY = ("any", "one", "quorum", "all")
-_PEM = "PEM file with the certificate chain, and the private key where no key file is given."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class MetaConfig:
         str, address("http-bind-address", ":8091", "Address where nodes join and follow the metadata.")
     ]
     https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve http-bind-address over TLS.")]
-    https_certificate: Annotated[Path | None, file("https-certificate", "", _PEM)]
+    https_certificate: Annotated[Path | None, file("https-certificate", "", PEM)]
     cluster_secret_file: Annotated[
         Path | None,
         file(
@@ -254,7 +256,7 @@ class AdminConfig:
         str, address("bind-address", ":8083", 'Address of the page. port = 8083 means the same as ":8083".')
     ]
     https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve the page over TLS.")]
-    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", _PEM)]
+    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", PEM)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +284,7 @@ class HttpConfig:
     write_tracing: Annotated[bool, boolean("write-tracing", False, "Log the body of every write.")]
     pprof_enabled: Annotated[bool, boolean("pprof-enabled", False, "Serve profiles under /debug/pprof.")]
     https_enabled: Annotated[bool, boolean("https-enabled", False, "Serve the API over TLS.")]
-    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", _PEM)]
+    https_certificate: Annotated[Path | None, file("https-certificate", "/etc/ssl/dsdb.pem", PEM)]
     https_private_key: Annotated[
         Path | None, file("https-private-key", "", "PEM file with the private key; empty: in https-certificate.")
     ]
@@ -385,92 +387,6 @@ class HintedHandoffConfig:
     ]
     purge_interval_s: Annotated[
         float, duration("purge-interval", "1h", "Pause between two looks for kept writes that are too old.", least="1s")
-    ]
-
-
-_BATCH_SIZE = integer("batch-size", 5000, "Points that are written at once.", least=1, most=1_000_000, unit="points")
-_BATCH_PENDING = integer("batch-pending", 10, "Batches that may wait.", least=1, most=10_000, unit="batches")
-_BATCH_TIMEOUT = duration("batch-timeout", "1s", "A batch that is not full is written after this long.")
-_RETENTION_POLICY = string("retention-policy", "", "Retention policy for the points; empty: the database's default.")
-_READ_BUFFER = size("read-buffer", 0, "Receive buffer of the socket; 0: the system's.", most=1 << 30)
-_ENABLED = boolean("enabled", False, "Listen.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphiteConfig:
-    """``[[graphite]]``: one listener for the Graphite protocol."""
-
-    enabled: Annotated[bool, _ENABLED]
-    bind_address: Annotated[str, address("bind-address", ":2003", "Address to listen on.")]
-    database: Annotated[str, string("database", "graphite", "Database for the points.")]
-    protocol: Annotated[str, choice("protocol", "tcp", "Transport.", "tcp", "udp")]
-    consistency_level: Annotated[
-        str, choice("consistency-level", "one", "Consistency level of the writes.", *_CONSISTENCY)
-    ]
-    batch_size: Annotated[int, _BATCH_SIZE]
-    batch_pending: Annotated[int, _BATCH_PENDING]
-    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
-    udp_read_buffer_bytes: Annotated[
-        int, size("udp-read-buffer", 0, "Receive buffer of a UDP socket; 0: the system's.", most=1 << 30)
-    ]
-    separator: Annotated[str, string("separator", ".", "Joins the parts of a measurement name.")]
-    tags: Annotated[tuple[str, ...], strings("tags", "Tags for every point, as key=value.")]
-    templates: Annotated[tuple[str, ...], strings("templates", "How a Graphite name becomes measurement and tags.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectdConfig:
-    """``[collectd]``: the listener for collectd's network protocol."""
-
-    enabled: Annotated[bool, _ENABLED]
-    bind_address: Annotated[str, address("bind-address", ":25826", "UDP address to listen on.")]
-    database: Annotated[str, string("database", "collectd", "Database for the points.")]
-    retention_policy: Annotated[str, _RETENTION_POLICY]
-    batch_size: Annotated[int, _BATCH_SIZE]
-    batch_pending: Annotated[int, _BATCH_PENDING]
-    batch_timeout_s: Annotated[float, duration("batch-timeout", "10s", _BATCH_TIMEOUT.help)]
-    read_buffer_bytes: Annotated[int, _READ_BUFFER]
-    typesdb: Annotated[Path | None, file("typesdb", "/usr/share/collectd/types.db", "collectd's table of types.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpentsdbConfig:
-    """``[opentsdb]``: the listener for OpenTSDB's telnet and HTTP protocol."""
-
-    enabled: Annotated[bool, _ENABLED]
-    bind_address: Annotated[str, address("bind-address", ":4242", "Address to listen on.")]
-    database: Annotated[str, string("database", "opentsdb", "Database for the points.")]
-    retention_policy: Annotated[str, _RETENTION_POLICY]
-    consistency_level: Annotated[
-        str, choice("consistency-level", "one", "Consistency level of the writes.", *_CONSISTENCY)
-    ]
-    batch_size: Annotated[int, integer("batch-size", 1000, _BATCH_SIZE.help, least=1, most=1_000_000, unit="points")]
-    batch_pending: Annotated[
-        int, integer("batch-pending", 5, _BATCH_PENDING.help, least=1, most=10_000, unit="batches")
-    ]
-    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
-    tls_enabled: Annotated[bool, boolean("tls-enabled", False, "Listen with TLS.")]
-    certificate: Annotated[Path | None, file("certificate", "/etc/ssl/dsdb.pem", _PEM)]
-    log_point_errors: Annotated[bool, boolean("log-point-errors", True, "Log every point that cannot be read.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UdpConfig:
-    """``[[udp]]``: one listener for line protocol over UDP."""
-
-    enabled: Annotated[bool, _ENABLED]
-    bind_address: Annotated[str, address("bind-address", ":8089", "UDP address to listen on.")]
-    database: Annotated[str, string("database", "udp", "Database for the points.")]
-    retention_policy: Annotated[str, _RETENTION_POLICY]
-    batch_size: Annotated[int, _BATCH_SIZE]
-    batch_pending: Annotated[int, _BATCH_PENDING]
-    batch_timeout_s: Annotated[float, _BATCH_TIMEOUT]
-    read_buffer_bytes: Annotated[int, _READ_BUFFER]
-    precision: Annotated[
-        str, choice("precision", "n", "Unit of the timestamps.", "n", "ns", "u", "us", "µ", "ms", "s", "m", "h")
-    ]
-    udp_payload_size_bytes: Annotated[
-        int, size("udp-payload-size", 65_536, "Largest datagram.", least=512, most=65_536)
     ]
 
 
