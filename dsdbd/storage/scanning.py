@@ -16,6 +16,7 @@ from dsdbd.model.columns import Bools, Column, Int64s
 from dsdbd.model.scan import Edge, Piece, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Block
+from dsdbd.storage.inline import spend
 from dsdbd.storage.ranges import coalesce, first_at_least, gather
 from dsdbd.storage.rows import Rows, concat_field, concat_rows, sort_rows, unite_versions
 from dsdbd.storage.selection import (
@@ -49,6 +50,8 @@ class Limits:
 
 
 _ONE: Int64s = np.zeros(1, dtype=np.int64)
+_TIMES_SHARE = 8
+"""Looking for a time in a row costs about this part of reading a value."""
 _EDGE_GROWTH = 16
 _EDGE_ROUNDS = 3
 """A hint that proves too narrow (fields without values, rows overwritten) is widened so often, then ignored."""
@@ -97,8 +100,11 @@ class Scan:
             part = choose(number, source.lookup, self.wanted, self.min_ns, self.max_ns)
             if part is not None:
                 parts.append(part)
+        # Of runs that are cut the times are searched, of the rest all columns are read.
+        spend(sum(part.rows() for part in parts) // _TIMES_SHARE)
         if source_bounds_exceeded(self, parts):
             parts = self._narrow(parts, self.min_ns, self.max_ns)
+        spend(sum(part.rows() for part in parts) * (1 + len(self.types)))
         if self.edge is None:
             yield from self._read_all(parts)
         else:

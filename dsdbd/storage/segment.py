@@ -25,6 +25,7 @@ from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Runs
 from dsdbd.storage.cache import ColumnCache, Extent, next_file_id
+from dsdbd.storage.inline import must_read
 from dsdbd.storage.ranges import coalesce, expand, gather_column
 from dsdbd.storage.rows import Rows
 from dsdbd.storage.segment_format import (
@@ -186,6 +187,7 @@ class Segment:
         return known
 
     def _read_table(self) -> RunTable:
+        must_read()
         with self.path.open("rb") as file:
             file.seek(self._runs_at.offset)
             encoded = file.read(self._runs_at.size_bytes)
@@ -317,6 +319,7 @@ class Segment:
 
     def _load(self, names: list[str], groups: list[int]) -> list[Extent]:
         """Decode columns of row groups and offer them to the cache."""
+        must_read()
         extents: list[Extent] = []
         for span in self._spans(groups):
             for name, column in self._decode(names, span).items():

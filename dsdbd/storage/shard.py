@@ -14,6 +14,7 @@ from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.scan import Edge, Piece, SeriesSet
 from dsdbd.storage.compaction import FREELY, Pace, choose, compact, has_room
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, flushed
+from dsdbd.storage.inline import locked, must_wait
 from dsdbd.storage.measurement import Measurement
 from dsdbd.storage.merging import segment_name
 from dsdbd.storage.pieces import gathered
@@ -86,12 +87,13 @@ class Shard(ShardState):
         self.load()
         sealed = False
         while not self.dropped:
-            with self._lock:
+            with locked(self._lock):
                 known = self._measurements.get(measurement)
                 if known is None:
                     return None
                 numbered = all(segment.run_series is not None for segment in known.segments)
-                tables = self._tables(measurement)
+                # Rows of other times are left out, so that they need not be sorted for this.
+                tables = [one for one in self._tables(measurement) if one.min_ns <= max_ns and one.max_ns >= min_ns]
                 # What is added once the first sealing has begun was not acknowledged before the scan.
                 sealed = sealed or not any(table.unsealed for table in tables)
                 if numbered and sealed:
@@ -107,6 +109,7 @@ class Shard(ShardState):
                     for segment in segments:
                         segment.pins += 1
                     return known, scan, segments
+            must_wait()
             if not numbered:
                 self._number_series(measurement)
             if not sealed:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,14 @@ from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard_files import ShardFiles
 from dsdbd.storage.tombstones import Tombstone, marked
+
+
+class Glance(NamedTuple):
+    """Fields (not to be changed by the caller), tag keys and extent of a measurement."""
+
+    types: Mapping[str, FieldType]
+    tags: frozenset[str]
+    extent: Extent | None
 
 
 class ShardState:
@@ -258,6 +267,23 @@ class ShardState:
         if not held:
             return None
         return Extent(sum(one.rows for one in held), min(one.min_ns for one in held), max(one.max_ns for one in held))
+
+    def glance(self, measurement: str) -> Glance | None:
+        """What a measurement has, where that can be told without waiting; None where it cannot."""
+        if not self._loaded or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            known = self._measurements.get(measurement)
+            if known is None:
+                return Glance({}, frozenset(), None)
+            held: list[HeadTable | Segment] = [*self._tables(measurement), *known.segments]
+            if known.deleted_from or not held:
+                return None
+            tags = known.index.tag_keys().union(*(segment.tags for segment in known.segments))
+            times = min(one.min_ns for one in held), max(one.max_ns for one in held)
+            return Glance(known.types, tags, Extent(sum(one.rows for one in held), *times))
+        finally:
+            self._lock.release()
 
     def prepare(self, stopped: Callable[[], bool]) -> int:
         """Do what the first question would have to wait for; returns how many series there are. Raises OSError."""
