@@ -118,7 +118,7 @@ MAX_QUERY_BUCKETS = 1_000_000
 """GROUP BY time buckets in the range of one statement; also groups × buckets after fill, at 8 bytes a column each."""
 MAX_QUERY_ROWS = 20_000_000
 """Rows one statement may hold in memory on one node, at about 50 bytes and more each; above it the query is refused."""
-MAX_FORECAST_VALUES = 10_000
+MAX_FORECAST_VALUES = 2_000
 """Values and forecasts of ``holt_winters``, all groups together: a fit is tried some thousand times on each of them."""
 SLICE_ROWS = 131_072
 """Rows of an answer that are read at a time: a big one is asked for, sent and forgotten in slices of about this size.
@@ -135,6 +135,8 @@ CLIENT_STALL_TIMEOUT_S = 300.0
 """A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
+INTO_ROWS = 20_000
+"""Points that SELECT INTO writes at a time: the next are made when these are stored."""
 ENCODE_CELLS = 50_000
 """Values of such rows where each becomes an object for a moment, as for MessagePack."""
 MAX_MSGPACK_ANSWER_BYTES = 64 << 20

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from dsdbd.cluster.freshness import Freshness
 from dsdbd.http.auth import Authenticator
+from dsdbd.http.debug import DebugPages
 from dsdbd.http.front import Front
 from dsdbd.http.internal import InternalApi
 from dsdbd.http.middleware import access_log, answer_errors, refuse_plain
@@ -46,6 +47,8 @@ class Applications:
         self._public = PublicPages(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
+        node.service_stats["httpd"] = self._write.counters.values
+        self._debug = DebugPages(node, reads, writes, membership, self._auth, self._write.counters)
         self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
 
     def front(self, server: Callable[[], Any]) -> Front:
@@ -63,7 +66,8 @@ class Applications:
         wanted = set(services)
         config = self._node.config
         limit_bytes = config.http.max_body_size_bytes
-        log: Any = access_log(enabled=config.http.log_enabled, tracing=config.meta.cluster_tracing)
+        http = config.http
+        log: Any = access_log(self._write.counters, enabled=http.log_enabled, tracing=config.meta.cluster_tracing)
         guard: list[Any] = [refuse_plain] if tls else []
         app = web.Application(middlewares=[log, answer_errors, *guard], client_max_size=limit_bytes)
         app[REALM] = header_text(config.http.realm.replace('"', "'"))
@@ -73,6 +77,8 @@ class Applications:
             routes += self._public.routes()
             routes += [
                 web.post("/write", self._write),
+                web.post("/api/v2/write", self._write.v2),
+                *self._debug.routes(),
                 web.get("/query", self._query, allow_head=False),
                 web.post("/query", self._query),
             ]

@@ -293,6 +293,7 @@ class FrontConnection(asyncio.Protocol):
         self._active_s = time.monotonic()
         took_s = self._active_s - self._started_s
         REQUEST_SECONDS.observe("/write", took_s)
+        self._count("/write", head.user, answer, took_s, head.size_bytes)
         if transport is not None and not transport.is_closing():
             transport.write(answer)
             if self._front.stopping:
@@ -301,6 +302,16 @@ class FrontConnection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._resume)
         if self._front.log_enabled:
             self._log(head, answer, request_id, took_s)
+
+    def _count(self, path: str, user: str, answer: bytes, took_s: float, received: int) -> None:
+        counters = self._front.handler.counters
+        counters.count(path, int(answer[9:12]), took_s, received=received, sent=len(answer))
+        if counters.profiling:
+            counters.note(path, user, self._address())
+
+    def _address(self) -> str:
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return peer[0] if peer else "-"
 
     def _resume(self) -> None:
         """Read what came ahead of the last answer."""
@@ -318,9 +329,8 @@ class FrontConnection(asyncio.Protocol):
         self._hold.release()
 
     def _log(self, head: WriteHead, answer: bytes, request_id: str, took_s: float) -> None:
-        peer = None if self._transport is None else self._transport.get_extra_info("peername")
         line = access_line(
-            remote=peer[0] if peer else "-",
+            remote=self._address(),
             user=head.user,
             request=f"POST {head.path_qs} HTTP/1.1",
             status=int(answer[9:12]),

@@ -17,6 +17,8 @@ from dsdbd.logs import redact
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from dsdbd.http.counters import HttpCounters
+
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
     Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
@@ -42,7 +44,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             raise
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         text = "404 page not found\n" if error.status == 404 else "Method Not Allowed\n"
-        return web.Response(status=error.status, text=text, headers=allow)
+        return web.Response(status=error.status, text=text, headers={**allow, "X-Content-Type-Options": "nosniff"})
     except ConnectionError:
         return _nobody()
     except Exception:
@@ -72,8 +74,8 @@ def _nobody() -> web.Response:
     return web.Response(status=_CLIENT_GONE)
 
 
-def access_log(*, enabled: bool, tracing: bool) -> Middleware:
-    """Middleware that measures every request and logs it in the combined log format.
+def access_log(counters: HttpCounters, *, enabled: bool, tracing: bool) -> Middleware:
+    """Middleware that measures and counts every request and logs it in the combined log format.
 
     ``enabled`` logs the requests of clients, ``tracing`` those between nodes.
     """
@@ -81,15 +83,32 @@ def access_log(*, enabled: bool, tracing: bool) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
-        response = await handler(request)
+        signed = signing.SIGNATURE_HEADER in request.headers
+        if signed:
+            response = await handler(request)
+        else:
+            with counters.active(request.path):
+                response = await handler(request)
         took_s = time.perf_counter() - started_s
+        if not signed:
+            _count(counters, request, response, took_s)
         resource = request.match_info.route.resource
         REQUEST_SECONDS.observe(resource.canonical if resource is not None else "other", took_s)
-        if tracing if signing.SIGNATURE_HEADER in request.headers else enabled:
+        if tracing if signed else enabled:
             log.info(_line(request, response, took_s))
         return response
 
     return middleware
+
+
+def _count(counters: HttpCounters, request: web.Request, response: web.StreamResponse, took_s: float) -> None:
+    received, sent = request.content_length or 0, _size(response)
+    counters.count(request.path, response.status, took_s, received=received, sent=sent)
+    counters.note(request.path, request.get("user_name") or "-", request.remote or "-")
+
+
+def _size(response: web.StreamResponse) -> int:
+    return response.body_length if response.prepared else (response.content_length or 0)
 
 
 def _line(request: web.Request, response: web.StreamResponse, took_s: float) -> str:
@@ -99,7 +118,7 @@ def _line(request: web.Request, response: web.StreamResponse, took_s: float) -> 
         user=request.get("user_name") or "-",
         request=f"{request.method} {redact(request.path_qs)} {version}",
         status=response.status,
-        size=response.body_length if response.prepared else (response.content_length or 0),
+        size=_size(response),
         referer=request.headers.get("Referer", "-"),
         agent=request.headers.get("User-Agent", "-"),
         request_id=request_id(request),

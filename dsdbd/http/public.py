@@ -12,6 +12,7 @@ from dsdbd.cluster.health import FAIL, PASS, WARN, cluster_status, own_problems
 from dsdbd.errors import RequestError
 from dsdbd.http.metrics import render
 from dsdbd.http.responses import json_response, no_content
+from dsdbd.http.v2 import FLUX_REFUSAL
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class PublicPages:
             web.get("/ready", self._ready),
             web.get("/metrics", self._metrics),
             web.get("/cluster/status", self._cluster),
+            web.post("/api/v2/query", self._flux),
             web.options("/query", self._preflight),
             web.options("/write", self._preflight),
         ]
 
     async def _preflight(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
+
+    async def _flux(self, _: web.Request) -> web.StreamResponse:
+        """Flux is another language, which DSDB does not know."""
+        return web.Response(status=403, text=FLUX_REFUSAL, headers={"X-Content-Type-Options": "nosniff"})
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """What old clients ask instead of /ping."""
@@ -58,7 +64,7 @@ class PublicPages:
         wait = request.query.get("wait_for_leader")
         if wait is not None and not await self._leader_within(_seconds(wait)):
             return web.Response(status=503)
-        if request.query.get("verbose") == "true":
+        if request.query.get("verbose", "0") not in ("", "0", "false"):
             return json_response({"version": VERSION})
         return no_content(request)
 

@@ -59,7 +59,9 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
 
 def error_body(error: DSDBError) -> bytes:
     """The error as a JSON document with a newline at its end."""
-    return msgspec.json.encode(ErrorBody(error.message, error.code)) + b"\n"
+    text = msgspec.json.encode(ErrorBody(error.message, error.code))
+    # As Go writes them; JSON has these characters in strings only.
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026") + b"\n"
 
 
 def no_content(request: web.Request) -> web.Response:

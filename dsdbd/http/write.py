@@ -13,14 +13,16 @@ from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.writes import failure_of, late
 from dsdbd.errors import NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
+from dsdbd.http.counters import HttpCounters
 from dsdbd.http.responses import no_content
+from dsdbd.http.v2 import write_params
 from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
 from dsdbd.meta import views
 from dsdbd.model.line_protocol import parse_lines
 from dsdbd.model.times import PRECISION_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp import web
 
@@ -66,14 +68,22 @@ class WriteHandler:
         self._freshness = freshness
         self._writes = writes
         self._auth = auth
+        self.counters = HttpCounters()
         self._threads = ThreadPoolExecutor(_PARSE_THREADS, thread_name_prefix="dsdb-parse")
         self.bodies = ByteBudget(MAX_WRITE_BYTES_HELD, "points that are being written")
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Store the body's points; 204, or the errors of InfluxDB 1.x."""
-        params = request.query
+        return await self._serve(request, lambda: request.query)
+
+    async def v2(self, request: web.Request) -> web.StreamResponse:
+        """The same for a request of a client of InfluxDB 2.x."""
+        return await self._serve(request, lambda: write_params(request.query))
+
+    async def _serve(self, request: web.Request, read: Callable[[], Mapping[str, str]]) -> web.StreamResponse:
         await self._freshness.catch_up()
         user = await self._auth.user_of(request, {})
+        params = read()
         database = params.get("db", "")
         if not database:
             raise RequestError("database is required")

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.daemons import Answer, free_port, request, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _PROGRAM = shutil.which("influxd")
@@ -32,6 +32,7 @@ wal-dir = "{directory}/wal"
 bind-address = "{host}:{port}"
 auth-enabled = {auth}
 log-enabled = false
+{http}
 [monitor]
 store-enabled = false
 """
@@ -71,13 +72,20 @@ class Influxd:
 
 
 @contextmanager
-def influxd(directory: Path, *, auth: bool = False, host: str = "127.0.0.1") -> Iterator[Influxd]:
-    """Run a server that keeps everything in ``directory`` and answers; the test is skipped where there is none."""
+def influxd(
+    directory: Path, *, auth: bool = False, host: str = "127.0.0.1", http: Sequence[str] = ()
+) -> Iterator[Influxd]:
+    """Run a server that keeps everything in ``directory`` and answers; the test is skipped where there is none.
+
+    ``http``: further lines of its section of that name.
+    """
     if _PROGRAM is None:
         pytest.skip(_MISSING)
     server = Influxd(host, free_port(host))
     config, log_path = directory / "influxd.conf", directory / "influxd.log"
-    config.write_text(_CONFIG.format(directory=directory, host=host, port=server.port, auth=str(auth).lower()))
+    config.write_text(
+        _CONFIG.format(directory=directory, host=host, port=server.port, auth=str(auth).lower(), http="\n".join(http))
+    )
     with log_path.open("wb") as log:
         process = subprocess.Popen([_PROGRAM, "-config", str(config)], stdout=log, stderr=subprocess.STDOUT)
 
