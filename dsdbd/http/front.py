@@ -1,8 +1,9 @@
-"""What stands before the HTTP library on a public address: ordinary write requests are answered here, all else there.
+"""What stands before the HTTP library on a public address: ordinary requests are answered here, all else there.
 
 The library builds a request, a task and a response with their headers for each request, which takes several times as
-long as storing a point. A connection is handed to the library with the first request that is not an ordinary write,
-and taken back with the next ordinary write, when the library has answered everything.
+long as storing a point, and about as long as a small query. A connection is handed to the library with the first
+request that is neither an ordinary write nor a query that is answered at once, and taken back with the next such one,
+when the library has answered everything.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from dsdbd.errors import DSDBError
 from dsdbd.http.body import unpack
 from dsdbd.http.metrics import REQUEST_SECONDS
 from dsdbd.http.middleware import access_line
+from dsdbd.http.query_head import START as QUERY_START
 from dsdbd.http.responses import error_response, header_text, new_request_id
 from dsdbd.http.write import INLINE_BYTES
 from dsdbd.http.write_head import HEAD_END, MAX_HEAD_BYTES, START, WriteHead, body_bytes_after, parse_head
+from dsdbd.logs import redact
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dsdbd.http.small_queries import SmallAnswer, SmallQueries
     from dsdbd.http.small_writes import SmallWrites
     from dsdbd.http.write import WriteHandler
 
@@ -48,11 +52,13 @@ class Front:
         server: Callable[[], Any],
         handler: WriteHandler,
         small: SmallWrites,
+        queries: SmallQueries,
         *,
         limit_bytes: int,
         log_enabled: bool,
     ) -> None:
         self.server = server
+        self.queries = queries
         self.handler = handler
         self.small = small
         self.limit_bytes = limit_bytes
@@ -90,11 +96,7 @@ class Front:
     def answer(self, error: BaseException | None, request_id: str) -> bytes:
         """A whole answer: 204, or the error."""
         named = request_id.encode()
-        now_s = int(time.time())
-        if now_s != self._made_s:
-            self._made_s = now_s
-            self._common = _common_headers(now_s)
-            self._stored = b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n" + self._common
+        self._common_now()
         if error is None:
             return self._stored % (named, named)
         known = error if isinstance(error, DSDBError) else DSDBError("internal error; the daemon's log has the details")
@@ -105,6 +107,21 @@ class Front:
         if b"\r\nContent-Length:" not in start:
             start += b"Content-Length: %d\r\n" % len(body)
         return b"".join((start, self._common % (named, named), body))
+
+    def _common_now(self) -> None:
+        now_s = int(time.time())
+        if now_s != self._made_s:
+            self._made_s = now_s
+            self._common = _common_headers(now_s)
+            self._stored = b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n" + self._common
+
+    def rows(self, answer: SmallAnswer, request_id: str) -> bytes:
+        """A whole answer to a query."""
+        named = request_id.encode()
+        self._common_now()
+        packed = b"Content-Encoding: gzip\r\n" if answer.headers.packed else b""
+        start = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n"
+        return b"".join((start % (packed, len(answer.body)), self._common % (named, named), answer.body))
 
     async def stop(self, timeout_s: float) -> None:
         """Close idle connections, and the others when their request is answered or the time is over."""
@@ -214,6 +231,8 @@ class FrontConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes, wherever they belong."""
+        if data.startswith(QUERY_START) and self._answers_at_once(data):
+            return
         if self._library is not None and not self._takes_back(data):
             self._pass_on(data)
         elif self.busy:
@@ -301,7 +320,8 @@ class FrontConnection(asyncio.Protocol):
             elif self._ahead or self._paused:
                 asyncio.get_running_loop().call_soon(self._resume)
         if self._front.log_enabled:
-            self._log(head, answer, request_id, took_s)
+            request = f"POST {head.path_qs} HTTP/1.1"
+            self._log(request, head.user, head.referer, head.agent, answer, request_id, took_s)
 
     def _count(self, path: str, user: str, answer: bytes, took_s: float, received: int) -> None:
         counters = self._front.handler.counters
@@ -328,15 +348,17 @@ class FrontConnection(asyncio.Protocol):
         self._parts = []
         self._hold.release()
 
-    def _log(self, head: WriteHead, answer: bytes, request_id: str, took_s: float) -> None:
+    def _log(
+        self, request: str, user: str, referer: str, agent: str, answer: bytes, request_id: str, took_s: float
+    ) -> None:
         line = access_line(
             remote=self._address(),
-            user=head.user,
-            request=f"POST {head.path_qs} HTTP/1.1",
+            user=user,
+            request=request,
             status=int(answer[9:12]),
             size=len(answer) - answer.index(HEAD_END) - len(HEAD_END),
-            referer=head.referer,
-            agent=head.agent,
+            referer=referer,
+            agent=agent,
             request_id=request_id,
             took_s=took_s,
         )
@@ -362,17 +384,49 @@ class FrontConnection(asyncio.Protocol):
             self._library_left = None
         self._library.data_received(data)
 
+    def _answers_at_once(self, data: bytes) -> bool:
+        """Answer a query here, where it is an ordinary one, nothing else is under way and the answer is at hand."""
+        if self._library is None:
+            if self.busy or self._head is not None:
+                return False
+        elif self._library_left != 0 or not is_waiting(self._library):
+            return False
+        started_s = time.monotonic()
+        answer = self._front.queries.answer(data)
+        if answer is None:
+            return False
+        if self._library is not None:
+            self._take_back()
+        line, headers = answer.line, answer.headers
+        request_id = header_text(headers.request_id) if headers.request_id else new_request_id()
+        whole = self._front.rows(answer, request_id)
+        self._active_s = time.monotonic()
+        took_s = self._active_s - started_s
+        REQUEST_SECONDS.observe("/query", took_s)
+        self._count("/query", "-", whole, took_s, 0)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(whole)
+            if self._front.stopping:
+                self._transport.close()
+        if self._front.log_enabled:
+            request = f"GET {redact(line.path_qs)} HTTP/1.1"
+            self._log(request, "-", headers.referer, headers.agent, whole, request_id, took_s)
+        return True
+
     def _takes_back(self, data: bytes) -> bool:
         """Take the connection back when an ordinary write begins and the library waits for a request."""
         if self._library_left != 0 or not data.startswith(START) or not is_waiting(self._library):
             return False
         if self._front.head(data)[0] is None:
             return False
+        self._take_back()
+        return True
+
+    def _take_back(self) -> None:
         # Without its transport the library has nothing to close.
         self._library.transport = None
         self._library.connection_lost(None)
         self._library = None
-        return True
 
 
 def is_waiting(library: Any) -> bool:
