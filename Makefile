@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: help setup run test check fast lint types layers bench format deb clean
+.PHONY: help setup run test check fast lint types layers reference bench format deb clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ check: lint types layers fast  ## lint, types, floors and fast tests: under a mi
 
 test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
 	$(BIN)/pytest -n 2 --hypothesis-profile=full --dist loadgroup
+
+# SEED and N choose the statements.
+reference: setup ## random statements beside an influxd: make reference SEED=7 N=5000
+	$(BIN)/python -m tests.reference --seed $(or $(SEED),1) --count $(or $(N),2000)
 
 bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; nothing else should run meanwhile
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[dev,bench]'

@@ -3,7 +3,8 @@ r"""The notation of the tables in ``rules/*.txt``: statements rule by rule, one 
 ``# text`` names a rule and begins its block. ``: name=value ...`` are request parameters of the block. ``@name = text``
 gives a text a name for the rest of the file, ``@name`` stands for it. ``{a|b|c}`` gives a statement for each
 alternative, an empty one included, also nested; several in a line give every combination. Braces without ``|`` are
-ordinary characters, and so is ``|`` outside of braces; within braces ``\|`` is one.
+ordinary characters, and so is ``|`` outside of braces; within braces ``\|`` is one. The tables of ``mutations/*.txt``
+are sequences: there a line may come twice, and one that begins with ``>`` is line protocol to be written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RULES = Path(__file__).parent / "rules"
+MUTATIONS = Path(__file__).parent / "mutations"
 _NAME = re.compile(r"@([a-z_]+)")
 
 
@@ -69,16 +71,17 @@ def _tidy(statement: str) -> str:
     return statement if any(quote in statement for quote in "'\"/") else re.sub(" +", " ", statement).strip()
 
 
-def read(path: Path) -> list[Rule]:
-    """The blocks of a file; a statement that stands in two places of a block counts once."""
+def read(path: Path, *, sequence: bool = False) -> list[Rule]:
+    """The blocks of a file; a statement that stands in two places of a block counts once, but in a sequence."""
     rules: list[Rule] = []
     names: dict[str, str] = {}
-    title, parameters, statements = "", {}, dict[str, None]()
+    title, parameters, statements = "", dict[str, str](), list[str]()
 
     def finish() -> None:
         if statements:
             assert title, f"{path.name}: statements before the first rule"
-            rules.append(Rule(path.stem, title, dict(parameters), tuple(statements)))
+            once = statements if sequence else dict.fromkeys(statements)
+            rules.append(Rule(path.stem, title, parameters, tuple(once)))
 
     def value(match: re.Match[str]) -> str:
         return names.get(match[1], match[0])
@@ -87,13 +90,13 @@ def read(path: Path) -> list[Rule]:
         text = raw.rstrip()
         if text.startswith("#"):
             finish()
-            title, parameters, statements = text[1:].strip(), {}, {}
+            title, parameters, statements = text[1:].strip(), {}, []
         elif text.startswith(": "):
             parameters.update(pair.split("=", 1) for pair in text[2:].split())
         elif definition := re.fullmatch(r"@([a-z_]+) = (.*)", text):
             names[definition[1]] = _NAME.sub(value, definition[2])
         elif text:
-            statements.update((_tidy(statement), None) for statement in expand(_NAME.sub(value, text)))
+            statements += [_tidy(statement) for statement in expand(_NAME.sub(value, text))]
     finish()
     return rules
 

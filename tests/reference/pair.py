@@ -50,9 +50,14 @@ class Connection:
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": accept}
         return self.request("POST", path, body, headers)
 
-    def write(self, body: Body) -> None:
+    def try_write(self, body: Body) -> Answer:
+        """POST /write, whatever comes of it."""
         path = "/write?" + urllib.parse.urlencode({"db": body.database, "rp": body.policy})
-        answer = self.request("POST", path, "\n".join(body.lines).encode(), {})
+        return self.request("POST", path, "\n".join(body.lines).encode(), {})
+
+    def write(self, body: Body) -> None:
+        """Store every line."""
+        answer = self.try_write(body)
         assert answer.status == 204, answer.body
 
     def fill(self, setup: Iterable[str] = SETUP) -> None:
