@@ -156,4 +156,7 @@ def check_indicator(call: ast.Call, found: Found) -> None:
             raise RequestError(f"{name} warmup type must be a string")
         if args[3].value not in words:
             raise RequestError(f"{name} warmup type must be one of: " + " ".join(f"'{word}'" for word in words))
+    smoothed = len(args) > 3 and args[3] != ast.StringLiteral("none")
+    if name == "chande_momentum_oscillator" and period.value == 1 and not smoothed:
+        raise RequestError(f"{name} period must be greater than 1 without a warmup type")
     found.only_selectors = False

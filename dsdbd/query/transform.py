@@ -7,7 +7,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from dsdbd.model.columns import Bools, Column
 from dsdbd.model.types import FieldType
+from dsdbd.query.averages import indicator
+from dsdbd.query.holt_winters import forecasts
 from dsdbd.query.ordering import run_lengths, run_starts
+from dsdbd.query.plan_check_calls import FORECASTS, INDICATORS
 from dsdbd.query.plan_types import SelectPlan, Transform
 from dsdbd.query.table import Table
 
@@ -30,6 +33,10 @@ def apply_transform(plan: SelectPlan, transform: Transform, table: Table) -> Tab
         table = table.take(run_starts(table.group, table.time))
     if transform.name == "cumulative_sum":
         return _cumulative_sum(table)
+    if transform.name in FORECASTS:
+        return forecasts(plan, transform, table)
+    if transform.name in INDICATORS:
+        return indicator(transform, table)
     if transform.name == "moving_average":
         return _moving_average(table, transform.arg)
     return _differences(plan, transform, table)
