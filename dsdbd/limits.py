@@ -135,6 +135,8 @@ CLIENT_STALL_TIMEOUT_S = 300.0
 """A client that takes nothing of its answer for so long is cut off: the answer and its query hold memory."""
 ENCODE_ROWS = 5_000
 """Rows of an answer that are encoded in one go, so that a big answer does not hold the interpreter for long."""
+MAX_EXPLAINED_SHARDS = 100
+"""Shards of a source that EXPLAIN names; of the others it says how many there are."""
 INTO_ROWS = 20_000
 """Points that SELECT INTO writes at a time: the next are made when these are stored."""
 ENCODE_CELLS = 50_000
