@@ -18,14 +18,14 @@ import structlog
 
 from dsdbd import query
 from dsdbd.cluster import nested
-from dsdbd.cluster.running import INTERRUPTED
+from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.query import AnswerPart
-from dsdbd.query.select_limits import CountedShard, PointBudget, check_series, limit_buckets
+from dsdbd.query.select_limits import CountedShard, check_series, limit_buckets
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -69,49 +69,6 @@ class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ReadRequest)
-
-
-class Cancellation:
-    """Tells the worker threads of a query to stop; set when the client went away or its time is up."""
-
-    def __init__(self) -> None:
-        self.reason = INTERRUPTED
-        self.points = PointBudget()
-        # A plain flag: threads only look at it, and a request without one costs less.
-        self._set = False
-        self._waiting: set[asyncio.Future[Any]] = set()
-
-    def cancel(self, reason: str = INTERRUPTED) -> None:
-        """Stop the query's work on this node and its requests to others; call it on the event loop."""
-        if not self._set:
-            self.reason = reason
-            self._set = True
-        for future in tuple(self._waiting):
-            future.cancel()
-
-    async def guard(self, future: asyncio.Future[_Result]) -> _Result:
-        """The result of a future, which ``cancel`` ends. Raises QueryCancelled then."""
-        if self._set:
-            future.cancel()
-        self._waiting.add(future)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._set and (task is None or not task.cancelling()):
-                raise query.QueryCancelled(self.reason) from None
-            raise
-        finally:
-            self._waiting.discard(future)
-
-    def check(self) -> None:
-        """Raise QueryCancelled when the query shall stop."""
-        if self._set:
-            raise query.QueryCancelled(self.reason)
-
-    def __call__(self) -> bool:
-        """Whether the query shall stop."""
-        return self._set
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +266,10 @@ class ReadPath:
 
     # --- asking
 
+    def owners(self, database: str, policy: str, min_ns: int, max_ns: int) -> dict[int, list[ShardPlace]]:
+        """Whom a query would ask for the shards with times of a range; raises ShardUnavailable."""
+        return self._choose(self._places(database, policy, min_ns, max_ns), {}, {})
+
     async def _scatter(self, part: _Part, cancelled: Cancellation) -> list[bytes | Partial]:
         """The answers for all shards of a part: this node's own work and one request to each other owner."""
         left = list(part.places)
@@ -318,7 +279,8 @@ class ReadPath:
         while left:
             chosen = self._choose(left, tried, reasons)
             owners = list(chosen)
-            questions = (self._ask(owner, part, chosen[owner], cancelled) for owner in owners)
+            asked = [self._ask(owner, part, chosen[owner], cancelled) for owner in owners]
+            questions = map(cancelled.watched, owners, [part.request.kind] * len(owners), chosen.values(), asked)
             results = await cancelled.guard(asyncio.gather(*questions, return_exceptions=True))
             left = []
             for owner, result in zip(owners, results, strict=True):

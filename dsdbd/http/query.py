@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.reads import Cancellation
-from dsdbd.cluster.statements import BY_POST, Series, StatementContext, execute
+from dsdbd.cluster.statements import Series, StatementContext, by_post, execute
 from dsdbd.errors import DSDBError, NotFound, Overloaded, RequestError
 from dsdbd.http.answers import Answer, is_chunked
 from dsdbd.http.disconnect import cancel_when_gone
@@ -173,7 +173,8 @@ class QueryHandler:
             try:
                 context.cancelled.check()
                 series = await self._execute(statement, context)
-                messages = (("warning", _deprecation(statement)),) if reading and isinstance(statement, BY_POST) else ()
+                told = by_post(statement, context) if reading else None
+                messages = () if told is None else (("warning", _deprecation(told)),)
                 begun = True
                 yield Begun(number, messages, _chunking(statement))
                 if isinstance(series, AsyncGenerator):

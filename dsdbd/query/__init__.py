@@ -14,6 +14,7 @@ from dsdbd.query.deletion import MAX_NS, MIN_NS, Deletion, deletions
 from dsdbd.query.encode import StatementResult, encode_results_json
 from dsdbd.query.encode_csv import CsvWriter, encode_results_csv
 from dsdbd.query.encode_msgpack import MsgpackDocument, encode_error_msgpack, encode_results_msgpack
+from dsdbd.query.explain import plan_lines
 from dsdbd.query.finish import finish
 from dsdbd.query.json_layout import Indenter
 from dsdbd.query.plan import normalise, plan_select, sources_of
@@ -97,6 +98,7 @@ __all__ = [
     "merge",
     "merge_schemas",
     "normalise",
+    "plan_lines",
     "plan_nested",
     "plan_select",
     "prepare",

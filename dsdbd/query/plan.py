@@ -433,8 +433,6 @@ def _source_plans(
 
 def refuse_unsupported(select: ast.Select) -> None:
     """Raise RequestError for parts of a statement that no plan has."""
-    if select.target is not None:
-        raise RequestError("SELECT INTO is not supported yet")
     if any(sort.name not in ("", "time") for sort in select.sort):
         raise RequestError("only ORDER BY time supported at this time")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dsdbd import query
 from dsdbd.cluster import deletes
+from dsdbd.cluster.explain import explain
+from dsdbd.cluster.into import Into, default_policy, named_select, written_rows
 from dsdbd.cluster.statements.context import StatementContext, rows_of
 from dsdbd.cluster.statements.ddl import CHANGES, change
 from dsdbd.cluster.statements.queries import kill_query, show_queries
@@ -14,7 +16,7 @@ from dsdbd.cluster.statements.server import show_diagnostics, show_stats
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast, ast_show
 from dsdbd.influxql.format import to_text
-from dsdbd.meta import rows, views
+from dsdbd.meta import rows
 from dsdbd.query import AnswerPart, SeriesRows
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Series
         await deletes.drop_measurement(context.node, context.writes, context.database, statement.name)
         return iter(())
     if isinstance(statement, ast.Select):
-        return await _select(statement, context)
+        if statement.target is not None:
+            return iter([written_rows(await _into(statement, context))])
+        return await context.reads.select(_named(statement, context), context.now_ns, context.cancelled)
+    if isinstance(statement, ast.Explain):
+        return iter([await _explain(statement, context)])
     if isinstance(statement, ast_show.ShowQueries):
         return iter([await show_queries(context.node)])
     if isinstance(statement, ast.KillQuery):
@@ -54,16 +60,37 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Series
     return iter(_show_metadata(statement, context))
 
 
-async def _select(statement: ast.Select, context: StatementContext) -> AsyncGenerator[AnswerPart, None]:
-    if statement.target is not None:
-        raise RequestError("SELECT INTO is not supported yet")
+def by_post(statement: ast.Statement, context: StatementContext) -> ast.Statement | None:
+    """The statement as a GET request is told that it belongs into a POST; None where it does not."""
+    if isinstance(statement, ast.Select) and statement.target is not None:
+        return _named(statement, context)
+    return statement if isinstance(statement, BY_POST) else None
 
-    def default_policy(database: str) -> str:
-        asked = context.policy if database == context.database else ""
-        return views.policy(context.node.metadata.state, database, asked).name
 
-    named = query.normalise(statement, context.database or None, default_policy)
-    return await context.reads.select(named, context.now_ns, context.cancelled)
+def _named(statement: ast.Select, context: StatementContext) -> ast.Select:
+    policy_of = default_policy(context.node, context.database, context.policy)
+    return named_select(statement, context.database, policy_of)
+
+
+async def _explain(statement: ast.Explain, context: StatementContext) -> SeriesRows:
+    return await explain(
+        context.node,
+        context.reads,
+        _named(statement.statement, context),
+        context.now_ns,
+        context.cancelled,
+        analyze=statement.analyze,
+    )
+
+
+async def _into(statement: ast.Select, context: StatementContext) -> int:
+    return await Into(context.node, context.reads, context.writes).run(
+        statement,
+        database=context.database,
+        policy=context.policy,
+        now_ns=context.now_ns,
+        cancelled=context.cancelled,
+    )
 
 
 async def _show_schema(statement: ast_show.SchemaStatement, context: StatementContext) -> Iterator[SeriesRows]:
