@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ from dsdbd.errors import PartialWrite, RequestError
 from dsdbd.influxql import ast
 from dsdbd.limits import INTO_ROWS, MAX_KEY_BYTES
 from dsdbd.meta import views
-from dsdbd.model.columns import Bools, Column, Points
+from dsdbd.model.columns import Bools, Column, Int32s, Points
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import SeriesBlock, SeriesRows
 from dsdbd.query.columns import plain_strings
+from dsdbd.query.ordering import number_rows
+from dsdbd.query.plan_check_calls import PICKS
 from dsdbd.query.rows import slice_columns
 
 if TYPE_CHECKING:
@@ -71,12 +73,15 @@ class Into:
         assert target.database is not None
         assert target.retention_policy is not None
         written = 0
+        tags = picked_tags(named)
+        if tags:
+            named = replace(named, target=None)  # so that the answer has columns for them
         parts = await self.reads.select(without_empty_windows(named), now_ns, cancelled)
         async with contextlib.aclosing(parts):
             async for part in parts:
                 for block in part.series:
                     assert isinstance(block, SeriesBlock)
-                    pieces = points_of(block, target.name)
+                    pieces = points_of(block, target.name, tags)
                     while points := await cancelled.guard(self.reads.work(next, pieces, None)):
                         await self._store(target.database, target.retention_policy, points)
                         written += sum(map(len, points))
@@ -117,11 +122,25 @@ def without_empty_windows(statement: ast.Select) -> ast.Select:
     return statement
 
 
-def points_of(block: SeriesBlock, name: str, most_rows: int = INTO_ROWS) -> Iterator[list[Points]]:
+def picked_tags(statement: ast.Select) -> tuple[str, ...]:
+    """The tags named inside ``top`` and ``bottom``, which are tags of the points written, too."""
+    return tuple(
+        arg.name
+        for field in statement.fields
+        if isinstance(field.expr, ast.Call) and field.expr.name in PICKS
+        for arg in field.expr.args[1:-1]
+        if isinstance(arg, ast.VarRef)
+    )
+
+
+def points_of(
+    block: SeriesBlock, name: str, tags: Sequence[str] = (), most_rows: int = INTO_ROWS
+) -> Iterator[list[Points]]:
     """The points of an answer, up to ``most_rows`` at a time; GROUP BY tags are tags, other columns fields.
 
-    ``name``: their measurement, empty for each one's own. Left out are rows without any value, with an infinite one, or
-    of a series whose key is too long, as in InfluxDB 1.x. Raises RequestError when the times have another title.
+    ``name``: their measurement, empty for each one's own. ``tags``: columns that are tags, too. As in InfluxDB 1.x rows
+    are left out that have no value or an infinite one, or whose series has too long a key. Raises RequestError when the
+    times have another title.
     """
     if block.columns[0] != TIME:
         raise RequestError("error finding time index in result")
@@ -135,7 +154,10 @@ def points_of(block: SeriesBlock, name: str, most_rows: int = INTO_ROWS) -> Iter
         )
         series = [_series(block, number, name) for number in range(first, last + 1)]
         times, *values = slice_columns(block.data, start, stop)
-        fields = _fields(zip(block.columns[1:], values, strict=True))
+        columns = dict(zip(block.columns[1:], values, strict=True))
+        for tag in tags:
+            series, index = _with_tag(series, index, tag, columns.pop(tag, None))
+        fields = _fields(columns.items())
         names = [one.measurement for one in series]
         points = Points("", [one.key() for one in series], index, times.values, fields)
         found = list(_by_measurement(names, points))
@@ -146,6 +168,21 @@ def points_of(block: SeriesBlock, name: str, most_rows: int = INTO_ROWS) -> Iter
 def _series(block: SeriesBlock, number: int, name: str) -> Series:
     measurement, tags = block.name_and_tags(number)
     return Series(name or measurement, tuple(sorted((key, text) for key, text in (tags or {}).items() if text)))
+
+
+def _with_tag(series: list[Series], index: Int32s, tag: str, column: Column | None) -> tuple[list[Series], Int32s]:
+    """The series with one more tag, whose value each row has in a column; what is no text is no tag."""
+    if column is None or column.type is not FieldType.STRING:
+        return series, index
+    coded = column.to_arrow().fill_null("").dictionary_encode()
+    codes, texts = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+    one_each, number = number_rows([index, codes], [len(series), len(texts)], len(index))
+    found = []
+    for old, code in zip(index[one_each].tolist(), codes[one_each].tolist(), strict=True):
+        others = [pair for pair in series[old].tags if pair[0] != tag]
+        own = [(tag, texts[code])] if texts[code] else []
+        found.append(Series(series[old].measurement, tuple(sorted(others + own))))
+    return found, number
 
 
 def _fields(columns: Iterable[tuple[str, Column]]) -> dict[str, Column]:
