@@ -171,19 +171,36 @@ _decoder = msgspec.msgpack.Decoder(_EncodedBatch)
 _keys_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+_MAX_SCHEMAS = 500
+_MAX_SCHEMA_BYTES = 16 << 10
+_schemas: dict[tuple[tuple[str, FieldType], ...], tuple[list[str], bytes]] = {}
+"""Names of the columns of encoded points and the bytes of their schema, by the fields: batches of a measurement mostly
+have the same."""
+
+
+def _schema_of(points: Points) -> tuple[list[str], bytes]:
+    key = tuple((name, column.type) for name, column in points.fields.items())
+    known = _schemas.get(key)
+    if known is None:
+        fields = [("series", pa.int32()), ("time", pa.int64())]
+        schema = pa.schema([*fields, *(("f:" + name, _ARROW_TYPES[kind]) for name, kind in key)])
+        known = schema.names, schema.serialize().to_pybytes()
+        if len(known[1]) <= _MAX_SCHEMA_BYTES:
+            if len(_schemas) >= _MAX_SCHEMAS:
+                _schemas.clear()
+            _schemas[key] = known
+    return known
+
+
 def encode_points(points: Points) -> bytes:
     """Arrow IPC stream of the columns ``series``, ``time`` and ``f:<field key>`` for each field."""
+    names, head = _schema_of(points)
     arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
-    names = ["series", "time"]
-    for key, column in points.fields.items():
-        arrays.append(column.to_arrow())
-        names.append("f:" + key)
+    arrays += [column.to_arrow() for column in points.fields.values()]
     batch = pa.RecordBatch.from_arrays(arrays, names=names)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    encoded: bytes = sink.getvalue().to_pybytes()
-    return encoded
+    # What a stream writer would write, without making one for each batch.
+    return b"".join((head, batch.serialize(), _END_OF_STREAM))
 
 
 def encode_batch(batch: Batch) -> bytes:

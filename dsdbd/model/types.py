@@ -12,3 +12,6 @@ class FieldType(enum.Enum):
     INTEGER = "integer"
     STRING = "string"
     BOOLEAN = "boolean"
+
+    # Members are equal only to themselves. That of Enum is written in Python, and types are keys for every column.
+    __hash__ = object.__hash__

@@ -1,0 +1,42 @@
+"""Encoded points are what any reader of Arrow IPC streams expects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from dsdbd.model.columns import Column, Points, encode_points
+from dsdbd.model.types import FieldType
+
+
+def points(rows: int) -> Points:
+    some = np.arange(rows) % 2 == 0
+    fields = {
+        "a": Column(FieldType.FLOAT, np.arange(rows) / 4),
+        "b": Column(FieldType.INTEGER, np.arange(rows), some),
+        "c": Column(FieldType.STRING, pa.array([f"text {row}" for row in range(rows)], pa.string())),
+        "d": Column(FieldType.BOOLEAN, some),
+    }
+    return Points("m", (b"m",), np.zeros(rows, np.int32), np.arange(rows), fields)
+
+
+def test_encoded_points_are_the_bytes_of_a_stream_writer() -> None:
+    for rows in (0, 1, 7, 100):
+        encoded = encode_points(points(rows))
+        with pa.ipc.open_stream(encoded) as reader:
+            schema, table = reader.schema, reader.read_all()
+        assert schema.names == ["series", "time", "f:a", "f:b", "f:c", "f:d"]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(table)
+        if rows:
+            assert sink.getvalue().to_pybytes() == encoded
+        assert table["f:c"].to_pylist() == [f"text {row}" for row in range(rows)]
+        assert table["f:b"].to_pylist() == [None if row % 2 else row for row in range(rows)]
+
+
+def test_points_of_equal_names_and_other_types_have_a_schema_of_their_own() -> None:
+    for kind, values in ((FieldType.FLOAT, np.ones(1)), (FieldType.INTEGER, np.ones(1, np.int64))):
+        one = Points("m", (b"m",), np.zeros(1, np.int32), np.zeros(1, np.int64), {"v": Column(kind, values)})
+        with pa.ipc.open_stream(encode_points(one)) as reader:
+            assert Column.from_arrow(reader.read_all()["f:v"]).type is kind
