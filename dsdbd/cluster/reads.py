@@ -180,13 +180,18 @@ class ReadPath:
         plan = query.plan_select(statement, schemas, now_ns)
         return limit_buckets(plan, self._node.config.cluster.max_select_buckets)
 
-    async def show(self, text: str, database: str, now_ns: int, cancelled: Cancellation) -> list[bytes]:
-        """The encoded parts of a SHOW statement from every shard of a database. Raises as ``select`` does."""
+    async def show(
+        self, text: str, database: str, now_ns: int, cancelled: Cancellation, *, policy: str | None = None
+    ) -> list[bytes]:
+        """The encoded parts of a SHOW statement from every shard of a database, or of one of its policies.
+
+        Raises as ``select`` does.
+        """
         owner = views.database(self._node.metadata.state, database)
         parts: list[bytes] = []
-        for policy in owner.policies:
-            places = self._places(database, policy, MIN_TIME_NS, MAX_TIME_NS)
-            request = ReadRequest("show", database, policy, [], text.encode(), now_ns=now_ns)
+        for name in owner.policies if policy is None else (policy,):
+            places = self._places(database, name, MIN_TIME_NS, MAX_TIME_NS)
+            request = ReadRequest("show", database, name, [], text.encode(), now_ns=now_ns)
             parts += [
                 part for part in await self._scatter(_Part(request, places), cancelled) if isinstance(part, bytes)
             ]

@@ -7,24 +7,24 @@ the statement and what the shards hold. Cardinalities are counted, never estimat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import re2
 
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql import ast_show as show
-from dsdbd.influxql.condition import TimeRange, split_condition
+from dsdbd.influxql.condition import ALL_TIMES, TimeRange, split_condition
 from dsdbd.model.columns import Column
-from dsdbd.model.predicate import AllOf, TagPredicate
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.model.types import FieldType
-from dsdbd.query.plan_condition import tags_only
 from dsdbd.query.rows import SeriesRows
 from dsdbd.query.run import QueryCancelled
 from dsdbd.query.schema import ShardReader, matching
+from dsdbd.query.show_condition import comparisons, counted_series, facts_about, measurement_matches, predicate_of
+from dsdbd.query.show_count import Cardinality, check_cardinality, count_rows, grouped_counts, is_estimate
 from dsdbd.query.show_parts import FoundSeries, FoundTexts, sorted_texts
 
 _MEASUREMENTS = (show.ShowMeasurements, show.ShowMeasurementCardinality)
@@ -40,17 +40,18 @@ def show_partial(
 
     Raises RequestError for a WHERE that the statement does not have, QueryCancelled when ``cancelled`` says so.
     """
-    _refuse_unsupported(statement)
-    condition, times = split_condition(getattr(statement, "condition", None), now_ns)
-    if isinstance(statement, _MEASUREMENTS) and not times.is_unbounded:
-        raise RequestError("SHOW MEASUREMENTS doesn't support time in WHERE clause")
-    if isinstance(statement, show.ShowSeriesCardinality):
-        series = FoundSeries()
-        for reader, name in _places(statement, readers, times, cancelled):
-            chosen = reader.series(name, _predicate(condition, name))
-            if len(chosen):
-                series.add(name, chosen)
-        return series.encode()
+    condition, times = _condition(statement, now_ns)
+    if isinstance(statement, Cardinality):
+        check_cardinality(statement, has_time=not times.is_unbounded)
+        if _counts_series(statement):
+            series = FoundSeries()
+            for reader, name in _places(statement, readers, times, cancelled):
+                found = counted_series(reader, name, condition)
+                if len(found):
+                    series.add(name, found)
+            return series.encode()
+    if isinstance(statement, show.ShowMeasurements) and condition is not None:
+        return _measurement_facts(statement, condition, readers, cancelled)
     texts = FoundTexts()
     keep = _rows_needed(statement)
     for reader, name in _places(statement, readers, times, cancelled):
@@ -62,19 +63,70 @@ def show_partial(
 
 def show_finish(statement: show.SchemaStatement, parts: Iterable[bytes]) -> Iterator[SeriesRows]:
     """The answer from the parts of all shards and nodes; raises CorruptData for bytes of another statement."""
-    if isinstance(statement, show.ShowSeriesCardinality):
-        yield from _cardinality(statement, FoundSeries.decode(parts).counts())
+    if not isinstance(statement, Cardinality):
+        yield from _listing(statement, FoundTexts.decode(parts))
+    elif statement.offset:
+        return  # every group has one row
+    elif not _counts_series(statement):
+        yield from _counted(statement, FoundTexts.decode(parts))
+    elif is_estimate(statement):
+        counts = FoundSeries.decode(parts).counts()
+        yield from count_rows("", None, sum(counts.values()), estimate=True)
+    else:
+        key, op = getattr(statement, "key", None), getattr(statement, "op", "")
+        accepts = _key_filter(op, key) if key is not None else bool
+        yield from grouped_counts(statement, FoundSeries.decode(parts).sets(), accepts)
+
+
+def has_time(statement: show.SchemaStatement, now_ns: int) -> bool:
+    """Whether WHERE says something about time. Raises RequestError."""
+    return not _condition(statement, now_ns)[1].is_unbounded
+
+
+def _condition(statement: show.SchemaStatement, now_ns: int) -> tuple[ast.Expr | None, TimeRange]:
+    """WHERE without times, and the times; raises RequestError for times that a statement cannot have."""
+    condition = getattr(statement, "condition", None)
+    if isinstance(statement, show.ShowMeasurements) and isinstance(condition, ast.VarRef | ast.BooleanLiteral):
+        return condition, ALL_TIMES
+    condition, times = split_condition(condition, now_ns)
+    if isinstance(statement, show.ShowMeasurements) and not times.is_unbounded:
+        raise RequestError("SHOW MEASUREMENTS doesn't support time in WHERE clause")
+    return condition, times
+
+
+def _counts_series(statement: Cardinality) -> bool:
+    """Whether the tags of the series are needed; otherwise names and texts are."""
+    return isinstance(statement, show.ShowSeriesCardinality) or bool(statement.dimensions)
+
+
+def _counted(statement: Cardinality, found: FoundTexts) -> Iterator[SeriesRows]:
+    """Counts of a statement without groups from texts."""
+    if isinstance(statement, show.ShowMeasurementCardinality):
+        yield from count_rows("", None, len(found.names()), estimate=is_estimate(statement))
         return
-    found = FoundTexts.decode(parts)
-    match statement:
-        case show.ShowMeasurementCardinality():
-            yield from _count("", len(found.names()), estimate=_is_estimate(statement))
-        case show.ShowFieldKeyCardinality():
-            yield from _cardinality(statement, {name: len(found.groups(name)) for name in found.names()})
-        case show.ShowTagKeyCardinality() | show.ShowTagValuesCardinality():
-            yield from _cardinality(statement, {name: _size(found, name) for name in found.names()})
-        case _:
-            yield from _listing(statement, found)
+    for name in found.names():
+        groups = found.groups(name)
+        if isinstance(statement, show.ShowFieldKeyCardinality):
+            number = len(groups)
+        else:
+            # A value that several keys have counts once.
+            texts = [found.texts(name, group) for group in groups]
+            number = len(pc.unique(pa.concat_arrays(texts))) if texts else 0
+        yield from count_rows(name, None, number)
+
+
+def _measurement_facts(
+    statement: show.ShowMeasurements,
+    condition: ast.Expr,
+    readers: Sequence[ShardReader],
+    cancelled: Callable[[], bool],
+) -> bytes:
+    """What shards know of every measurement and comparison; all of them together decide."""
+    list(comparisons(condition))
+    facts = FoundTexts()
+    for reader, name in _places(statement, readers, ALL_TIMES, cancelled):
+        facts.add(name, {number: _texts(known) for number, known in facts_about(condition, reader, name).items()})
+    return facts.encode()
 
 
 def _places(
@@ -97,15 +149,6 @@ def _rows_needed(statement: show.SchemaStatement) -> int:
     if isinstance(statement, show.ShowSeries | show.ShowTagValues) and statement.limit:
         return statement.limit + statement.offset
     return 0
-
-
-def _size(found: FoundTexts, name: str) -> int:
-    return sum(len(found.texts(name, group)) for group in found.groups(name))
-
-
-def _refuse_unsupported(statement: show.SchemaStatement) -> None:
-    if getattr(statement, "dimensions", ()):
-        raise RequestError("GROUP BY is not supported yet in cardinality statements")
 
 
 def _overlaps(reader: ShardReader, times: TimeRange) -> bool:
@@ -134,13 +177,15 @@ def _groups(
 ) -> Mapping[str, Any] | None:
     """What one shard knows of one measurement; None when no series of it satisfies the condition."""
     if isinstance(statement, _FIELD_KEYS):
+        if condition is not None and not len(counted_series(reader, name, condition)):
+            return None
         return {key: _texts([kind.value]) for key, kind in reader.field_types(name).items()}
-    predicate = _predicate(condition, name)
     if condition is None and isinstance(statement, _TAG_KEYS):
         return {"": _texts(reader.tag_keys(name))}
     if condition is None and isinstance(statement, _MEASUREMENTS):
         return {}
-    series = reader.series(name, predicate)
+    counting = isinstance(statement, Cardinality)
+    series = counted_series(reader, name, condition) if counting else reader.series(name, predicate_of(condition, name))
     if not len(series):
         return None
     if isinstance(statement, show.ShowSeries):
@@ -168,40 +213,13 @@ def _key_filter(op: str, key: ast.StringLiteral | ast.RegexLiteral | ast.ListLit
             return lambda name: (compiled.search(name) is not None) == (op == "=~")
 
 
-def _predicate(condition: ast.Expr | None, measurement: str) -> TagPredicate:
-    return AllOf(()) if condition is None else tags_only(_simplified(condition, measurement))
-
-
-def _simplified(expr: ast.Expr, measurement: str) -> ast.Expr:
-    """The condition with ``_name`` decided, and comparisons with numbers, which 1.x passes over, as true."""
-    match expr:
-        case ast.ParenExpr(inner):
-            return ast.ParenExpr(_simplified(inner, measurement))
-        case ast.BinaryExpr("AND" | "OR", lhs, rhs):
-            return replace(expr, lhs=_simplified(lhs, measurement), rhs=_simplified(rhs, measurement))
-        case ast.BinaryExpr(op, ast.VarRef(name), value):
-            if op not in ("=", "!=", "=~", "!~"):
-                raise RequestError("invalid tag comparison operator")
-            if name == "_name":
-                return ast.BooleanLiteral(_name_matches(op, measurement, value))
-            if not isinstance(value, ast.StringLiteral | ast.RegexLiteral | ast.VarRef):
-                return ast.BooleanLiteral(True)
-    return expr
-
-
-def _name_matches(op: str, measurement: str, value: ast.Expr) -> bool:
-    match value:
-        case ast.StringLiteral(text):
-            return (measurement == text) == (op == "=")
-        case ast.RegexLiteral(pattern):
-            return (re2.search(pattern, measurement) is not None) == (op in ("=", "=~"))
-    raise RequestError("_name can be compared with a string or a regular expression only")
-
-
 def _listing(statement: show.SchemaStatement, found: FoundTexts) -> Iterator[SeriesRows]:
     limit, offset = getattr(statement, "limit", 0), getattr(statement, "offset", 0)
     if isinstance(statement, show.ShowMeasurements):
-        yield from _table("measurements", ("name",), [(_texts(found.names()),)], limit, offset)
+        names = found.names()
+        if (condition := statement.condition) is not None:
+            names = [name for name in names if measurement_matches(condition, name, found.listed(name))]
+        yield from _table("measurements", ("name",), [(_texts(names),)], limit, offset)
         return
     if isinstance(statement, show.ShowSeries):
         keys = [found.texts(name, group) for name in found.names() for group in found.groups(name)]
@@ -223,26 +241,6 @@ def _pairs(found: FoundTexts, name: str) -> list[tuple[Any, ...]]:
         texts = sorted_texts(found.texts(name, group))
         pieces.append((pa.repeat(pa.scalar(group, pa.large_string()), len(texts)), texts))
     return pieces
-
-
-def _is_estimate(statement: show.ShowSeriesCardinality | show.ShowMeasurementCardinality) -> bool:
-    # 1.x estimates where nothing narrows the statement, and names the column so; the title is kept for its clients.
-    return not (statement.exact or statement.sources or statement.condition)
-
-
-def _cardinality(statement: show.SchemaStatement, counts: Mapping[str, int]) -> Iterator[SeriesRows]:
-    if isinstance(statement, show.ShowSeriesCardinality) and _is_estimate(statement):
-        yield from _count("", sum(counts.values()), estimate=True)
-    else:
-        for name, count in counts.items():
-            yield from _count(name, count, estimate=False)
-
-
-def _count(name: str, number: int, *, estimate: bool) -> Iterator[SeriesRows]:
-    if number or estimate:
-        title = "cardinality estimation" if estimate else "count"
-        array = pa.array([number], pa.int64())
-        yield SeriesRows(name, None, (title,), (Column.from_arrow(array),), None)
 
 
 def _table(

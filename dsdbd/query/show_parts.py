@@ -44,6 +44,10 @@ class FoundTexts:
         """Groups of a measurement, sorted."""
         return sorted(self._found[name])
 
+    def listed(self, name: str) -> dict[str, list[str]]:
+        """All groups of a measurement with their texts, for few of them."""
+        return {group: self.texts(name, group).to_pylist() for group in self.groups(name)}
+
     def texts(self, name: str, group: str) -> Any:
         """Distinct texts of a group in no particular order."""
         parts = self._found[name][group]
@@ -100,6 +104,10 @@ class FoundSeries:
     def counts(self) -> dict[str, int]:
         """Series of each measurement."""
         return {name: len(series) for name, series in sorted(self._sets.items())}
+
+    def sets(self) -> dict[str, SeriesSet]:
+        """The series of each measurement."""
+        return dict(sorted(self._sets.items()))
 
     def encode(self) -> bytes:
         """The bytes (MessagePack around Arrow streams)."""

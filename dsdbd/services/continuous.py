@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +10,8 @@ import numpy as np
 import structlog
 
 from dsdbd.cluster.acks import Consistency
-from dsdbd.cluster.reads import Cancellation
-from dsdbd.cluster.statements import Series, StatementContext, execute
+from dsdbd.cluster.cancellation import Cancellation
+from dsdbd.cluster.into import Into
 from dsdbd.errors import DSDBError, RequestError
 from dsdbd.meta.commands import (
     ContinuousQueryRun,
@@ -23,17 +22,14 @@ from dsdbd.meta.commands import (
 )
 from dsdbd.meta.rows import time_text
 from dsdbd.model.columns import Column, Points
-from dsdbd.model.series import Series as SeriesKey
+from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
-from dsdbd.query import SeriesRows
-from dsdbd.query.rows import each_series
 from dsdbd.services.leading import LeaderJob
 from dsdbd.services.resampling import due, read_query, schedule_of, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dsdbd.cluster.membership import Membership
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.reads import ReadPath
     from dsdbd.cluster.writes import WritePath
@@ -75,11 +71,10 @@ class ContinuousQueries(LeaderJob):
     name = "cq"
     _counters = ("queryFail", "queryOk")
 
-    def __init__(self, node: Node, reads: ReadPath, writes: WritePath, membership: Membership) -> None:
+    def __init__(self, node: Node, reads: ReadPath, writes: WritePath) -> None:
         super().__init__(node, node.config.continuous_queries.run_interval_s)
-        self._reads = reads
         self._writes = writes
-        self._membership = membership
+        self._into = Into(node, reads, writes)
         self._failures: dict[tuple[str, str], _Failures] = {}
 
     def has_work(self) -> bool:
@@ -163,15 +158,12 @@ class ContinuousQueries(LeaderJob):
         node, cancelled = self._node, Cancellation()
         now_ns = node.clock.now_ns()
         select = within(one.statement.source, one.run, now_ns)
-        context = StatementContext(
-            node, self._reads, self._writes, self._membership, one.database, "", now_ns, cancelled
-        )
         text = node.metadata.state.databases[one.database].continuous_queries[one.name].query
         running = node.queries.begin(lambda: text, one.database, node.clock.monotonic_s(), cancelled.cancel)
         timeout_s = node.config.cluster.query_timeout_s
         timer = asyncio.get_running_loop().call_later(timeout_s, node.queries.time_out, running) if timeout_s else None
         try:
-            return await _written(await execute(select, context))
+            return await self._into.run(select, database=one.database, now_ns=now_ns, cancelled=cancelled)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -188,7 +180,7 @@ class ContinuousQueries(LeaderJob):
         }
         point = Points(
             "cq_query",
-            [SeriesKey("cq_query", (("cq", one.name), ("db", one.database))).key()],
+            [Series("cq_query", (("cq", one.name), ("db", one.database))).key()],
             np.zeros(1, dtype=np.int32),
             np.array([self._node.clock.now_ns()], dtype=np.int64),
             {key: Column(FieldType.INTEGER, np.array([value], dtype=np.int64)) for key, value in values.items()},
@@ -229,22 +221,3 @@ def _told(one: DueQuery) -> dict[str, object]:
     """What the log says of a run."""
     start, end = time_text(one.run.start_ns), time_text(one.run.end_ns)
     return {"database": one.database, "name": one.name, "start": start, "end": end}
-
-
-async def _written(series: Series) -> int:
-    """The number in the answer of a SELECT INTO, which is read to its end."""
-    written = 0
-    if isinstance(series, AsyncGenerator):
-        try:
-            async for part in series:
-                written += sum(map(_count, each_series(part.series)))
-        finally:
-            await series.aclose()
-        return written
-    return sum(map(_count, series))
-
-
-def _count(rows: SeriesRows) -> int:
-    if "written" not in rows.columns:
-        return 0
-    return int(rows.data[rows.columns.index("written")].values[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -125,16 +126,61 @@ def test_answers_are_those_of_the_series_one_by_one(nodes: list[list[Series]], v
         values[name] = pairs[cut]
         tag_keys[name] = sorted({(key,) for one in of_name for key, _ in one.tags})
         counts[name] = [(len(of_name),)]
-        all_keys[name] = [(len(pairs),)] if pairs else []
+        # A value that two keys have counts once.
+        all_keys[name] = [(len({text for _, text in pairs}),)] if pairs else []
     assert rows(f"show tag values with key != b {limited}", keys) == {n: v for n, v in values.items() if v}
     assert rows(f"show tag keys where a = '{value}'", keys) == {n: v for n, v in tag_keys.items() if v}
     assert rows(f"show series exact cardinality where a = '{value}'", keys) == counts
     assert rows(f"show tag values exact cardinality with key != b where a = '{value}'", keys) == {
         n: v for n, v in all_keys.items() if v
     }
+    # Measurements are asked for a value that one of their series has; an absent tag is none.
     assert rows(f"show measurements where a = '{value}'", keys) == (
-        {"measurements": [(name,) for name in names]} if names else {}
+        {"measurements": [(name,) for name in names]} if names and value else {}
     )
+    tagged = {one.measurement for many in nodes for one in many if one.tag("a")}
+    without = sorted(tagged - set(names)) if value else sorted(tagged)
+    assert rows(f"show measurements where a != '{value}'", keys) == (
+        {"measurements": [(name,) for name in without]} if without else {}
+    )
+
+
+def grouped(statement: str, nodes: list[list[bytes]]) -> dict[tuple[str, ...], int]:
+    """Counts by measurement and values of tags."""
+    parts = [show_partial(parse_one(statement), [IndexedShard(keys)], 0, lambda: False) for keys in nodes]
+    found = list(show_finish(parse_one(statement), parts))
+    places = [(one.name, *(one.tags or {}).values()) for one in found]
+    assert places == sorted(places)
+    return {place: int(one.data[0].values[0]) for place, one in zip(places, found, strict=True)}
+
+
+@settings(deadline=None, max_examples=examples(40))
+@given(
+    st.lists(series_lists, min_size=1, max_size=3),
+    st.sampled_from(["", "where a = 'x'", "where a = b", "where a != b"]),
+)
+def test_counts_by_groups_are_those_of_the_series_one_by_one(nodes: list[list[Series]], where: str) -> None:
+    keys = [[one.key() for one in many] for many in nodes]
+    holds = {
+        "": lambda one: True,
+        "where a = 'x'": lambda one: one.tag("a") == "x",
+        "where a = b": lambda one: one.tag("a") == one.tag("b") != "",
+        "where a != b": lambda one: not (one.tag("a") == one.tag("b") != ""),
+    }[where]
+    series, names, tag_keys, values = defaultdict(set), defaultdict(set), defaultdict(set), defaultdict(set)
+    for one in {one for many in nodes for one in many if holds(one)}:
+        group = (one.tag("a"), one.tag("c"))
+        series[one.measurement, *group].add(one)
+        names["", *group].add(one.measurement)
+        tag_keys[one.measurement, *group] |= {key for key, _ in one.tags}
+        values[one.measurement, *group] |= {text for key, text in one.tags if key != "b"}
+    for what, expected in (
+        ("series exact cardinality", series),
+        ("measurement exact cardinality", names),
+        ("tag key exact cardinality", tag_keys),
+        ("tag values exact cardinality with key != b", values),
+    ):
+        assert grouped(f"show {what} {where} group by a, c", keys) == {k: len(v) for k, v in expected.items() if v}
 
 
 @settings(deadline=None, max_examples=examples(30))

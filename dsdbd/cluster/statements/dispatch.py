@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from dsdbd import query
 from dsdbd.cluster import deletes
 from dsdbd.cluster.explain import explain
 from dsdbd.cluster.into import Into, default_policy, named_select, written_rows
 from dsdbd.cluster.statements.context import StatementContext, rows_of
 from dsdbd.cluster.statements.ddl import CHANGES, change
 from dsdbd.cluster.statements.queries import kill_query, show_queries
+from dsdbd.cluster.statements.schema import show_schema
 from dsdbd.cluster.statements.server import show_diagnostics, show_stats
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast, ast_show
-from dsdbd.influxql.format import to_text
 from dsdbd.meta import rows
 from dsdbd.query import AnswerPart, SeriesRows
 
@@ -56,7 +55,7 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Series
         await kill_query(context.node, statement.query_id, statement.host)
         return iter(())
     if isinstance(statement, ast_show.SchemaStatement):
-        return await _show_schema(statement, context)
+        return await show_schema(statement, context)
     return iter(_show_metadata(statement, context))
 
 
@@ -91,15 +90,6 @@ async def _into(statement: ast.Select, context: StatementContext) -> int:
         now_ns=context.now_ns,
         cancelled=context.cancelled,
     )
-
-
-async def _show_schema(statement: ast_show.SchemaStatement, context: StatementContext) -> Iterator[SeriesRows]:
-    database = context.database_or(statement.database)
-    if isinstance(statement, ast_show.ShowMeasurements) and database not in context.node.metadata.state.databases:
-        # InfluxDB 1.x answers this one without a database as if it had no measurements.
-        return iter(())
-    parts = await context.reads.show(to_text(statement), database, context.now_ns, context.cancelled)
-    return await context.reads.work(query.show_finish, statement, parts)
 
 
 def _show_metadata(statement: ast.Statement, context: StatementContext) -> list[SeriesRows]:
