@@ -115,7 +115,7 @@ async def _serve(config: Config) -> None:
         await network.start(Applications(node, membership, writes, reads))
         node.progress.on_change = lambda sentence: _tell(notify.status("waiting: " + sentence))
         _tell(notify.READY + "\n" + notify.status("answering; becoming a member"))
-        jobs = _jobs(node, reads, writes, membership)
+        jobs = _jobs(node, reads, writes)
         tasks.append(asyncio.create_task(_live(node, membership, network, jobs), name="live"))
         tasks.append(asyncio.create_task(watch_loop_lag(), name="loop-lag"))
         await _until_the_end(node, tasks)
@@ -174,7 +174,7 @@ async def _make_node(config: Config) -> Node:
     return node
 
 
-def _jobs(node: Node, reads: ReadPath, writes: WritePath, membership: Membership) -> list[LeaderJob]:
+def _jobs(node: Node, reads: ReadPath, writes: WritePath) -> list[LeaderJob]:
     """What this node does by itself while it leads, as far as the configuration wants it."""
     config = node.config
     jobs: list[LeaderJob] = []
@@ -183,7 +183,7 @@ def _jobs(node: Node, reads: ReadPath, writes: WritePath, membership: Membership
     if config.shard_precreation.enabled:
         jobs.append(Precreation(node))
     if config.continuous_queries.enabled:
-        jobs.append(ContinuousQueries(node, reads, writes, membership))
+        jobs.append(ContinuousQueries(node, reads, writes))
     return jobs
 
 
