@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _INLINE_BYTES = 4096
 """Packed bodies up to this size are unpacked on the event loop: at the utmost 4 MB, in a few milliseconds."""
 _GZIP = 16 + zlib.MAX_WBITS
-_MAGIC = b"\x1f\x8b"
+_MAGIC = b"\x1f\x8b\x08"
+_HEADER_BYTES = 10
 
 
 async def read_body(request: web.Request, limit_bytes: int, hold: Hold | None = None) -> bytes:
@@ -61,19 +62,24 @@ def unpack(packed: bytes, limit_bytes: int) -> bytes:
     """
     parts: list[bytes] = []
     left_bytes = limit_bytes
+    if not packed:
+        raise RequestError("EOF")
     while packed:
-        if packed[:2] != _MAGIC[: len(packed)]:
+        if len(packed) < _HEADER_BYTES:
+            raise RequestError("unexpected EOF")
+        if not packed.startswith(_MAGIC):
             raise RequestError("gzip: invalid header")
         member = zlib.decompressobj(_GZIP)
         try:
             part = member.decompress(packed, left_bytes + 1)
         except zlib.error as error:
-            raise RequestError(f"gzip: invalid data: {error}") from error
+            reason = "gzip: invalid checksum" if " check" in str(error) else "flate: corrupt input"
+            raise RequestError(reason) from error
         left_bytes -= len(part)
         if left_bytes < 0:
             raise _too_large()
         if not member.eof:
-            raise RequestError("gzip: unexpected EOF")
+            raise RequestError("unexpected EOF")
         parts.append(part)
         packed = member.unused_data
     return b"".join(parts)

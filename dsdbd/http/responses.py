@@ -40,8 +40,7 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
     if request is not None and request.path in _SHAPED:
         content_type = accepted(request)
         if content_type == CSV:
-            text = error.message.replace('"', '""')
-            body = f'error\n"{text}"\n'.encode()
+            body = f"error\n{_csv_field(error.message)}\n".encode()
         elif content_type == MSGPACK:
             body = encode_error_msgpack(error.message)
         elif request.query.get("pretty") == "true":
@@ -55,6 +54,13 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def _csv_field(text: str) -> str:
+    """A field of CSV, in quotes where Go writes them."""
+    if text[:1].isspace() or any(char in text for char in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def error_body(error: DSDBError) -> bytes:

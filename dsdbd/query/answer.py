@@ -105,7 +105,7 @@ class JsonDocument:
 
     def close(self) -> bytes:
         """The end of the document."""
-        return b"]}\n" if self._statements else b'{"results":[]}\n'
+        return b"]}\n" if self._statements else b"{}\n"
 
     def pieces(self) -> Iterator[bytes]:
         """What is left to write at the end."""

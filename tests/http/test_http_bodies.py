@@ -96,7 +96,7 @@ def test_packed_body_cut_short_stores_nothing(daemon: Daemon) -> None:
     for size in (1, 5, 11, 100, len(packed) - 9, len(packed) - 1):
         status, error = write(daemon, packed[:size], Content_Encoding="gzip")
         assert status == 400, size
-        assert error["error"] == "gzip: unexpected EOF"
+        assert error["error"] == "unexpected EOF"
     assert daemon.rows("SELECT * FROM cut", db="bodies") == []
 
 
@@ -105,7 +105,7 @@ def test_packed_body_with_a_flipped_bit_stores_nothing(daemon: Daemon) -> None:
     packed[len(packed) // 2] ^= 4
     status, error = write(daemon, bytes(packed), Content_Encoding="gzip")
     assert status == 400
-    assert error["error"].startswith("gzip: ")
+    assert error["error"] in ("gzip: invalid checksum", "flate: corrupt input", "unexpected EOF")
     assert daemon.rows("SELECT * FROM flip", db="bodies") == []
 
 

@@ -239,6 +239,20 @@ def upload(name: str, content: str, *, file: bool) -> bytes:
     return f"{head}{kind}\r\n{content}\r\n--b--\r\n".encode()
 
 
+PACKED = gzip.compress(b"w v=1 1\n" * 50, mtime=0)
+BROKEN = (
+    b"",
+    b"w v=1 1",
+    b"w v=1 1 and more",
+    PACKED[:5],
+    PACKED[:-12],
+    PACKED[:-1],
+    PACKED[:-8] + b"abcd" + PACKED[-4:],
+    PACKED[:-1] + b"x",
+    PACKED + b"x",
+    PACKED + b"x" * 20,
+    PACKED[:2] + b"\7" + PACKED[3:],
+)
 REQUESTS = (
     Request("POST", "/query?db=d", b"q=SELECT+v+FROM+n+LIMIT+1", FORM),
     Request("POST", "/query", b"q=SELECT+v+FROM+n+LIMIT+1&db=d&epoch=s", FORM),
@@ -250,8 +264,10 @@ REQUESTS = (
     Request("POST", "/query?db=d", b"", FORM),
     Request("GET", "/query?db=d"),
     Request("GET", "/query?db=d&q=%20%20"),
-    Request("GET", "/query?db=d&q=;"),
-    Request("GET", "/query?db=d&q=;;SELECT+v+FROM+n+LIMIT+1;;"),
+    Request("GET", "/query?db=d&q=%3B"),
+    Request("GET", "/query?db=d&q=%3B&pretty=true"),
+    Request("GET", "/query?db=d&q=%3B", b"", {"Accept": "application/x-msgpack"}),
+    Request("GET", "/query?db=d&q=%3B%3BSELECT+v+FROM+n+LIMIT+1%3B%3B"),
     Request("GET", "/query?db=d&q=SELECT+v+FROM+n+LIMIT+1&async=true"),
     Request("GET", "/query?db=d&q=SELECT+v+FROM+n+LIMIT+1&epoch=%20ms%20"),
     Request("GET", "/query?db=d&q=SELECT+v+FROM+n+LIMIT+1&pretty=1"),
@@ -263,13 +279,13 @@ REQUESTS = (
     Request("GET", "/query?db=d&q=SHOW+DATABASES", b"", {"X-Request-Id": "x-1", "Request-Id": "r-1"}),
     Request("GET", "/query?db=d&q=SHOW+DATABASES", b"", {"Request-Id": "r-1"}),
     Request("GET", "/query?db=d&q=SHOW+DATABASES", b"", {"Origin": "http://elsewhere"}),
-    Request("GET", "/query?db=d&q=SHOW", b"", {"Origin": "http://elsewhere"}),
+    Request("GET", "/query?db=d&q=SELECT", b"", {"Origin": "http://elsewhere"}),
     Request("POST", "/write?db=d", b"w v=1 1", {"Origin": "http://elsewhere"}),
     Request("POST", "/write?db=d", gzip.compress(b"w v=2 2"), {"Content-Encoding": "gzip"}),
     Request(
         "POST", "/write?db=d", gzip.compress(b"w v=3 3") + gzip.compress(b"\nw v=4 4"), {"Content-Encoding": "gzip"}
     ),
-    Request("POST", "/write?db=d", b"w v=1 1", {"Content-Encoding": "gzip"}),
+    *(Request("POST", "/write?db=d", body, {"Content-Encoding": "gzip"}) for body in BROKEN),
     Request("POST", "/write?db=d", b"w v=5 5", {"Content-Encoding": "identity"}),
     Request("POST", "/write?db=d", b"w v=1 1\n" * 1000),
     Request("POST", "/write?db=d", b"# nothing\n\n"),
@@ -296,8 +312,6 @@ REQUESTS = (
     Request("GET", "/ping", b"", {"Origin": "http://elsewhere", "X-Request-Id": "p"}),
     Request("POST", "/ping"),
     Request("GET", "/status"),
-    Request("GET", "/debug/requests?seconds=x"),
-    Request("GET", "/debug/requests?seconds=99999"),
     Request("GET", "/debug/requests?seconds=0"),
 )
 
@@ -326,6 +340,12 @@ def test_bound_parameters(filled: Pair) -> None:
             same(filled, query(statement, db="d", epoch="ns", params=json.dumps({"p": value, "unused": 1})))
     same(filled, query("SELECT v FROM n WHERE v > $q", db="d", params='{"p": 1}'))
     same(filled, query("SELECT v FROM n LIMIT 1", db="d", params="null"))
+
+
+@pytest.mark.parametrize("seconds", ["x", "99999", "1.5"])
+def test_requests_for_a_profile_that_cannot_be(filled: Pair, seconds: str) -> None:
+    theirs, ours = filled.answers(Request("GET", f"/debug/requests?seconds={seconds}"))
+    assert (ours.status, ours.headers, ours.body.strip()) == (theirs.status, theirs.headers, theirs.body.strip())
 
 
 def test_figures_for_watching_programs(filled: Pair) -> None:
