@@ -15,6 +15,7 @@ from aiohttp import web
 from dsdbd import limits
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
+from dsdbd.cluster.handoff import Handoff
 from dsdbd.cluster.secret import is_loopback
 from dsdbd.config import advertised_address, advertised_host, join_address, split_address
 from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt
@@ -341,6 +342,27 @@ async def register_founder(node: Node) -> Identity:
     return final
 
 
+async def open_handoff(node: Node) -> Handoff | None:
+    """The writes that earlier runs kept for other nodes; None where the configuration wants none kept."""
+    settings = node.config.hinted_handoff
+    if not settings.enabled:
+        return None
+    handoff = Handoff(node)
+    try:
+        await handoff.open()
+    except OSError as error:
+        raise ConfigError(f"cannot use [hinted-handoff] dir {settings.dir}: {error.strerror}") from error
+    return handoff
+
+
+def _late_ns(node: Node) -> int:
+    """How long after its version a batch may still arrive: where others may keep writes for this node, that long."""
+    settings = node.config.hinted_handoff
+    if not settings.enabled or [data.uuid for data in node.metadata.state.data_nodes] == [node.uuid]:
+        return limits.LATE_BATCH_NS
+    return max(limits.LATE_BATCH_NS, int(settings.max_age_s * 1e9))
+
+
 async def open_store(node: Node) -> None:
     """Open the storage in a worker thread and hand it to the node; a node without the data role has none."""
     config, loop = node.config, asyncio.get_running_loop()
@@ -367,6 +389,7 @@ async def open_store(node: Node) -> None:
         settings=settings,
         on_fatal=fatal,
         on_problem=lambda problem: log.warning("storage problem", problem=problem),
+        late_ns=lambda: _late_ns(node),
     )
 
     def tell(sentence: str) -> None:

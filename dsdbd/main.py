@@ -20,7 +20,15 @@ import structlog
 import uvloop
 
 from dsdbd import commands, notify
-from dsdbd.bringup import Network, advertise, open_store, refuse_changed_roles, register_founder, start_metadata
+from dsdbd.bringup import (
+    Network,
+    advertise,
+    open_handoff,
+    open_store,
+    refuse_changed_roles,
+    register_founder,
+    start_metadata,
+)
 from dsdbd.clock import SystemClock
 from dsdbd.cluster.formation import Formation, Progress, check_lone_member
 from dsdbd.cluster.membership import Membership
@@ -107,6 +115,7 @@ async def _serve(config: Config) -> None:
     network = Network(config, node.addresses)
     network.bind()
     await node.peers.start()
+    node.handoff = await open_handoff(node)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, node)
@@ -201,6 +210,8 @@ async def _live(node: Node, membership: Membership, network: Network, jobs: list
         group.create_task(membership.sweep())
         group.create_task(ShardReaper(node).run())
         group.create_task(watch.run())
+        if node.handoff is not None:
+            group.create_task(node.handoff.run())
         for job in jobs:
             group.create_task(job.run())
         group.create_task(_refuse_lone_start(node))
@@ -284,6 +295,8 @@ async def _stop(
     await writes.finish()
     if subscriber is not None:
         await subscriber.stop()
+    if node.handoff is not None:
+        await node.handoff.close()
     if node.metadata.backend is not None:
         await node.metadata.backend.stop()
     if node.store is not None:

@@ -28,7 +28,7 @@ def parse_consistency(text: str) -> Consistency:
 
 
 def required_acks(level: Consistency, owners: int) -> int:
-    """Confirmations needed out of ``owners``; ``any`` counts as ``one`` because no queue can confirm for an owner."""
+    """Confirmations needed out of ``owners``; at ``any`` a write kept for an owner is one, too."""
     match level:
         case Consistency.QUORUM:
             return owners // 2 + 1
@@ -51,10 +51,16 @@ class Verdict(enum.Enum):
 
 @dataclass
 class AckCount:
-    """Counts the owners' answers for one shard."""
+    """Counts the owners' answers for one shard.
+
+    ``keeps``: a write that is kept durably for an owner counts as well, and the verdict waits until ``all_kept``.
+    """
 
     owners: int
     required: int
+    keeps: bool = False
+    kept: int = 0
+    all_kept: bool = False
     confirmed: int = 0
     refused: int = 0
     unknown: int = 0
@@ -76,9 +82,9 @@ class AckCount:
 
     def verdict(self) -> Verdict:
         """The outcome as far as it is certain now."""
-        if self.confirmed >= self.required:
+        if self.confirmed + (self.kept if self.keeps else 0) >= self.required:
             return Verdict.STORED
-        if self.confirmed + self.refused + self.unknown < self.owners:
+        if self.confirmed + self.refused + self.unknown < self.owners or (self.keeps and not self.all_kept):
             return Verdict.PENDING
         return Verdict.REFUSED if self.refused == self.owners else Verdict.UNKNOWN
 
@@ -98,3 +104,23 @@ class AckCount:
             return first(f"write failed: {why}")
         kind = first if same and first.http_status == ShardUnavailable.http_status else ShardUnavailable
         return kind(f"write failed: no owner of shard {shard_id} stored the points: {why}")
+
+
+def late(shard_id: int, timeout_s: float, confirmed: int = 0, required: int = 1) -> str:
+    """What a client is told when the owners have not answered in time."""
+    return (
+        f"timeout: {confirmed} of {required} owners of shard {shard_id} confirmed within {timeout_s:g}s; the points "
+        "may be stored, writing them again is harmless"
+    )
+
+
+def lone_failure(error: BaseException, shard_id: int) -> BaseException:
+    """The error of a shard's only owner, in the words that a shard with several owners has for it."""
+    if not isinstance(error, DSDBError):
+        return error
+    count = AckCount(owners=1, required=1)
+    if isinstance(error, OutcomeUnknown):
+        count.lose(error)
+    else:
+        count.refuse(error)
+    return count.failure(shard_id)

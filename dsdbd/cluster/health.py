@@ -31,6 +31,8 @@ def own_problems(node: Node) -> list[str]:
         problems.append(node.storage_wait)
     if node.store is not None:
         problems += node.store.problems()
+    if node.handoff is not None:
+        problems += node.handoff.problems()
     problems += [f"{peer}: {reason}" for peer, reason in node.refusals.items()]
     return problems
 

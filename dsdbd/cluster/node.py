@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dsdbd.clock import Clock
     from dsdbd.cluster.formation import Addresses, Progress
+    from dsdbd.cluster.handoff import Handoff
     from dsdbd.cluster.peers import PeerClient
     from dsdbd.config import Config
     from dsdbd.errors import DSDBError
@@ -47,6 +48,8 @@ class Node:
     identity: Identity | None = None
     raft: RaftNode | None = None
     store: Store | None = None
+    handoff: Handoff | None = None
+    """Writes kept for owners that missed them; None before the start has come so far, or where none are to be kept."""
     opening: str = ""
     """How far the storage is on its way to ``store``; empty before the first word of it."""
     refusals: dict[str, str] = field(default_factory=dict)

@@ -16,12 +16,11 @@ import numpy as np
 import structlog
 
 from dsdbd import limits
-from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
-from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.acks import Consistency, lone_failure
 from dsdbd.cluster.hybrid_clock import HybridClock
-from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.cluster.owners import Owners, WriteStats
 from dsdbd.cluster.routing import fits, route, uncovered_times
-from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
 from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
@@ -47,20 +46,6 @@ _FIELD_BYTES = 32
 """What a field costs in a metadata command beside its name."""
 
 
-@dataclass
-class WriteStats:
-    """Counters of this node as a coordinator, named as SHOW STATS names them."""
-
-    req: int = 0
-    point_req: int = 0
-    point_req_local: int = 0
-    point_req_remote: int = 0
-    write_ok: int = 0
-    write_error: int = 0
-    write_timeout: int = 0
-    write_partial: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """Points of a write that were not stored, with the sentence that says why."""
@@ -75,12 +60,10 @@ class WritePath:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._hybrid_clock = HybridClock()
-        self._background: set[asyncio.Task[None]] = set()
-        self._replication = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
-        self._opened: set[int] = set()
+        self.stats = WriteStats()
+        self._owners = Owners(node, self.stats)
         self._places_of: MetaState | None = None
         self._known_places: dict[int, ShardKey] = {}
-        self.stats = WriteStats()
 
     async def write(
         self, *, database: str, policy: str, points: Sequence[Points], consistency: Consistency
@@ -130,7 +113,7 @@ class WritePath:
             return None
         routed = route(points, found.shard_groups)
         for shard, _ in routed:
-            if shard.owners != (node.data_id,) or not (in_thread or shard.id in self._opened):
+            if shard.owners != (node.data_id,) or not (in_thread or shard.id in self._owners.opened):
                 return None
         stored: Stored = []
         for shard, parts in routed:
@@ -159,8 +142,7 @@ class WritePath:
 
     async def finish(self) -> None:
         """Wait for owners that were still storing when their request had been answered."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=self._node.config.cluster.write_timeout_s)
+        await self._owners.finish()
 
     async def _write(
         self, database: str, policy_name: str, points: Sequence[Points], consistency: Consistency
@@ -271,7 +253,7 @@ class WritePath:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
         self._hybrid_clock.observe(batch.version)
-        await self._submit(place, batch, encoded)
+        await self._owners.submit(place, batch, encoded)
 
     def _places(self) -> dict[int, ShardKey]:
         """Every live shard's place, made anew when the metadata changed."""
@@ -282,97 +264,12 @@ class WritePath:
                 for place in views.all_shards(state)
             }
             self._places_of = state
-            self._opened &= self._known_places.keys()
+            self._owners.opened &= self._known_places.keys()
         return self._known_places
 
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
-        """Store one batch at every owner; returns as soon as enough of them have confirmed."""
         encoded = await _work(len(batch), encode_batch, batch)
-        if self._node.data_id is not None and shard.owners == (self._node.data_id,):
-            await self._store_alone(key, batch, encoded)
-            return
-        count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)))
-        if count.owners == 0:
-            raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def store_at(owner: int) -> None:
-            try:
-                await self._store_at(owner, key, batch, encoded)
-                count.confirm()
-            except PeerUnreachable as error:
-                if error.sent:
-                    count.lose(OutcomeUnknown(error.message))
-                else:
-                    count.refuse(ShardUnavailable(error.message))
-            except OutcomeUnknown as error:
-                count.lose(error)
-            except DSDBError as error:
-                count.refuse(error)
-            except Exception as error:
-                log.exception("storing at an owner failed by a defect of dsdbd", owner=owner, shard=key.shard_id)
-                count.lose(OutcomeUnknown(f"owner {owner} failed: {type(error).__name__}; its log has the details"))
-            if count.verdict() is not Verdict.PENDING and not decided.done():
-                decided.set_result(None)
-
-        for owner in shard.owners:
-            task = asyncio.create_task(store_at(owner))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
-        timeout_s = self._node.config.cluster.write_timeout_s
-        try:
-            await asyncio.wait_for(asyncio.shield(decided), timeout_s)
-        except TimeoutError:
-            raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
-        if count.verdict() is Verdict.STORED:
-            return
-        raise count.failure(key.shard_id)
-
-    async def _store_alone(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
-        """Store at the only owner, this node; nothing has to be counted."""
-        if self._node.store is None:
-            raise lone_failure(Unavailable("this node's storage is still opening"), key.shard_id)
-        self.stats.point_req_local += len(batch)
-        timeout_s = self._node.config.cluster.write_timeout_s
-        try:
-            await asyncio.wait_for(self._submit(key, batch, encoded), timeout_s)
-        except TimeoutError:
-            raise OutcomeUnknown(late(key.shard_id, timeout_s)) from None
-        except DSDBError as error:
-            raise lone_failure(error, key.shard_id) from None
-
-    async def _store_at(self, owner: int, key: ShardKey, batch: Batch, encoded: bytes) -> None:
-        node = self._node
-        if owner == node.data_id:
-            if node.store is None:
-                raise Unavailable("this node's storage is still opening")
-            self.stats.point_req_local += len(batch)
-            await self._submit(key, batch, encoded)
-            return
-        peer = views.data_node(node.metadata.state, owner)
-        if peer is None:
-            raise Unavailable(f"data node {owner} is not registered")
-        self.stats.point_req_remote += len(batch)
-        with self._replication.held() as hold:
-            hold.grow(len(encoded))
-            await node.peers.call(
-                peer.tcp_addr,
-                "POST",
-                f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
-                encoded,
-                timeout_s=node.config.cluster.shard_writer_timeout_s,
-            )
-
-    async def _submit(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
-        """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread."""
-        store = self._node.store
-        assert store is not None
-        if key.shard_id in self._opened:
-            stored = store.submit(key, batch, encoded)
-        else:
-            stored = await asyncio.to_thread(store.submit, key, batch, encoded)
-            self._opened.add(key.shard_id)
-        await asyncio.wrap_future(stored)
+        await self._owners.store(key, shard, batch, encoded, consistency)
 
 
 def _forward(forward: Forward, database: str, policy: str, points: Sequence[Points], stored: Future[None]) -> None:
@@ -416,7 +313,7 @@ def _keep(points: Sequence[Points], masks: Sequence[Bools]) -> tuple[list[Points
         if good == len(part):
             kept.append(part)
         elif good:
-            kept.append(part.take(np.flatnonzero(mask)))
+            kept.append(part.select(np.flatnonzero(mask)))
     return kept, count
 
 
@@ -427,32 +324,12 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
     return Points(part.measurement, part.series, part.series_index, part.time_ns, fields)
 
 
-def late(shard_id: int, timeout_s: float, confirmed: int = 0, required: int = 1) -> str:
-    """What a client is told when the owners have not answered in time."""
-    return (
-        f"timeout: {confirmed} of {required} owners of shard {shard_id} confirmed within {timeout_s:g}s; the points "
-        "may be stored, writing them again is harmless"
-    )
-
-
 def failure_of(stored: Stored) -> BaseException | None:
     """What the client is told when every future is done; None when all is stored."""
     failures = [
         lone_failure(error, shard_id) for shard_id, future in stored if (error := future.exception()) is not None
     ]
     return _combine(failures, len(stored)) if failures else None
-
-
-def lone_failure(error: BaseException, shard_id: int) -> BaseException:
-    """The error of a shard's only owner, in the words that a shard with several owners has for it."""
-    if not isinstance(error, DSDBError):
-        return error
-    count = AckCount(owners=1, required=1)
-    if isinstance(error, OutcomeUnknown):
-        count.lose(error)
-    else:
-        count.refuse(error)
-    return count.failure(shard_id)
 
 
 def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dsdbd.cluster.node import Node
-    from dsdbd.cluster.writes import WriteStats
+    from dsdbd.cluster.owners import WriteStats
 
 _BEAT_S = 0.25
 _BEATS = 40

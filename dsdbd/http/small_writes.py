@@ -11,7 +11,8 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from dsdbd.cluster.writes import failure_of, late
+from dsdbd.cluster.acks import late
+from dsdbd.cluster.writes import failure_of
 from dsdbd.errors import DSDBError, OutcomeUnknown
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from dsdbd.cluster.acks import Consistency, parse_consistency
+from dsdbd.cluster.acks import Consistency, late, parse_consistency
 from dsdbd.cluster.budget import ByteBudget
-from dsdbd.cluster.writes import failure_of, late
+from dsdbd.cluster.writes import failure_of
 from dsdbd.errors import NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
 from dsdbd.http.counters import HttpCounters

@@ -23,23 +23,24 @@ class Horizon:
         self._begun_ns: dict[int, int] = {}
         self._looked_ns = 0
 
-    def look(self, log_files: Collection[int], now_ns: int) -> int:
+    def look(self, log_files: Collection[int], now_ns: int, late_ns: int = LATE_BATCH_NS) -> int:
         """A version below which no batch can arrive any more, given the numbers of the log files at this time.
 
-        A batch may arrive ``LATE_BATCH_NS`` after its version, not later; and a restart brings back what the files
+        A batch may arrive ``late_ns`` after its version, not later; and a restart brings back what the files
         hold. When files were begun that were there at the first look nobody knows: while one of them is left nothing
         is past.
         """
         self._begun_ns = {number: self._begun_ns.get(number, self._looked_ns) for number in log_files}
         self._looked_ns = now_ns
-        return min([now_ns, *self._begun_ns.values()]) - LATE_BATCH_NS
+        return min([now_ns, *self._begun_ns.values()]) - late_ns
 
 
 class Forgetter:
-    """Lets shards forget deletions; for one thread."""
+    """Lets shards forget deletions; for one thread. ``late_ns`` says how long after its version a batch may arrive."""
 
-    def __init__(self, shards: Callable[[], Sequence[Shard]], wal_dir: Path) -> None:
+    def __init__(self, shards: Callable[[], Sequence[Shard]], wal_dir: Path, late_ns: Callable[[], int]) -> None:
         self._shards = shards
+        self._late_ns = late_ns
         self._wal_dir = wal_dir
         self._horizon = Horizon()
         self._looked_s = float("-inf")
@@ -49,7 +50,8 @@ class Forgetter:
         if time.monotonic() - self._looked_s < _LOOK_S:
             return
         self._looked_s = time.monotonic()
-        horizon = self._horizon.look([number for number, _ in log_files(self._wal_dir)], time.time_ns())
+        numbers = [number for number, _ in log_files(self._wal_dir)]
+        horizon = self._horizon.look(numbers, time.time_ns(), self._late_ns())
         for shard in self._shards():
             if shard.tombstones:
                 shard.forget_tombstones(horizon)

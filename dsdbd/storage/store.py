@@ -23,6 +23,7 @@ from dsdbd.errors import (
     StorageCorrupt,
     StorageFull,
 )
+from dsdbd.limits import LATE_BATCH_NS
 from dsdbd.model.columns import Batch, encode_batch
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compactor import Compactor
@@ -70,8 +71,9 @@ class Store:
         settings: StoreSettings | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
         on_problem: Callable[[str], None] | None = None,
+        late_ns: Callable[[], int] = lambda: LATE_BATCH_NS,
     ) -> None:
-        """Nothing is touched before ``open``.
+        """Nothing is touched before ``open``; ``late_ns`` says how long after its version a batch may arrive.
 
         ``on_fatal`` is called once, from a thread of the store, when the log cannot be trusted any more and the process
         should stop; ``on_problem`` with each sentence that problems() also shows.
@@ -102,7 +104,7 @@ class Store:
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
         self._opener = Opener(self.shards)
-        self._forgetter = Forgetter(self.shards, wal_dir)
+        self._forgetter = Forgetter(self.shards, wal_dir, late_ns)
         self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
 
     # --- life

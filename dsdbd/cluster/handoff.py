@@ -1,0 +1,312 @@
+"""Hinted handoff: writes an owner missed are kept on disk by their coordinator and delivered when it is back.
+
+What cannot be kept or delivered is never lost silently: the shard is noted for that owner in ``lost.json``, in
+``/health`` and in the counters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import msgspec
+import structlog
+
+from dsdbd import fsio, limits
+from dsdbd.cluster.budget import ByteBudget
+from dsdbd.errors import DSDBError, OutcomeUnknown, Unavailable
+from dsdbd.meta import views
+from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import DataNode
+
+log = structlog.get_logger("handoff")
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+_LOST_FILE = "lost.json"
+_SEND_BYTES = 4 << 20
+"""Records that are read from a queue at a time."""
+_LOOK_S = 0.5
+"""How often a waiting sender looks whether its owner seems to be back."""
+
+
+@dataclass
+class _Target:
+    """An owner with kept writes, on the event loop: who waits to be written, and who sends."""
+
+    owner: int
+    queue: HandoffQueue
+    waiting: list[tuple[Record, asyncio.Future[None]]] = field(default_factory=list)
+    flushing: bool = False
+    failed_s: float = float("-inf")
+    """When the owner last refused or did not answer."""
+
+
+class Handoff:
+    """The kept writes of one node, for every owner that missed some. Use it on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._config = node.config.hinted_handoff
+        self._targets: dict[int, _Target] = {}
+        self._lost: dict[int, set[ShardKey]] = {}
+        self._changed = asyncio.Event()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="dsdb-handoff")
+        self._held = ByteBudget(limits.MAX_HANDOFF_BYTES_HELD, "writes on their way to its handoff queues")
+        self.counters = dict.fromkeys(("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes"), 0)
+        node.service_stats["handoff"] = self.counters
+
+    async def open(self) -> None:
+        """Take up what earlier runs kept. Raises OSError."""
+        await self._work(self._load)
+        self._count()
+
+    def _load(self) -> None:
+        directory = self._config.dir
+        fsio.make_dirs(directory)
+        for path in sorted(directory.iterdir()):
+            if path.is_dir() and path.name.isdecimal():
+                self._target(int(path.name))
+        try:
+            stored = msgspec.json.decode((directory / _LOST_FILE).read_bytes(), type=dict[int, list[ShardKey]])
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("the list of shards that need repair cannot be read", reason=str(error))
+            return
+        self._lost = {owner: set(keys) for owner, keys in stored.items()}
+
+    async def keep(self, owner: int, key: ShardKey, encoded: bytes) -> None:
+        """Keep a write for an owner; durable on return. Writes that come together share one sync.
+
+        Raises Unavailable where it was not kept; the shard is then noted as in need of repair.
+        """
+        record = Record(RecordKind.WRITE, key, encoded)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            with self._held.held() as hold:
+                hold.grow(len(encoded))
+                target = self._targets.get(owner)
+                if target is None:
+                    target = await self._work(self._target, owner)
+                target.waiting.append((record, done))
+                if not target.flushing:
+                    target.flushing = True
+                    await self._flush(target)
+                await done
+        except (Unavailable, OSError) as error:
+            self.note_lost(owner, [key])
+            if isinstance(error, OSError):
+                raise Unavailable(f"the write could not be kept for data node {owner}: {error.strerror}") from error
+            raise
+        self.counters["kept"] += 1
+        self._changed.set()
+
+    async def _flush(self, target: _Target) -> None:
+        """Write what waits, in rounds, until nothing waits."""
+        try:
+            while target.waiting:
+                group, target.waiting = target.waiting, []
+                try:
+                    await self._work(target.queue.append, [record for record, _ in group])
+                except (DSDBError, OSError) as error:
+                    for _, done in group:
+                        if not done.done():
+                            done.set_exception(error)
+                            done.exception()
+                else:
+                    for _, done in group:
+                        if not done.done():
+                            done.set_result(None)
+        finally:
+            target.flushing = False
+            self._count()
+
+    def note_lost(self, owner: int, keys: list[ShardKey]) -> None:
+        """Remember that an owner lacks points of these shards that nobody keeps for it."""
+        known = self._lost.setdefault(owner, set())
+        if not known.issuperset(keys):
+            known.update(keys)
+            log.warning("an owner lacks points nobody keeps for it", owner=owner, shards=[key.shard_id for key in keys])
+            self._threads.submit(self._save_lost)
+        self._count()
+
+    def _save_lost(self) -> None:
+        stored = {str(owner): sorted(keys, key=_number) for owner, keys in list(self._lost.items()) if keys}
+        try:
+            fsio.write_atomic(self._config.dir / _LOST_FILE, msgspec.json.encode(stored))
+        except OSError as error:
+            # A crash now forgets what needs repair; comparing owners finds it again.
+            log.warning("the list of shards that need repair cannot be written", reason=error.strerror)
+
+    def wake(self, owner: int) -> None:
+        """The owner has just answered: try it now."""
+        target = self._targets.get(owner)
+        if target is not None and not target.queue.empty:
+            target.failed_s = float("-inf")
+
+    def problems(self) -> list[str]:
+        """Sentences for /health: what waits for whom, and which shards need repair."""
+        found = []
+        for owner, target in sorted(self._targets.items()):
+            if not target.queue.empty:
+                found.append(f"{target.queue.size_bytes} bytes of writes are kept for data node {owner}")
+        for owner, keys in sorted(self._lost.items()):
+            if keys:
+                shards = ", ".join(str(key.shard_id) for key in sorted(keys, key=_number)[:10])
+                found.append(f"data node {owner} lacks points that nobody keeps for it, of shards {shards}")
+        return found
+
+    # --- delivering
+
+    async def run(self) -> None:
+        """Deliver and purge; runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._purge_now_and_then())
+            senders: dict[int, asyncio.Task[None]] = {}
+            while True:
+                for owner, target in list(self._targets.items()):
+                    busy = senders.get(owner)
+                    if not target.queue.empty and (busy is None or busy.done()):
+                        senders[owner] = group.create_task(self._deliver(target))
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _deliver(self, target: _Target) -> None:
+        """Send everything a queue holds; ends when it is empty."""
+        pause_s = self._config.retry_interval_s
+        while not target.queue.empty:
+            peer = self._known(target.owner)
+            if peer is None:
+                await self._work(self._remove, target)
+                return
+            try:
+                delivered = await self._send_some(target, peer)
+            except (DSDBError, OSError) as error:
+                log.info("kept writes wait", owner=target.owner, reason=str(error), pause_s=pause_s)
+                await self._pause(target, peer, pause_s)
+                pause_s = min(2 * pause_s, self._config.retry_max_interval_s)
+                continue
+            pause_s = self._config.retry_interval_s
+            rate = self._config.retry_rate_limit_bytes
+            if rate:
+                await asyncio.sleep(delivered / rate)
+        self._count()
+        log.info("every kept write was delivered", owner=target.owner)
+
+    async def _send_some(self, target: _Target, peer: DataNode) -> int:
+        """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
+        records = await self._work(target.queue.next, _SEND_BYTES)
+        owners = {place.shard.id: place.shard.owners for place in views.all_shards(self._node.metadata.state)}
+        size = 0
+        try:
+            for position, record in records:
+                if target.owner in owners.get(record.key.shard_id, ()):
+                    await self._send(target, peer, record)
+                else:
+                    # The shard was dropped, or moved away from that node.
+                    self.counters["dropped"] += 1
+                target.queue.delivered(position)
+                size += len(record.payload)
+        finally:
+            await self._work(target.queue.save)
+            self._count()
+        return size
+
+    async def _send(self, target: _Target, peer: DataNode, record: Record) -> None:
+        node, key = self._node, record.key
+        try:
+            await node.peers.call(
+                peer.tcp_addr,
+                "POST",
+                f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
+                bytes(record.payload),
+                timeout_s=node.config.cluster.shard_writer_timeout_s,
+            )
+        except (Unavailable, OutcomeUnknown):
+            raise
+        except DSDBError as error:
+            # It would be refused for ever; those behind it go on.
+            log.error("a kept write is put aside", owner=target.owner, shard=key.shard_id, reason=error.message)
+            await self._work(target.queue.put_aside, record)
+            self.counters["refused"] += 1
+            self.note_lost(target.owner, [key])
+        else:
+            self.counters["delivered"] += 1
+
+    async def _pause(self, target: _Target, peer: DataNode, pause_s: float) -> None:
+        """Wait, but not longer than until the owner answers something else."""
+        target.failed_s = time.monotonic()
+        while (left_s := target.failed_s + pause_s - time.monotonic()) > 0:
+            if time.monotonic() - target.failed_s > _LOOK_S and self._seems_back(peer.tcp_addr):
+                return
+            await asyncio.sleep(min(left_s, _LOOK_S))
+
+    def _seems_back(self, address: str) -> bool:
+        """Whether the meta nodes' own connection to that node stands; unknown counts as no."""
+        raft = self._node.raft
+        return raft is not None and any(peer.address == address and peer.connected for peer in raft.status().peers)
+
+    def _known(self, owner: int) -> DataNode | None:
+        return views.data_node(self._node.metadata.state, owner)
+
+    # --- queues, in the one thread that may block
+
+    async def _work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+
+    def _directory(self, owner: int) -> Path:
+        return self._config.dir / str(owner)
+
+    def _target(self, owner: int) -> _Target:
+        if owner not in self._targets:
+            queue = HandoffQueue(self._directory(owner), max_size_bytes=self._config.max_size_bytes)
+            self._targets[owner] = _Target(owner, queue)
+        return self._targets[owner]
+
+    def _remove(self, target: _Target) -> None:
+        """Give up the writes of a node that was removed from the cluster: its shards have other owners."""
+        del self._targets[target.owner]
+        self._lost.pop(target.owner, None)
+        target.queue.close()
+        shutil.rmtree(self._directory(target.owner))
+        self._save_lost()
+        log.info("the writes kept for a node that was removed are given up", owner=target.owner)
+
+    async def _purge_now_and_then(self) -> None:
+        while True:
+            for target in list(self._targets.values()):
+                expired = await self._work(target.queue.purge, self._config.max_age_s)
+                self.counters["expired"] += expired
+                if target.queue.lost:
+                    lost, target.queue.lost = target.queue.lost, set()
+                    self.note_lost(target.owner, list(lost))
+            self._count()
+            await asyncio.sleep(self._config.purge_interval_s)
+
+    def _count(self) -> None:
+        self.counters["bytes"] = sum(target.queue.size_bytes for target in list(self._targets.values()))
+        self.counters["lostShards"] = sum(len(keys) for keys in list(self._lost.values()))
+
+    async def close(self) -> None:
+        """Write down how far every queue was delivered."""
+        for target in self._targets.values():
+            try:
+                await self._work(target.queue.close)
+            except OSError as error:
+                log.warning("a handoff queue could not be closed", owner=target.owner, reason=error.strerror)
+        self._threads.shutdown(wait=False)
+
+
+def _number(key: ShardKey) -> int:
+    return key.shard_id

@@ -1,0 +1,194 @@
+"""Storing one batch at every owner of its shard: count the answers, and keep for the others what they missed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dsdbd import limits
+from dsdbd.cluster.acks import AckCount, Consistency, Verdict, late, lone_failure, required_acks
+from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.meta import views
+
+if TYPE_CHECKING:
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import Shard
+    from dsdbd.model.columns import Batch
+    from dsdbd.storage import ShardKey
+
+log = structlog.get_logger("write")
+
+
+@dataclass
+class WriteStats:
+    """Counters of this node as a coordinator, named as SHOW STATS names them."""
+
+    req: int = 0
+    point_req: int = 0
+    point_req_local: int = 0
+    point_req_remote: int = 0
+    write_ok: int = 0
+    write_error: int = 0
+    write_timeout: int = 0
+    write_partial: int = 0
+
+
+@dataclass
+class _Copies:
+    """One batch on its way to the owners of its shard; ``missed`` are those that may lack it."""
+
+    key: ShardKey
+    batch: Batch
+    encoded: bytes
+    count: AckCount
+    decided: asyncio.Future[None]
+    missed: list[int] = field(default_factory=list)
+
+    def decide(self) -> None:
+        """Answer the client, if enough is known."""
+        if self.count.verdict() is not Verdict.PENDING and not self.decided.done():
+            self.decided.set_result(None)
+
+
+class Owners:
+    """Stores batches at the owners of shards; one per node, used on the event loop."""
+
+    def __init__(self, node: Node, stats: WriteStats) -> None:
+        self._node = node
+        self._stats = stats
+        self._background: set[asyncio.Task[None]] = set()
+        self._on_their_way = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
+        self.opened: set[int] = set()
+        """Shards of this node whose first batch was taken."""
+
+    async def store(self, key: ShardKey, shard: Shard, batch: Batch, encoded: bytes, consistency: Consistency) -> None:
+        """Store one batch at every owner; returns as soon as enough of them have confirmed.
+
+        An owner that fails while another one has the batch gets it later, from its handoff queue. Raises Unavailable
+        or RequestError (nothing stored), OutcomeUnknown.
+        """
+        if self._node.data_id is not None and shard.owners == (self._node.data_id,):
+            await self._store_alone(key, batch, encoded)
+            return
+        if not shard.owners:
+            raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
+        keeps = consistency is Consistency.ANY and self._node.handoff is not None
+        count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)), keeps=keeps)
+        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future())
+        tasks = [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
+        self._follow(asyncio.create_task(self._keep_missed(copies, tasks)))
+        timeout_s = self._node.config.cluster.write_timeout_s
+        try:
+            await asyncio.wait_for(asyncio.shield(copies.decided), timeout_s)
+        except TimeoutError:
+            raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
+        if count.verdict() is not Verdict.STORED:
+            raise count.failure(key.shard_id)
+
+    async def submit(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
+        """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread."""
+        store = self._node.store
+        assert store is not None
+        if key.shard_id in self.opened:
+            stored = store.submit(key, batch, encoded)
+        else:
+            stored = await asyncio.to_thread(store.submit, key, batch, encoded)
+            self.opened.add(key.shard_id)
+        await asyncio.wrap_future(stored)
+
+    async def finish(self) -> None:
+        """Wait for owners that were still storing when their request had been answered."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=self._node.config.cluster.write_timeout_s)
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _store_alone(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
+        """Store at the only owner, this node; nothing has to be counted."""
+        if self._node.store is None:
+            raise lone_failure(Unavailable("this node's storage is still opening"), key.shard_id)
+        self._stats.point_req_local += len(batch)
+        timeout_s = self._node.config.cluster.write_timeout_s
+        try:
+            await asyncio.wait_for(self.submit(key, batch, encoded), timeout_s)
+        except TimeoutError:
+            raise OutcomeUnknown(late(key.shard_id, timeout_s)) from None
+        except DSDBError as error:
+            raise lone_failure(error, key.shard_id) from None
+
+    async def _store_counted(self, owner: int, copies: _Copies) -> None:
+        """Store at one owner and count what became of it; raises nothing."""
+        count = copies.count
+        try:
+            await self._store_at(owner, copies)
+            count.confirm()
+        except RequestError as error:
+            # It would refuse the batch again and again: nothing is kept for it.
+            count.refuse(error)
+        except PeerUnreachable as error:
+            copies.missed.append(owner)
+            if error.sent:
+                count.lose(OutcomeUnknown(error.message))
+            else:
+                count.refuse(ShardUnavailable(error.message))
+        except OutcomeUnknown as error:
+            copies.missed.append(owner)
+            count.lose(error)
+        except DSDBError as error:
+            copies.missed.append(owner)
+            count.refuse(error)
+        except Exception as error:
+            copies.missed.append(owner)
+            log.exception("storing at an owner failed by a defect of dsdbd", owner=owner, shard=copies.key.shard_id)
+            count.lose(OutcomeUnknown(f"owner {owner} failed: {type(error).__name__}; its log has the details"))
+        copies.decide()
+
+    async def _store_at(self, owner: int, copies: _Copies) -> None:
+        node = self._node
+        if owner == node.data_id:
+            if node.store is None:
+                raise Unavailable("this node's storage is still opening")
+            self._stats.point_req_local += len(copies.batch)
+            await self.submit(copies.key, copies.batch, copies.encoded)
+            return
+        peer = views.data_node(node.metadata.state, owner)
+        if peer is None:
+            raise Unavailable(f"data node {owner} is not registered")
+        self._stats.point_req_remote += len(copies.batch)
+        with self._on_their_way.held() as hold:
+            hold.grow(len(copies.encoded))
+            await node.peers.call(
+                peer.tcp_addr,
+                "POST",
+                f"/internal/shards/{copies.key.shard_id}?index={node.metadata.state.index}",
+                copies.encoded,
+                timeout_s=node.config.cluster.shard_writer_timeout_s,
+            )
+        if self._node.handoff is not None:
+            self._node.handoff.wake(owner)
+
+    async def _keep_missed(self, copies: _Copies, tasks: list[asyncio.Task[None]]) -> None:
+        """When every owner has answered or failed, keep the batch for those that may lack it.
+
+        Where no owner has it, and none may have it, nothing is kept: the client was told that nothing is stored. A
+        crash before the end of this leaves owners that differ.
+        """
+        await asyncio.wait(tasks)
+        count, handoff = copies.count, self._node.handoff
+        if handoff is not None and (count.confirmed or count.unknown or count.keeps):
+            for owner in copies.missed:
+                try:
+                    await handoff.keep(owner, copies.key, copies.encoded)
+                    count.kept += 1
+                except Unavailable as error:
+                    log.warning("a write is not kept", owner=owner, shard=copies.key.shard_id, reason=error.message)
+                copies.decide()
+        count.all_kept = True
+        copies.decide()

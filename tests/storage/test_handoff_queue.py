@@ -1,0 +1,133 @@
+"""Writes kept for an owner that is away: in order, durable, bounded, and never lost without a word."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsdbd.storage import HandoffQueue, QueueFull, Record, RecordKind, ShardKey
+from tests.examples import examples
+
+KEYS = (ShardKey("db", "autogen", 1), ShardKey("db", "other", 2))
+
+
+def record(number: int, size: int = 50) -> Record:
+    return Record(RecordKind.WRITE, KEYS[number % 2], b"%010d" % number + bytes(size))
+
+
+def number_of(kept: Record) -> int:
+    return int(bytes(kept.payload[:10]))
+
+
+def open_queue(directory: Path, size: int = 1 << 20) -> HandoffQueue:
+    return HandoffQueue(directory, max_size_bytes=size, segment_bytes=500)
+
+
+def drain(queue: HandoffQueue, at_most: int = 10**6) -> list[int]:
+    found: list[int] = []
+    while len(found) < at_most and (records := queue.next(1)):
+        (position, kept) = records[0]
+        found.append(number_of(kept))
+        queue.delivered(position)
+    queue.save()
+    return found
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 9)),
+        st.tuples(st.just("deliver"), st.integers(1, 9)),
+        st.just(("reopen", 0)),
+        st.just(("crash", 0)),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=examples(100))
+@given(steps)
+def test_everything_is_delivered_in_order_over_restarts(tmp_path_factory: pytest.TempPathFactory, todo: list) -> None:
+    directory = tmp_path_factory.mktemp("queue")
+    queue = open_queue(directory)
+    waiting: list[int] = []
+    number = 0
+    for step, count in todo:
+        if step == "append":
+            queue.append([record(number + n) for n in range(count)])
+            waiting += range(number, number + count)
+            number += count
+        elif step == "deliver":
+            assert drain(queue, count) == waiting[:count]
+            del waiting[:count]
+        elif step == "reopen":
+            queue.close()
+            queue = open_queue(directory)
+        else:
+            # The descriptor of the killed process is closed by the kernel; the cursor is on disk since the last save.
+            queue._log.close()
+            queue = open_queue(directory)
+        assert queue.empty == (queue.size_bytes == 0)
+    assert drain(queue) == waiting
+    assert queue.empty and not list(directory.glob("*.wal")) and queue.lost == set()
+    queue.close()
+
+
+def test_a_full_queue_refuses_and_notes_the_shard_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, 2_000)
+    for number in range(8):
+        queue.append([record(number)])
+    with pytest.raises(QueueFull, match="2000 bytes"):
+        queue.append([record(9, 1_500)])
+    assert queue.lost == {KEYS[1]} and queue.size_bytes <= 2_000
+    assert drain(queue) == list(range(8))
+    queue.append([record(10, 1_500)])
+    assert drain(queue) == [10]
+    queue.close()
+
+
+def test_what_a_crash_tore_off_is_left_out_and_a_damaged_record_is_passed_over(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    for number in range(10):
+        queue.append([record(number)])
+    queue.close()
+    first, *_, last = sorted(tmp_path.glob("*.wal"))
+    os.truncate(last, last.stat().st_size - 3)
+    with first.open("r+b") as file:
+        file.seek(60)
+        file.write(b"\xff")
+    queue = open_queue(tmp_path)
+    found = drain(queue)
+    assert found == [1, 2, 3, *range(4, 9)] or found == list(range(1, 9))
+    assert queue.lost, "the damaged file's shards need repair"
+    assert [path.name for path in (tmp_path / "corrupt").iterdir()] == [first.name]
+    queue.close()
+
+
+def test_what_is_too_old_is_given_up_by_name(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    queue.append([record(0), record(1)])
+    queue.close()
+    (old,) = tmp_path.glob("*.wal")
+    os.utime(old, (0, time.time() - 100))
+    queue = open_queue(tmp_path)
+    queue.append([record(2)])
+    assert queue.oldest_s() > 90
+    assert (queue.purge(200), queue.purge(50)) == (0, 1)
+    assert queue.lost == set(KEYS) and drain(queue) == [2]
+    queue.close()
+
+
+def test_refused_records_are_put_aside_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsdbd.storage.handoff_queue.MAX_ASIDE_BYTES", 250)
+    queue = open_queue(tmp_path)
+    for number in range(5):
+        queue.put_aside(record(number))
+    assert queue.aside == 5 and queue.lost == set(KEYS)
+    assert (tmp_path / "aside.wal").stat().st_size <= 250
+    assert queue.empty and drain(queue) == []
+    queue.close()
