@@ -89,7 +89,8 @@ def _route_by_series(part: Points, chosen: Bools, group: ShardGroup, routed: dic
         shard_of_row = by_series[part.series_index]
     for number in np.unique(shard_of_row[chosen]).tolist():
         rows = np.flatnonzero(chosen & (shard_of_row == number))
-        selected = part if len(rows) == len(part) else part.take(rows)
+        # A shard must not hear of series that it gets no points of: its index would list them.
+        selected = part if len(rows) == len(part) else part.select(rows)
         _add(routed, group.shards[number], selected)
 
 
