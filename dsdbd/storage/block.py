@@ -58,6 +58,9 @@ class Block(Protocol):
     def times(self, starts: Int64s, stops: Int64s) -> Int64s:
         """Times in nanoseconds."""
 
+    def times_of_each(self, starts: Int64s, stops: Int64s) -> list[Int64s]:
+        """The same for each of a few ranges by itself, without copying where a range lies in one portion."""
+
     def versions(self, starts: Int64s, stops: Int64s) -> Int64s:
         """Row versions."""
 

@@ -14,6 +14,8 @@ from dsdbd.storage.index_shapes import Shape
 _STEP = 1 << 20
 _MANY = 8
 """More values than this of one tag are looked for in one pass over its codes."""
+_FEW_ROWS = 4_096
+"""Of so few series one pass for all values costs less than one for each."""
 _NONE: Int64s = np.empty(0, dtype=np.int64)
 
 
@@ -69,7 +71,7 @@ def _any_of(shape: Shape, parts: Iterable[TagPredicate], count: int, within: Int
         found.append(rows)
     for place, codes in wanted.items():
         codes.discard(-1)
-        if len(codes) > _MANY:
+        if len(codes) > _MANY or (len(codes) > 1 and count <= _FEW_ROWS):
             table: Bools = np.zeros(max(codes) + 1, dtype=np.bool_)
             table[list(codes)] = True
             rows = _in_table(shape, place, table, count, within)

@@ -62,6 +62,8 @@ class Shape:
     def with_code(self, place: int, code: int, count: int) -> Int64s:
         """Rows below ``count`` that have a code in a column, ascending."""
         codes = self.codes[place].view()[:count]
+        if count < _ZONE:
+            return (codes == code).nonzero()[0]
         low, high = self._zone_bounds(place, codes)
         found = [
             np.flatnonzero(codes[zone * _ZONE : (zone + 1) * _ZONE] == code) + zone * _ZONE

@@ -72,14 +72,21 @@ def gather(values: Any, starts: Int64s, stops: Int64s) -> Any:
     return values[_expand_again(starts, stops)]
 
 
+def slice_column(column: Column, start: int, stop: int) -> Column:
+    """Rows of a column, a view."""
+    valid = None if column.valid is None else column.valid[start:stop]
+    if column.type is not FieldType.STRING:
+        return Column(column.type, column.values[start:stop], valid)
+    return Column(column.type, column.values.slice(start, stop - start), valid)
+
+
 def gather_column(column: Column, starts: Int64s, stops: Int64s) -> Column:
     """The rows of all ranges of a column; a view where there is one range."""
+    if len(starts) == 1:
+        return slice_column(column, int(starts[0]), int(stops[0]))
     valid = None if column.valid is None else gather(column.valid, starts, stops)
     if column.type is not FieldType.STRING:
         return Column(column.type, gather(column.values, starts, stops), valid)
-    if len(starts) == 1:
-        start, stop = int(starts[0]), int(stops[0])
-        return Column(column.type, column.values.slice(start, stop - start), valid)
     return Column(column.type, column.values.take(pa.array(_expand_again(starts, stops))), valid)
 
 

@@ -26,7 +26,7 @@ from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Runs
 from dsdbd.storage.cache import ColumnCache, Extent, next_file_id
 from dsdbd.storage.inline import must_read
-from dsdbd.storage.ranges import coalesce, expand, gather_column
+from dsdbd.storage.ranges import coalesce, expand, gather_column, slice_column
 from dsdbd.storage.rows import Rows
 from dsdbd.storage.segment_format import (
     METADATA_KEY,
@@ -46,6 +46,7 @@ _EXTENT_GROUPS = 8
 """Neighbouring row groups decoded in one call and kept as one array: a scan of them is a view, not a copy."""
 _EXTENT_BYTES = 64 << 20
 """Decoded bytes of all columns of one such call, unless a single row group has more."""
+_FEW_RANGES = 32
 _T = TypeVar("_T")
 
 
@@ -247,6 +248,21 @@ class Segment:
         values: Int64s = self._rows_of(TIME, starts, stops).values
         return values
 
+    def times_of_each(self, starts: Int64s, stops: Int64s) -> list[Int64s]:
+        """The same for each of a few ranges by itself. Raises CorruptData, OSError."""
+        parts = self._reading(lambda: self._extents(TIME, self._touched(starts, stops)))
+        found: list[Int64s] = []
+        at = 0
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            while self._bounds[parts[at].stop] <= start:
+                at += 1
+            base = self._bounds[parts[at].first]
+            if stop <= self._bounds[parts[at].stop]:
+                found.append(parts[at].column.values[start - base : stop - base])
+            else:
+                found.append(self.times(np.array([start]), np.array([stop])))
+        return found
+
     def versions(self, starts: Int64s, stops: Int64s) -> Int64s:
         """Row versions, int64. Raises CorruptData, OSError."""
         values: Int64s = self._rows_of(VERSION, starts, stops).values
@@ -258,9 +274,12 @@ class Segment:
 
     def _touched(self, starts: Int64s, stops: Int64s) -> list[int]:
         """The row groups that hold rows of the ranges, ascending."""
-        if len(starts) == 1:
-            first = bisect.bisect_right(self._bounds, int(starts[0])) - 1
-            return list(range(first, bisect.bisect_left(self._bounds, int(stops[0]))))
+        if len(starts) <= _FEW_RANGES:
+            touched: list[int] = []
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+                first = bisect.bisect_right(self._bounds, start) - 1
+                touched += range(first, bisect.bisect_left(self._bounds, stop))
+            return touched if len(starts) == 1 else sorted(set(touched))
         first_groups = np.searchsorted(self._group_starts, starts, side="right") - 1
         last_groups = np.searchsorted(self._group_starts, stops, side="left")
         count = len(self._group_starts)
@@ -274,6 +293,8 @@ class Segment:
             nonempty = stops > starts
             starts, stops = coalesce(starts[nonempty], stops[nonempty])
         parts = self._reading(lambda: self._extents(name, self._touched(starts, stops)))
+        if 1 < len(starts) <= _FEW_RANGES:
+            return self._few_of(parts, starts, stops)
         if len(parts) == 1:
             base = self._bounds[parts[0].first]
             return gather_column(parts[0].column, starts - base, stops - base)
@@ -286,6 +307,20 @@ class Segment:
             if last > first:
                 gathered.append(gather_column(extent.column, *inside))
         return concat_columns(gathered) if gathered else self._empty(name)
+
+    def _few_of(self, parts: list[Extent], starts: Int64s, stops: Int64s) -> Column:
+        """Rows of a few ranges, slice by slice: looking for all ranges at once costs more than they do."""
+        bounds = self._bounds
+        found: list[Column] = []
+        at = 0
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            while start < stop:
+                while bounds[parts[at].stop] <= start:
+                    at += 1
+                base, end = bounds[parts[at].first], min(stop, bounds[parts[at].stop])
+                found.append(slice_column(parts[at].column, start - base, end - base))
+                start = end
+        return concat_columns(found)
 
     def _empty(self, name: str) -> Column:
         if name in (TIME, VERSION):

@@ -33,7 +33,7 @@ cells = st.fixed_dictionaries(
 rows_written = st.lists(st.tuples(st.sampled_from(HOSTS), times, cells), min_size=1, max_size=14)
 bounds = st.one_of(st.integers(-1, 13), st.sampled_from([MIN_NS, MAX_NS]))
 edges = st.one_of(st.none(), st.builds(Edge, st.integers(1, 4), st.booleans()))
-limits = st.builds(Limits, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+limits = st.builds(Limits, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 32]))
 chosen_hosts = st.sets(st.sampled_from(HOSTS), min_size=1)
 field_choices = st.one_of(st.just(()), st.sets(st.sampled_from("fisb"), min_size=1).map(tuple))
 deletions = st.lists(

@@ -17,6 +17,7 @@ from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.scan import SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
+from dsdbd.storage import segment as segment_module
 from dsdbd.storage import segment_format
 from dsdbd.storage.block import Block
 from dsdbd.storage.cache import ColumnCache
@@ -141,11 +142,20 @@ def test_a_segment_tells_its_runs(tmp_path: Path) -> None:
     assert block.rows == 150_000
 
 
-def test_ranges_of_rows_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few_ranges", [0, 32])
+def test_ranges_of_rows_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_ranges: int) -> None:
+    monkeypatch.setattr(segment_module, "_FEW_RANGES", few_ranges)
     path = tmp_path / "00000001.parquet"
     rows = write_sample(path)
     scattered = [(at, at + 3) for at in range(5, 150_000 - 3, 611)]
-    shapes = [[(0, 150_000)], [(100, 101)], [(40_000, 70_000), (70_000, 99_000), (149_000, 150_000)], scattered, []]
+    shapes = [
+        [(0, 150_000)],
+        [(100, 101)],
+        [(40_000, 70_000), (70_000, 99_000), (149_000, 150_000)],
+        scattered,
+        scattered[::9],
+        [],
+    ]
     for cache_bytes in (0, 1 << 20, 256 << 20):
         segment = open_sample(path, cache_bytes)
         for shape in shapes:
@@ -155,6 +165,8 @@ def test_ranges_of_rows_read_back(tmp_path: Path) -> None:
             segment.prepare(starts, stops, ["hits", "host"])
             assert segment.times(starts, stops).tolist() == expected.time_ns.tolist()
             assert segment.versions(starts, stops).tolist() == expected.version.tolist()
+            by_range = [time for times in segment.times_of_each(starts, stops) for time in times.tolist()]
+            assert by_range == expected.time_ns.tolist()
             for key in rows.fields:
                 assert_equal_columns(segment.column(key, starts, stops), expected.fields[key])
 
