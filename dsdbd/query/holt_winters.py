@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ _GUESSES = (0.3, 0.7)
 """Where the search begins, for each of the first four parameters."""
 _EPSILON = 1.0e-4
 _HALF = 0.5
+_LONG = 64
+"""Powers above which whole arrays are quicker than one number after the other."""
+_ZERO_EXPONENT = -5000
+"""An exponent with which any mantissa is 0; NumPy takes none of more digits than an int32 has."""
 
 
 def forecasts(plan: SelectPlan, transform: Transform, table: Table) -> Table:
@@ -213,21 +218,28 @@ def _places(season: int, steps: int) -> tuple[list[int], list[int]]:
 
 
 def _damping(phi: float, size: int) -> list[float]:
-    """Phi + phi + phi² + …, with one more power in each step; ``size`` - 1 of them."""
-    steps = size - 1
-    powers = np.empty(max(steps, 1), dtype=np.float64)
-    powers[0] = phi
-    if steps > 1:
-        powers[1:] = _powers(phi, steps - 1)
-    found: list[float] = np.cumsum(powers)[:steps].tolist()
-    return found
+    """The sums phi, phi + phi, phi + phi + phi² and so on, with one more power in each step; ``size`` - 1 of them."""
+    found = list(accumulate([phi, *_powers(phi, size - 2)]))
+    return found[: size - 1]
 
 
-def _powers(base: float, count: int) -> Any:
+def _powers(base: float, count: int) -> list[float]:
     """base¹ … baseⁿ, rounded as Go's math.Pow: by squares of the mantissa. ``base`` is from 0 to 1, or not a number."""
     if not 0 < base < 1:
-        return np.full(count, base)
+        return [base] * count
     mantissa, exponent = math.frexp(base)
+    if count > _LONG:
+        return _long_powers(mantissa, exponent, count)
+    numbers, exponents = [1.0], [0]
+    while len(numbers) <= count:
+        numbers += [number * mantissa for number in numbers]
+        exponents += [other + exponent for other in exponents]
+        mantissa, exponent = _squared(mantissa, exponent)
+    return list(map(math.ldexp, numbers[1 : count + 1], exponents[1:]))
+
+
+def _long_powers(mantissa: float, exponent: int, count: int) -> list[float]:
+    """The same with whole arrays."""
     numbers, exponents = np.ones(count + 1), np.zeros(count + 1, dtype=np.int64)
     size = 1
     while size <= count:
@@ -236,9 +248,12 @@ def _powers(base: float, count: int) -> Any:
         np.multiply(numbers[:more], mantissa, out=numbers[size : size + more])
         np.add(exponents[:more], exponent, out=exponents[size : size + more])
         size *= 2
-        mantissa *= mantissa
-        exponent *= 2
-        if mantissa < 0.5:
-            mantissa += mantissa
-            exponent -= 1
-    return np.ldexp(numbers[1:], np.maximum(exponents[1:], -5000))
+        mantissa, exponent = _squared(mantissa, exponent)
+    found: list[float] = np.ldexp(numbers[1:], np.maximum(exponents[1:], _ZERO_EXPONENT)).tolist()
+    return found
+
+
+def _squared(mantissa: float, exponent: int) -> tuple[float, int]:
+    """The square of a number whose mantissa is from 0.5 to 1."""
+    square = mantissa * mantissa
+    return (square, 2 * exponent) if square >= 0.5 else (square + square, 2 * exponent - 1)

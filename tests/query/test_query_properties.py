@@ -26,6 +26,16 @@ CALLS = (
     "first(n), last(x), count(x), max(n) from m where time > 0 and time < 60 group by time(9ns), rack fill(linear)",
     "count(x), min(n) from m where time >= -40 and time < 60 group by time(10ns), host, rack fill(7)",
     "count(n), last(x) from m where x > 0 group by time(10ns), rack limit 2",
+    "top(n, 3) from m group by rack",
+    "top(n, host, 2), x from m group by rack",
+    "bottom(x, host, rack, 3) from m where time >= -40 and time < 60 group by time(20ns)",
+    "bottom(n, 2), host from m where time >= -40 and time < 60 group by time(20ns), rack order by time desc",
+    "sample(x, 2), host from m group by rack",
+    "sample(n, 3), sample(x, 1) from m where time >= -40 and time < 60 group by time(30ns)",
+    "integral(n, 1ns) from m group by rack",
+    "integral(x, 1ns), integral(n, 1ns) from m where time >= -40 and time < 60 group by time(9ns)",
+    "exponential_moving_average(n, 2), chande_momentum_oscillator(x, 3) from m group by host",
+    "count(x) from m where time >= -40 and time < 60 group by time(10ns), host tz('Asia/Kolkata')",
     "difference(last(n)), sum(n) from m where time >= -40 and time < 60 group by time(10ns) fill(linear)",
 )
 floats = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
