@@ -23,8 +23,6 @@ from dsdbd.model.types import FieldType
 
 _MAX_LINE_BYTES = 32_000
 """Longer lines take the complete scanner, which checks every size limit."""
-_MIN_ROWS = 4
-"""Fewer lines of a group are read one by one: that costs less than the group would."""
 _PLUS, _LETTERS, _I, _X = b"+Aix"
 _LOWER = 0x20
 _FLOAT, _INTEGER, _STRING, _BOOLEAN = range(4)
@@ -121,7 +119,7 @@ def read_bulk(text: bytes, max_time: int) -> Bulk | None:
     for members in _parted(forms, series.places, len(series.measurements)):
         place = int(series.places[members[0]])
         form = _form(skeletons[forms[members[0]]].as_py(), values, members)
-        if place < 0 or form is None or len(members) < _MIN_ROWS:
+        if place < 0 or form is None:
             continue
         rows = values.rows[members]
         taken[rows] = True

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsdbd import limits
-from dsdbd.model.columns import Column, Int32s, Int64s, Points
+from dsdbd.model.columns import Column, Int32s, Int64s, Points, concat_columns
 from dsdbd.model.types import FieldType
 
 _FIELD_TYPES = {
@@ -229,6 +229,13 @@ def _merge(parts: list[Part]) -> Part:
     sequence = None
     if (np.diff(order) < 0).any():
         sequence = np.argsort(order, kind="stable")
+    elif all(part.fields.keys() == parts[0].fields.keys() for part in parts):
+        return Part(
+            order,
+            np.concatenate([part.series_index for part in parts]),
+            np.concatenate([part.time_ns for part in parts]),
+            {name: concat_columns([part.fields[name] for part in parts]) for name in parts[0].fields},
+        )
     place = np.arange(rows, dtype=np.int64)
     if sequence is not None:
         place[sequence] = np.arange(rows, dtype=np.int64)
