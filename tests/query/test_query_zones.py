@@ -96,3 +96,13 @@ def test_local_times_that_are_twice_or_never() -> None:
     assert parse_time("2018-10-28 02:30:00", berlin) == parse_time("2018-10-28T02:30:00+01:00")
     assert parse_time("2019-03-31 02:30:00", berlin) == parse_time("2019-03-31T02:30:00+01:00")
     assert parse_time("2019-03-31 03:30:00", berlin) == parse_time("2019-03-31T01:30:00Z")
+
+
+def test_a_window_begins_where_the_clock_makes_it_begin() -> None:
+    # Berlin, 28 October 2018: 02:00 to 04:00 has three hours. 1.x lets the window begin with its first point's hour.
+    late, start_ns = 1_540_690_200 * S, 1_540_684_800 * S
+    begin, end = window_bounds(np.array([late]), 2 * HOUR, 0, "Europe/Berlin")
+    assert (begin.tolist(), end.tolist()) == ([start_ns], [start_ns + 3 * HOUR])
+    # In descending order its windows are two, as in 1.x.
+    begin, _ = window_bounds(np.array([late]), 2 * HOUR, 0, "Europe/Berlin", ascending=False)
+    assert begin.tolist() == [start_ns + HOUR]

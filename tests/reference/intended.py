@@ -52,6 +52,17 @@ same_but_for_times = _same_after(lambda rows: [row[1:2] for row in rows])
 """The same first values, whatever their times and what stands beside them."""
 
 
+def same_rows_of_each_series(ours: Answer, theirs: Answer) -> bool:
+    """The same rows of each series, whatever the order of the series, one of which may come in parts."""
+    found = []
+    for answer in (ours, theirs):
+        rows: dict[str, list[Any]] = {}
+        for series in json.loads(answer.body)["results"][0].get("series", []):
+            rows.setdefault(json.dumps([series["name"], series.get("tags")]), []).extend(series["values"])
+        found.append({key: sorted(values) for key, values in rows.items()})
+    return ours.status == theirs.status == 200 and same(*found)
+
+
 def theirs_is_no_json(ours: Answer, theirs: Answer) -> bool:
     return b"error calling MarshalJSON" in theirs.body and b"MarshalJSON" not in ours.body
 

@@ -10,6 +10,7 @@ from tests.reference.intended import (
     same_but_for_order,
     same_but_for_own_words,
     same_but_for_times,
+    same_rows_of_each_series,
     same_times,
     theirs_counts_shards,
     theirs_is_no_json,
@@ -34,6 +35,38 @@ INTENDED: tuple[Intended, ...] = (
         "`difference(sum(v))` and the like, GROUP BY time without a lower bound",
         r"(difference|derivative|moving_average)\(\w+\(.*group by time",
         "select difference(sum(f)) from cpu where time < 10m group by time(2m)",
+    ),
+    Intended(
+        "`top()`, `bottom()` with LIMIT or OFFSET",
+        r"(top|bottom)\(.*(limit|offset)",
+        "select top(f, 3) from cpu limit 3",
+    ),
+    Intended(
+        "`integral()` of several groups",
+        r"integral\(.*(group by|from \w+ *,|from /)",
+        check=same_rows_of_each_series,
+        proof="tests/query/test_query_picks.py",
+    ),
+    Intended(
+        "`holt_winters()` of an aggregate of several series",
+        r"holt_winters(_with_fit)?\((mean|sum|stddev|integral)\(",
+        "select holt_winters(mean(f), 2, 2) from cpu where time >= 0 and time < 10m group by time(1m)",
+        same_times,
+    ),
+    Intended(
+        "`holt_winters()` of more than 2,000 values and forecasts, all groups together",
+        proof="tests/query/test_query_picks.py",
+    ),
+    Intended(
+        "`chande_momentum_oscillator(v, 1)`",
+        r"chande_momentum_oscillator\(\w+, 1[,)]",
+        "select chande_momentum_oscillator(v, 1) from seq",
+        theirs_panicked,
+    ),
+    Intended("`tz('Local')`", r"tz\('Local'\)", "select v from dst limit 1 tz('Local')", refused_only_here),
+    Intended(
+        "`GROUP BY time` with `tz()` where a clock is set back, and no point in the first part of the longer window",
+        proof="tests/query/test_query_zones.py",
     ),
     Intended(
         "equal times in different series, without GROUP BY",
