@@ -110,7 +110,7 @@ def read_bulk(text: bytes, max_time: int) -> Bulk | None:
         times = _read_times(text, marks, values.rows)
     except pa.ArrowInvalid:
         return None
-    if times is None or numbers is None or not bool((np.abs(times) <= max_time).all()):
+    if times is None or numbers is None or not -max_time <= int(times.min()) <= int(times.max()) <= max_time:
         return None
     series = _read_keys(text, marks, values.rows)
     forms, skeletons = _skeletons(text, marks, values)
