@@ -17,6 +17,7 @@ from dsdbd.influxql.lexer import is_bare_identifier
 from dsdbd.influxql.parser_expr import PRECEDENCE
 from dsdbd.model.times import format_rfc3339nano
 
+_NUMBERS: Final = (ast.IntegerLiteral, ast.NumberLiteral, ast.UnsignedLiteral)
 REDACTED: Final = "[REDACTED]"
 """What stands in place of a password."""
 
@@ -244,6 +245,8 @@ def _expr_name(expr: ast.Expr) -> str:
 
 def _names_inside(expr: ast.Expr) -> list[str]:
     match expr:
+        case ast.Call(_, args) if args and all(isinstance(arg, _NUMBERS) for arg in args):
+            return []  # a function of constants is a constant
         case ast.Call(name) | ast.VarRef(name):
             return [name]
         case ast.ParenExpr(inner):

@@ -102,6 +102,8 @@ def _binary(op: str, lhs: Vector, rhs: Vector) -> Vector:
         if op in ("&", "|", "^"):
             return Vector(FieldType.BOOLEAN, _bitwise(op, np.asarray(lhs.values), np.asarray(rhs.values)), valid)
         return NOTHING
+    if lhs.type is FieldType.BOOLEAN and op in ("&", "|", "^"):
+        return Vector(FieldType.BOOLEAN, False, valid)
     if not types <= {FieldType.FLOAT, FieldType.INTEGER}:
         return NOTHING
     if types == {FieldType.INTEGER} and op != "/":

@@ -42,6 +42,7 @@ from dsdbd.query.schema import Derived, MeasurementSchema, merge_schemas
 Schemas = Mapping[tuple[str, str], Mapping[str, MeasurementSchema]]
 SourceName = tuple[str | None, str | None, "str | re2._Regexp"]
 _NUMBERS = (FieldType.FLOAT, FieldType.INTEGER)
+_BITWISE = ("&", "|", "^")
 _CASTS = {"float": "float", "integer": "integer", "unsigned": "integer", "string": "string", "boolean": "boolean"}
 
 
@@ -139,8 +140,11 @@ class Planner:
         elif found:
             self._schema = merge_schemas([{"": schema} for _, _, schema in found])[""]
         self.dimensions = expand_dimensions(select.dimensions, self._schema)
+        # With a pattern among the dimensions ``*`` stands for no tag at all, as in InfluxDB 1.x.
+        patterns = any(isinstance(expr, ast.RegexLiteral) for expr in select.dimensions)
+        grouped = self._schema.tags if patterns else frozenset(self.dimensions)
         self.fields = expand_fields(
-            (field for field in select.fields if not is_time(field.expr)), self._schema, frozenset(self.dimensions)
+            (field for field in select.fields if not is_time(field.expr)), self._schema, grouped
         )
         self._listed = self.fields
         if select.target is None:
@@ -356,16 +360,18 @@ class Planner:
         left, right = self._type_of(expr.lhs), self._type_of(expr.rhs)
         if left is None or right is None:
             return
-        if (left in _NUMBERS and right in _NUMBERS) or (
-            left is right is FieldType.BOOLEAN and expr.op in ("&", "|", "^")
-        ):
-            if expr.op in ("&", "|", "^") and FieldType.FLOAT in (left, right):
-                raise _TypesDiffer(f"type error: {to_text(self._typed(expr))}: {_wrong_operator(expr.op, left, right)}")
+        bitwise = expr.op in _BITWISE
+        unsigned = isinstance(expr.lhs, ast.UnsignedLiteral) or isinstance(expr.rhs, ast.UnsignedLiteral)
+        if unsigned and FieldType.INTEGER in (left, right):
+            problem = f"cannot use {expr.op} with an integer and unsigned literal"
+        elif _compute(left, right, bitwise=bitwise):
             return
-        text = to_text(self._typed(expr))
-        if left is right:
-            raise _TypesDiffer(f"type error: {text}: {_wrong_operator(expr.op, left, right)}")
-        raise _TypesDiffer(f"type error: {text}: incompatible types: {left.value} and {right.value}")
+        else:
+            problem = f"incompatible types: {self._type_name(expr.lhs, left)} and {self._type_name(expr.rhs, right)}"
+        raise _TypesDiffer(f"type error: {to_text(self._typed(expr))}: {problem}")
+
+    def _type_name(self, expr: ast.Expr, found: FieldType) -> str:
+        return "tag" if isinstance(expr, ast.VarRef) and self._ref(expr).is_tag else found.value
 
     def _type_of(self, expr: ast.Expr) -> FieldType | None:
         match expr:
@@ -391,6 +397,8 @@ class Planner:
                 return None if call.ref.type in ("unknown", "tag") else value_type(call)
             case ast.BinaryExpr(op, lhs, rhs):
                 types = (self._type_of(lhs), self._type_of(rhs))
+                if types[0] is FieldType.BOOLEAN and op in _BITWISE:
+                    return FieldType.BOOLEAN
                 return types[0] if types[0] is types[1] and op != "/" else FieldType.FLOAT
         return None
 
@@ -409,12 +417,11 @@ class Planner:
         return expr
 
 
-def _wrong_operator(op: str, left: FieldType, right: FieldType) -> str:
-    return (
-        f"incompatible types: {left.value} and {right.value}"
-        if left is not right
-        else (f"unsupported operator {op} for {left.value}")
-    )
+def _compute(left: FieldType, right: FieldType, *, bitwise: bool) -> bool:
+    """Whether an operator has a value for these types: numbers, no floats with bits, and bits of a boolean first."""
+    if bitwise and left is FieldType.BOOLEAN:
+        return True
+    return left in _NUMBERS and right in _NUMBERS and not (bitwise and FieldType.FLOAT in (left, right))
 
 
 def _source_plans(

@@ -38,6 +38,8 @@ PLAIN_CALLS = frozenset({"min", "max", "first", "last"}) | {
 RATES = frozenset({"derivative", "non_negative_derivative"})
 DIFFERENCES = frozenset({"difference", "non_negative_difference", "cumulative_sum"})
 TRANSFORMS = RATES | DIFFERENCES | INDICATORS | FORECASTS | {"elapsed", "moving_average"}
+_SINCE_YEAR_ONE_NS = 62_135_596_800 * 1_000_000_000
+"""A moment is cut to a multiple of an interval as Go does it: counted from the year 1."""
 _KINDS: dict[type, str] = {
     ast.IntegerLiteral: "IntegerLiteral",
     ast.NumberLiteral: "NumberLiteral",
@@ -51,6 +53,8 @@ def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, 
     """Interval and offset of GROUP BY time in nanoseconds, 0 and 0 without one; raises RequestError."""
     interval_ns = offset_ns = 0
     for expr in dimensions:
+        if isinstance(expr, ast.VarRef) and expr.name.lower() == "time":
+            raise RequestError("time() is a function and expects at least one argument")
         if type(expr) in COLUMNS:
             continue
         if not isinstance(expr, ast.Call):
@@ -64,10 +68,8 @@ def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, 
             raise RequestError("time dimension must have duration argument")
         if interval_ns:
             raise RequestError("multiple time dimensions not allowed")
-        interval_ns = first.value_ns
-        if interval_ns <= 0:
-            raise RequestError("time dimension must have a duration above 0")
-        if len(expr.args) == 2:
+        interval_ns = max(first.value_ns, 0)
+        if interval_ns and len(expr.args) == 2:
             offset_ns = _window_offset(expr.args[1], interval_ns, now_ns)
     return interval_ns, offset_ns
 
@@ -77,9 +79,11 @@ def _window_offset(expr: ast.Expr, interval_ns: int, now_ns: int) -> int:
         case ast.DurationLiteral(value_ns):
             offset = value_ns
         case ast.TimeLiteral(value_ns):
-            offset = value_ns
+            return (value_ns + _SINCE_YEAR_ONE_NS) % interval_ns
         case ast.Call("now", ()):
-            offset = now_ns
+            return (now_ns + _SINCE_YEAR_ONE_NS) % interval_ns
+        case ast.Call("now"):
+            raise RequestError("time dimension offset now() function requires no arguments")
         case ast.Call():
             raise RequestError("time dimension offset function must be now()")
         case ast.StringLiteral(text) if looks_like_time(text):
@@ -124,7 +128,9 @@ def _has_variable(expr: ast.Expr) -> bool:
         return True
     match expr:
         case ast.Call(name, args):
-            return name not in mathfunctions.ARGUMENT_COUNTS or not args or any(_has_variable(arg) for arg in args)
+            if name not in mathfunctions.ARGUMENT_COUNTS or not args:
+                return True
+            return any(_has_variable(arg) for arg in args if not isinstance(arg, ast.RegexLiteral))
         case ast.ParenExpr(inner):
             return _has_variable(inner)
         case ast.BinaryExpr(_, lhs, rhs):

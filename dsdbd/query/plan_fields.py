@@ -11,6 +11,7 @@ from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql.format import column_name
 from dsdbd.model.types import FieldType
+from dsdbd.query import mathfunctions
 from dsdbd.query.schema import Derived, MeasurementSchema
 
 _NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER})
@@ -32,6 +33,8 @@ def expand_fields(
     expanded: list[ast.Field] = []
     for field in fields:
         expr = field.expr
+        while isinstance(expr, ast.ParenExpr):
+            expr = expr.expr
         match expr:
             case ast.Call():
                 expanded += _expand_call(field, expr, schema)
@@ -140,6 +143,13 @@ def column_names(fields: Iterable[ast.Field]) -> list[str]:
 def refuse_wildcards(expr: ast.Expr) -> None:
     """Raise RequestError for a wildcard or pattern inside arithmetic."""
     match expr:
+        case ast.Call(name, (ast.Wildcard(), *_)) if name not in mathfunctions.ARGUMENT_COUNTS:
+            raise RequestError(f"unsupported expression with wildcard: {name}()")
+        case ast.Call(name, (ast.RegexLiteral(), *_)) if name not in mathfunctions.ARGUMENT_COUNTS:
+            raise RequestError(f"unsupported expression with regex field: {name}()")
+        case ast.Call(_, args):
+            for arg in args:
+                refuse_wildcards(arg)
         case ast.Wildcard():
             raise RequestError("unable to use wildcard in a binary expression")
         case ast.RegexLiteral():
