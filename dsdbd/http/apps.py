@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from dsdbd.cluster.freshness import Freshness
+from dsdbd.cluster.small_reads import SmallReads
 from dsdbd.http.auth import Authenticator
 from dsdbd.http.debug import DebugPages
 from dsdbd.http.front import Front
@@ -16,6 +17,7 @@ from dsdbd.http.middleware import access_log, answer_errors, refuse_plain
 from dsdbd.http.public import PublicPages
 from dsdbd.http.query import QueryHandler
 from dsdbd.http.responses import REALM, add_common_headers, header_text
+from dsdbd.http.small_queries import SmallQueries
 from dsdbd.http.small_writes import SmallWrites
 from dsdbd.http.write import WriteHandler
 
@@ -47,6 +49,7 @@ class Applications:
         self._public = PublicPages(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
+        self._small_queries = SmallQueries(node, SmallReads(node, reads), self._auth, freshness)
         node.service_stats["httpd"] = self._write.counters.values
         self._debug = DebugPages(node, reads, writes, membership, self._auth, self._write.counters)
         self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
@@ -55,7 +58,12 @@ class Applications:
         """What answers ordinary writes on a public address before ``server``, which answers all else."""
         http = self._node.config.http
         return Front(
-            server, self._write, self._small, limit_bytes=http.max_body_size_bytes, log_enabled=http.log_enabled
+            server,
+            self._write,
+            self._small,
+            self._small_queries,
+            limit_bytes=http.max_body_size_bytes,
+            log_enabled=http.log_enabled,
         )
 
     def build(self, services: Iterable[Service], *, tls: bool) -> web.Application:
