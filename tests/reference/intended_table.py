@@ -50,7 +50,7 @@ INTENDED: tuple[Intended, ...] = (
     Intended(
         "`holt_winters()` of an aggregate of several series",
         r"holt_winters(_with_fit)?\((mean|sum|stddev|integral)\(",
-        "select holt_winters(mean(f), 2, 2) from cpu where time >= 0 and time < 10m group by time(1m)",
+        "select holt_winters(mean(load), 2, 4) from sys where time >= 0 and time < 40m group by time(5m)",
         same_times,
     ),
     Intended(
@@ -96,9 +96,39 @@ INTENDED: tuple[Intended, ...] = (
     Intended("`DELETE` or `DROP SERIES` with a field in WHERE", proof="tests/cluster/test_deletes_cluster.py"),
     Intended("`DELETE … WHERE host > 'a'`, or two tags compared", proof="tests/cluster/test_deletes_cluster.py"),
     Intended(
-        "a `SHOW … WHERE` that compares two tags with each other",
-        r"^show .*where \(?\w+ (!?=|<>) [a-z]\w*",
-        "show series where t != u",
+        "`SHOW SERIES EXACT CARDINALITY` over several shards",
+        r"^show series (exact )?cardinality",
+        "show series exact cardinality from cpu",
+    ),
+    Intended(
+        "`SHOW FIELD KEY CARDINALITY` with WHERE or GROUP BY",
+        r"^show field key (exact )?cardinality .*(where|group by)",
+        "show field key cardinality from cpu group by host",
+    ),
+    Intended(
+        "`SHOW TAG KEYS`, `SHOW TAG VALUES` with times in which no shard is",
+        r"^show tag (keys|values) .*where .*time >",
+        "show tag keys from cpu where time > now()",
+    ),
+    Intended("`SHOW TAG VALUES CARDINALITY` with times", proof="tests/reference/test_show_and_ddl.py"),
+    Intended("`GROUP BY *` of a cardinality", proof="tests/reference/test_show_and_ddl.py"),
+    Intended(
+        "`WITH KEY = 'host'`",
+        r"^show tag values .*with key = '",
+        "show tag values with key = 'host'",
+        refused_only_there,
+    ),
+    Intended("`SHOW SHARDS`, column `owners`", r"^show shards$", "show shards"),
+    Intended("`SHOW SUBSCRIPTIONS` as CSV", proof="tests/reference/test_show_and_ddl.py"),
+    Intended("`CREATE SUBSCRIPTION` with a port above 65535", proof="tests/reference/test_show_and_ddl.py"),
+    Intended(
+        "`CREATE CONTINUOUS QUERY … ON e` in a request for another database",
+        proof="tests/reference/test_show_and_ddl.py",
+    ),
+    Intended("continuous queries after a restart", proof="tests/services/test_continuous_live.py"),
+    Intended(
+        "`RESAMPLE EVERY` that neither divides the interval nor is a multiple of it",
+        proof="tests/services/test_resampling.py",
     ),
     Intended(
         "the time of `percentile()` among equal values",
