@@ -108,7 +108,10 @@ class DerivedShard:
         firsts = run_starts(rows.group, rank) if bool(rank.any()) else run_starts(rows.group)
         series = np.repeat(np.arange(len(firsts), dtype=np.int32), run_lengths(firsts, len(rows.group)))
         groups = rows.group[firsts]
-        return DerivedShard(rows, names, groups, _Keys(rows.groups, groups, rank[firsts], number), series)
+        # InfluxDB 1.x gives aggregates of one time in the order of their tags whatever the direction of the answer.
+        backwards = not nested.plan.ascending and bool(nested.plan.calls)
+        keys = _Keys(rows.groups, groups, rank[firsts], number, backwards=backwards)
+        return DerivedShard(rows, names, groups, keys, series)
 
     def measurements(self) -> list[str]:
         """Names of the measurements that have rows."""
@@ -193,13 +196,17 @@ class DerivedShard:
 
 
 class _Keys(KeyColumn):
-    """Keys of the series of a subquery: measurement, tags, rank among rows of one time, number of the subquery."""
+    """Keys of the series of a subquery: measurement, tags, rank among rows of one time, number of the subquery.
 
-    def __init__(self, groups: GroupSet, group: Int32s, rank: Int64s, number: int) -> None:
+    ``backwards``: the order of measurements and tags is turned round.
+    """
+
+    def __init__(self, groups: GroupSet, group: Int32s, rank: Int64s, number: int, *, backwards: bool) -> None:
         self._groups = groups
         self._group = group
         self._rank = rank
         self._number = number
+        self._backwards = backwards
 
     def __len__(self) -> int:
         return len(self._group)
@@ -217,9 +224,12 @@ class _Keys(KeyColumn):
     def array(self, numbers: Int64s) -> Any:
         """Keys of some series as an Arrow ``large_string`` array."""
         groups, group = self._groups, self._group[numbers]
-        parts = [groups.names.take(pa.array(groups.name_codes[group]))]
+        parts: list[Any] = []
+        if self._backwards:
+            parts.append(_digits(len(groups) - 1 - group))
+        parts.append(groups.names.take(pa.array(groups.name_codes[group])))
         parts += [texts.take(pa.array(codes[group])) for texts, codes in zip(groups.texts, groups.codes, strict=True)]
-        rank = pc.utf8_lpad(pa.array(self._rank[numbers]).cast(pa.string()), _DIGITS, "0")
+        rank = _digits(self._rank[numbers])
         last = pa.repeat(pa.scalar(str(self._number).zfill(_DIGITS)), len(numbers))
         wide = [part.cast(pa.large_string()) for part in (*parts, rank, last)]
         return pc.binary_join_element_wise(*wide, pa.scalar("\0", pa.large_string()))
@@ -228,3 +238,7 @@ class _Keys(KeyColumn):
         """The same numbers ordered by their keys."""
         order: Int64s = numbers[pc.sort_indices(self.array(numbers)).to_numpy().astype(np.int64)]
         return order
+
+
+def _digits(numbers: Int64s | Int32s) -> Any:
+    return pc.utf8_lpad(pa.array(numbers).cast(pa.string()), _DIGITS, "0")

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 # One whole statement for each that the page lists by its first words, or by a word for it.
 EXAMPLES = {
-    "SELECT INTO": "SELECT v INTO n FROM m",
-    "EXPLAIN": "EXPLAIN SELECT v FROM m",
-    "subqueries": "SELECT max(v) FROM (SELECT v FROM m)",
     "continuous queries": "CREATE CONTINUOUS QUERY c ON d BEGIN SELECT mean(v) INTO n FROM m GROUP BY time(1h) END",
     "subscriptions": "CREATE SUBSCRIPTION s ON d.autogen DESTINATIONS ALL 'udp://127.0.0.1:9'",
 }
