@@ -24,6 +24,7 @@ from dsdbd.query.table import Table, sort_table
 PICKS = frozenset({"top", "bottom", "sample"})
 _GOLDEN = 0x9E3779B97F4A7C15
 _PIECE = 1 << 16
+_LONG_RUN = 64
 
 
 def kept(
@@ -35,20 +36,35 @@ def kept(
     members: Any,
     value: Column,
     apart: Sequence[Any],
+    runs: Int64s | None = None,
 ) -> Int64s:
     """Positions of the points that a call keeps of some, all arrays of n points as in Table.
 
     ``apart``: for each tag that tells points apart an integer per point; of each combination one point is a candidate.
+    ``runs``: int64[r], first points of runs of one series and bucket, where points come in such.
     """
     weight = _numbers(call.seed, members, member, time) if call.function == "sample" else _weights(call, value)
-    chosen = np.arange(len(time))
+    chosen = np.arange(len(time)) if runs is None else _promising(call, weight, runs)
     if call.apart:
-        order = np.lexsort((member, time, weight, *apart[::-1], bucket, group))
+        order = chosen[np.lexsort([key[chosen] for key in (member, time, weight, *apart[::-1], bucket, group)])]
         chosen = order[run_starts(group[order], bucket[order], *[codes[order] for codes in apart])]
     order = chosen[np.lexsort((member[chosen], time[chosen], weight[chosen], bucket[chosen], group[chosen]))]
     starts = run_starts(group[order], bucket[order])
     place = np.arange(len(order)) - np.repeat(starts, run_lengths(starts, len(order)))
     return order[place < int(call.arg)]
+
+
+def _promising(call: CallPlan, weight: Any, runs: Int64s) -> Int64s:
+    """Positions without the points of long runs that are surely worse than those the run may give."""
+    most = 1 if call.apart else int(call.arg)
+    lengths = run_lengths(runs, len(weight))
+    long = np.flatnonzero(lengths > max(_LONG_RUN, 4 * most))
+    keep = np.ones(len(weight), dtype=np.bool_)
+    # Runs are long, so finding the limit of each costs less than sorting them all.
+    for start, length in zip(runs[long].tolist(), lengths[long].tolist(), strict=True):
+        part = weight[start : start + length]
+        np.less_equal(part, np.partition(part, most - 1)[most - 1], out=keep[start : start + length])
+    return np.flatnonzero(keep)
 
 
 def merge(call: CallPlan, table: Table) -> Table:
@@ -57,6 +73,14 @@ def merge(call: CallPlan, table: Table) -> Table:
     value = table.columns["value"]
     rows = kept(call, table.group, table.bucket, table.time, table.member, table.members, value, apart)
     return sort_table(table.take(rows))
+
+
+def ordered(call: CallPlan, table: Table) -> Table:
+    """Rows in the order of an answer: by group, bucket and time, at equal times the best value first."""
+    if call.function == "sample":
+        return table
+    weight = _weights(call, table.columns["value"])
+    return table.take(np.lexsort((table.member, weight, table.time, table.bucket, table.group)))
 
 
 def _weights(call: CallPlan, value: Column) -> Any:

@@ -135,12 +135,13 @@ def _kept(
     """The points that ``top``, ``bottom`` or ``sample`` keeps of each group and bucket."""
     lengths = run_lengths(segments.starts, len(rows))
     places = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
-    group, bucket = np.repeat(segments.group, lengths)[places], np.repeat(segments.bucket, lengths)[places]
+    segment = np.repeat(np.arange(len(lengths)), lengths)[places]
+    group, bucket, runs = segments.group[segment], segments.bucket[segment], run_starts(segment)
     members, of_run = _members(rows, rows.run_series)
     time, member, candidates = rows.time_ns[places], rows.spread(of_run)[places], value.take(places)
     tags = [tag_texts(rows.points.series, name, rows.run_series) for name in call.apart]
     apart = [rows.spread(codes)[places] for _, codes in tags]
-    chosen = picks.kept(call, group, bucket, time, member, members, candidates, apart)
+    chosen = picks.kept(call, group, bucket, time, member, members, candidates, apart, runs)
     columns = {"value": candidates.take(chosen)}
     columns |= {f"r{index}": rows.column(ref).take(places[chosen]) for index, ref in enumerate(plan.refs)}
     for place, ((texts, _), codes) in enumerate(zip(tags, apart, strict=True)):
