@@ -97,8 +97,7 @@ class Subscriber:
         self._databases: dict[str, Database] = {}
         self._routes: dict[_Place, list[_Route]] = {}
         self._by_policy: dict[tuple[str, str], list[_Route]] = {}
-        self.counters = {"createFailures": 0, "pointsDropped": 0, "pointsWritten": 0, "writeFailures": 0}
-        self.counters["writesDropped"] = 0
+        self.counters = dict.fromkeys(("pointsDropped", "pointsWritten", "writeFailures", "writesDropped"), 0)
         node.service_stats[self.name] = self.counters
         node.forward = self.forward
         node.destination_stats = self.destination_stats

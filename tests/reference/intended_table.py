@@ -8,11 +8,9 @@ from tests.reference.intended import (
     refused_only_here,
     refused_only_there,
     same_but_for_order,
-    same_but_for_own_words,
     same_but_for_times,
     same_rows_of_each_series,
     same_times,
-    theirs_counts_shards,
     theirs_is_no_json,
     theirs_panicked,
 )
