@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dsdbd.model.columns import Column, Int32s, Int64s
+from dsdbd.model.columns import Bools, Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query import picks
 from dsdbd.query.groups import group_order
@@ -112,7 +112,9 @@ def finish(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     if len(table) == 0:
         kind = result_type(function, call.ref.field_type)
         return table.with_columns({**table.columns, "value": Column.missing(kind, 0)})
-    if function in _PICKING or function in PICKS or function == "raw":
+    if function in PICKS:
+        return picks.ordered(call, table)
+    if function in _PICKING or function == "raw":
         return table
     if function == "integral":
         return integral(plan, call, table)
@@ -235,15 +237,38 @@ def _count_distinct(table: Table, _: float) -> Table:
 
 
 def _mode(table: Table, _: float) -> Table:
-    """Most frequent value; of equally frequent ones the one that appears first, then the smaller."""
+    """Most frequent value, of equally frequent ones the one that InfluxDB 1.x chooses.
+
+    Of values that appear once the least. Others are gone through from the least to the greatest: one whose first point
+    is not later than the last point of the one chosen so far takes its place. Of two booleans true.
+    """
     ordered = _by_value(table)
-    ranks = rank(ordered.columns["value"])
-    values = run_starts(ordered.group, ordered.bucket, ranks)
+    values = run_starts(ordered.group, ordered.bucket, rank(ordered.columns["value"]))
     frequency = run_lengths(values, len(ordered))
-    unique = ordered.take(values)
-    order = np.lexsort((ranks[values], unique.time, -frequency, unique.bucket, unique.group))
-    chosen = unique.take(order)
-    return chosen.take(chosen.starts())
+    buckets = run_starts(ordered.group[values], ordered.bucket[values])
+    most = np.repeat(np.maximum.reduceat(frequency, buckets), run_lengths(buckets, len(values)))
+    tied = np.flatnonzero(frequency == most)
+    begin, frequency = values[tied], frequency[tied]
+    starts = run_starts(ordered.group[begin], ordered.bucket[begin])
+    chosen = starts
+    if len(starts) == len(tied):
+        pass
+    elif table.columns["value"].type is FieldType.BOOLEAN:
+        chosen = np.append(starts[1:], len(tied)) - 1
+    elif bool((frequency > 1).any()):
+        chosen = _taken_over(starts, ordered.time[begin], ordered.time[begin + frequency - 1], frequency > 1)
+    return ordered.take(begin[chosen])
+
+
+def _taken_over(starts: Int64s, first_ns: Int64s, last_ns: Int64s, may: Bools) -> Int64s:
+    """Positions that remain of runs that begin at ``starts``, when each may take the place of those before it."""
+    chosen: list[int] = starts.tolist()
+    run = np.repeat(np.arange(len(starts)), run_lengths(starts, len(may)))
+    # Each step needs the one before it; values that are equally frequent, and the most frequent, are few.
+    for position in np.flatnonzero(may).tolist():
+        if first_ns[position] <= last_ns[chosen[run[position]]]:
+            chosen[run[position]] = position
+    return np.array(chosen, dtype=np.int64)
 
 
 _POINT_KERNELS: dict[str, Callable[[Table, float], Table]] = {

@@ -5,19 +5,26 @@ What is written is what ``encode_results_json`` and ``encode_results_csv`` write
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
 
 from dsdbd.model.times import PRECISION_NS
 from dsdbd.query.columns import concat
 from dsdbd.query.encode import StatementResult, encode_series, series_head
 from dsdbd.query.encode_cells import quote
 from dsdbd.query.encode_csv import CsvWriter
+from dsdbd.query.ordering import run_lengths
 from dsdbd.query.rows import SeriesBlock, SeriesRows, each_series
 
 _VALUES = b',"values":['
 _END = b"]}"
+MARKED_ROWS = 10_000
+"""A series of a SELECT with more rows says ``partial``, although all of them are there, as InfluxDB 1.x says it."""
+_UNCOUNTED = -(1 << 62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class JsonDocument:
         self._statements = 0
         self._series = False
         self._held = b""
+        self._rows = 0
 
     def begin(self, statement_id: int, messages: Sequence[tuple[str, str]] = ()) -> bytes:
         """The beginning of a statement's result."""
@@ -65,15 +73,20 @@ class JsonDocument:
         """More series, or more rows of the last one."""
         series = list(part.series)
         if part.continues and self._held and series:
-            first, *others = each_series(series[:1])
-            yield from self._more(first)
-            series = [*others, *series[1:]]
-        for rows in series:
+            yield from self._more(next(each_series(series[:1])))
+            series = [*_behind_first(series[0]), *series[1:]]
+        for rows in _apart(series):
             if isinstance(rows, SeriesBlock) and len(rows) == 0:
                 continue
-            yield self._held + (b"," if self._series else b',"series":[')
+            yield self._ended() + (b"," if self._series else b',"series":[')
             self._series, self._held = True, b""
+            self._rows = _last_rows(rows)
             yield from self._holding_end(encode_series(rows, self._unit_ns))
+
+    def _ended(self) -> bytes:
+        """The end of the last series."""
+        held, self._held = self._held, b""
+        return b'],"partial":true}' if held == _END and self._rows > MARKED_ROWS else held
 
     def _more(self, rows: SeriesRows) -> Iterator[bytes]:
         """Rows of the series that was written last, whose end is still held back."""
@@ -86,6 +99,7 @@ class JsonDocument:
             first += next(pieces)
         yield b","
         self._held = b""
+        self._rows += len(rows)
         yield from self._holding_end(_chain(first[opening:], pieces))
 
     def _holding_end(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -100,8 +114,7 @@ class JsonDocument:
     def end(self, error: str | None = None) -> bytes:
         """The end of a statement's result."""
         told = b"" if error is None else f',"error":{quote(error)}'.encode()
-        held, self._held = self._held, b""
-        return held + (b"]" if self._series else b"") + told + b"}"
+        return self._ended() + (b"]" if self._series else b"") + told + b"}"
 
     def close(self) -> bytes:
         """The end of the document."""
@@ -110,6 +123,29 @@ class JsonDocument:
     def pieces(self) -> Iterator[bytes]:
         """What is left to write at the end."""
         yield self.close()
+
+
+def _apart(series: Iterable[SeriesRows | SeriesBlock]) -> Iterator[SeriesRows | SeriesBlock]:
+    """The same, where a series that says ``partial`` is the last of its block."""
+    for rows in series:
+        if not isinstance(rows, SeriesBlock) or len(rows) <= MARKED_ROWS or len(rows.starts) == 1:
+            yield rows
+            continue
+        long = np.flatnonzero(run_lengths(rows.starts, len(rows)) > MARKED_ROWS)
+        cuts = [0, *(long + 1).tolist(), len(rows.starts)]
+        yield from (rows.series(first, last) for first, last in pairwise(cuts) if first < last)
+
+
+def _behind_first(rows: SeriesRows | SeriesBlock) -> list[SeriesBlock]:
+    """What is left without the first series."""
+    if not isinstance(rows, SeriesBlock) or len(rows.starts) < 2:
+        return []
+    return [rows.series(1, len(rows.starts))]
+
+
+def _last_rows(rows: SeriesRows | SeriesBlock) -> int:
+    """Rows of the last series, as they count for ``partial``."""
+    return len(rows) - int(rows.starts[-1]) if isinstance(rows, SeriesBlock) else _UNCOUNTED
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

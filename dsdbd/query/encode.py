@@ -57,9 +57,10 @@ def encode_results_json(
 
 
 def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterator[bytes]:
-    yield b'{"results":['
-    for position, result in enumerate(results):
-        yield b"," if position else b""
+    some_result = False
+    for result in results:
+        yield b"," if some_result else b'{"results":['
+        some_result = True
         yield f'{{"statement_id":{result.statement_id}'.encode()
         if result.messages:
             items = [f'{{"level":{quote(level)},"text":{quote(text)}}}' for level, text in result.messages]
@@ -75,7 +76,7 @@ def _results(results: Iterable[StatementResult], unit_ns: int | None) -> Iterato
         if result.error is not None:
             yield f',"error":{quote(result.error)}'.encode()
         yield b"}"
-    yield b"]}\n"
+    yield b"]}\n" if some_result else b"{}\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,5 +165,24 @@ def test_rows_are_taken_back(document: JsonDocument | CsvDocument) -> None:
         assert text.count(b"\n") == 3
 
 
+def test_a_series_with_many_rows_says_partial() -> None:
+    sizes = [3, 10_001, 5, 10_000, 12_000, 1]
+    block = block_of([rows_of("m", {"h": str(place)}, 0, size) for place, size in enumerate(sizes)])
+    shown = rows_of("keys", None, 0, 10_500)
+    cut = len(sizes) - 2
+    halves = [
+        part
+        for rows in block.series(cut, cut + 1)
+        for part in (rows.slice(0, 7_000, partial=False), rows.slice(7_000, 12_000, partial=False))
+    ]
+    first, second = (block_of([half]) for half in halves)
+    document = JsonDocument(epoch="ns")
+    text = document.begin(0) + b"".join(document.part(AnswerPart([block.series(0, cut), first])))
+    text += b"".join(document.part(AnswerPart([second, block.series(cut + 1, len(sizes)), shown], continues=True)))
+    series = json.loads(text + document.end() + document.close())["results"][0]["series"]
+    assert [len(one["values"]) for one in series] == [*sizes, 10_500]
+    assert [one.get("partial", False) for one in series] == [False, True, False, False, True, False, False]
+
+
 def test_no_statement_is_a_document_too() -> None:
     assert JsonDocument(epoch=None).close() == b"".join(encode_results_json([]))
