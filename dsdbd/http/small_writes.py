@@ -52,10 +52,11 @@ def is_plain(body: bytes) -> bool:
     """Whether a body may be joined with others by newlines and mean the same."""
     if len(body.translate(None, _SPECIAL)) != len(body) or body.startswith(b"{"):
         return False
-    if b"\n" in body:
+    line = body.removesuffix(b"\n")
+    if b"\n" in line:
         return _PLAIN.fullmatch(body) is not None
     # One line is the usual case.
-    parts = body.split(b" ")
+    parts = line.split(b" ")
     return len(parts) == 3 and bool(parts[0] and parts[1]) and parts[2].removeprefix(b"-").isdigit()
 
 
@@ -109,7 +110,7 @@ class SmallWrites:
     def _store(self, target: Target, group: list[_Body]) -> tuple[Stored | None, int]:
         """Hand the group to the log as one write; None, and nothing is stored, when a body needs a look of its own."""
         now_ns = self._node.clock.now_ns()
-        joined = b"\n".join([one.body for one in group])
+        joined = b"\n".join([one.body.removesuffix(b"\n") for one in group])
         parsed = self._handler.parse(joined, target, now_ns)
         if parsed.error_count or parsed.conflict_count or not parsed.rows:
             return None, 0

@@ -30,7 +30,7 @@ _NUMBER_START = frozenset("0123456789.-")
 _NUMBER_END = frozenset("0123456789.")
 _MIN_BLOCK_LINES = 16
 """Fewer lines are read one by one."""
-_MIN_BULK_BYTES = 8 << 10
+_MIN_BULK_BYTES = 64 << 10
 """Shorter bodies are read in groups of lines: to look at all bytes at once takes some time however few they are."""
 _MAX_FAST_INTEGER_CHARS = 18
 """A decimal number of 18 characters fits int64 whatever its digits are."""

@@ -126,7 +126,7 @@ def test_plain_bodies_joined_mean_what_they_mean_alone(bodies: list[bytes]) -> N
     """Compared where a group of them is stored as one: when no line has a fault."""
     plain = [one for one in bodies if is_plain(one)]
     alone = [parse_lines(one, precision="ns", default_time_ns=0) for one in plain]
-    joined = parse_lines(b"\n".join(plain), precision="ns", default_time_ns=0)
+    joined = parse_lines(b"\n".join(one.removesuffix(b"\n") for one in plain), precision="ns", default_time_ns=0)
     assert joined.error_count == sum(one.error_count for one in alone)
     if joined.error_count or joined.conflict_count:
         return
