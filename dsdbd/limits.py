@@ -104,6 +104,13 @@ MAX_SHOWN_QUERY_CHARS = 4_096
 """Characters of a query that SHOW QUERIES and the log of slow queries print: there may be thousands of queries."""
 MAX_EXPRESSION_DEPTH = 200
 """Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
+MAX_REGEX_CHARS = 65_536
+"""Length of a regular expression: dashboards make alternatives of all values of a tag."""
+MAX_REGEX_REPETITIONS = 1_000
+"""Optional parts of a regular expression, repeated ones counted as often; compiling these takes ten milliseconds, and
+four times as long for twice as many."""
+MAX_REGEX_BYTES = 1 << 20
+"""Memory of a compiled regular expression; RE2 refuses larger ones."""
 MAX_KEPT_QUERIES = 256
 """Texts whose statements are kept, because dashboards repeat them: at most about 100 kB of syntax tree each."""
 MAX_KEPT_QUERY_CHARS = 2_000

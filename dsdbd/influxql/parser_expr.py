@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dsdbd.influxql.ast import (
     BinaryExpr,
@@ -27,6 +27,9 @@ from dsdbd.influxql.cursor import Cursor
 from dsdbd.influxql.durations import parse_duration
 from dsdbd.influxql.lexer import is_bare_identifier
 from dsdbd.limits import MAX_EXPRESSION_DEPTH
+
+if TYPE_CHECKING:
+    from dsdbd.errors import QueryParseError
 
 PRECEDENCE: Final = {
     "OR": 1,
@@ -55,6 +58,8 @@ _CASTS = ("float", "integer", "unsigned", "string", "boolean")
 _COMPARING = PRECEDENCE["="]
 _MATCHING = frozenset({"=~", "!~"})
 _LONG_CHAIN = 32
+_MOST_OPERATORS = 100 * MAX_EXPRESSION_DEPTH
+"""Operators without AND and OR between them, which are deeper than may be unless they stand in wide calls."""
 
 
 def parse_expr(cursor: Cursor) -> Expr:
@@ -62,8 +67,12 @@ def parse_expr(cursor: Cursor) -> Expr:
     before = cursor.operators
     expr = _disjunction(cursor)
     if cursor.operators - before >= MAX_EXPRESSION_DEPTH and _deeper_than(expr, MAX_EXPRESSION_DEPTH):
-        raise cursor.error(f"an expression is more than {MAX_EXPRESSION_DEPTH} operators deep; use fewer of them")
+        raise _too_deep(cursor)
     return expr
+
+
+def _too_deep(cursor: Cursor) -> QueryParseError:
+    return cursor.error(f"an expression is more than {MAX_EXPRESSION_DEPTH} operators deep; use fewer of them")
 
 
 def _disjunction(cursor: Cursor) -> Expr:
@@ -141,10 +150,14 @@ def _join(op: str, terms: Sequence[Expr]) -> Expr:
 
 def _comparison(cursor: Cursor, left: Expr, least: int) -> Expr:
     """``left`` with the operators behind it that bind at least as strongly as ``least``, which is above AND's."""
+    before = cursor.operators
     while (strength := PRECEDENCE.get(cursor.kind, 0)) >= least:
         op = cursor.kind
         cursor.advance()
         cursor.operators += 1
+        if cursor.operators - before > _MOST_OPERATORS:
+            # A chain like this is refused anyway; a megabyte of it is not read to its end.
+            raise _too_deep(cursor)
         if op in _MATCHING:
             right: Expr = require_regex(cursor)
         elif op == "!=" and cursor.kind in {"/", "REGEX"}:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import re2
+
+from dsdbd.limits import MAX_REGEX_BYTES, MAX_REGEX_CHARS, MAX_REGEX_REPETITIONS
 
 # RE2's C++ library words its errors differently from its Go twin.
 _GO_WORDING: Final = (
@@ -22,6 +25,8 @@ _GO_WORDING: Final = (
 )
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
+_OPTIONS.max_mem = MAX_REGEX_BYTES
+_REPETITION = re.compile(r"[?*+]|\{\d*,(\d*)\}")
 
 
 def check_regex(pattern: str) -> None:
@@ -31,10 +36,26 @@ def check_regex(pattern: str) -> None:
         ValueError: ``error parsing regexp: …`` when it is not one.
 
     """
+    if len(pattern) > MAX_REGEX_CHARS:
+        raise ValueError(f"error parsing regexp: it has {len(pattern)} characters, at most {MAX_REGEX_CHARS} are read")
+    if _repetitions(pattern) > MAX_REGEX_REPETITIONS:
+        raise ValueError(f"error parsing regexp: more than {MAX_REGEX_REPETITIONS} optional repetitions")
     try:
         re2.compile(pattern, _OPTIONS)
     except re2.error as error:
         raise ValueError(f"error parsing regexp: {_reason(error)}") from None
+
+
+def _repetitions(pattern: str) -> int:
+    """Parts of the pattern that may be there or not, each copy of a repeated one by itself.
+
+    The time of the compiler grows with the square of their number.
+    """
+    if len(pattern) <= MAX_REGEX_REPETITIONS and "{" not in pattern:
+        return 0
+    sizes = (int(found[1][:9]) if found[1] else 1 for found in _REPETITION.finditer(pattern))
+    # RE2 has a bound of its own for each repetition, and says so.
+    return sum(size if size <= MAX_REGEX_REPETITIONS else 1 for size in sizes)
 
 
 def _reason(error: Exception) -> str:
