@@ -113,7 +113,7 @@ def finish(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
         kind = result_type(function, call.ref.field_type)
         return table.with_columns({**table.columns, "value": Column.missing(kind, 0)})
     if function in PICKS:
-        return picks.ordered(call, table)
+        return picks.ordered(call, table, rank(table.columns["value"]))
     if function in _PICKING or function == "raw":
         return table
     if function == "integral":

@@ -75,11 +75,12 @@ def merge(call: CallPlan, table: Table) -> Table:
     return sort_table(table.take(rows))
 
 
-def ordered(call: CallPlan, table: Table) -> Table:
-    """Rows in the order of an answer: by group, bucket and time, at equal times the best value first."""
-    if call.function == "sample":
-        return table
-    weight = _weights(call, table.columns["value"])
+def ordered(call: CallPlan, table: Table, rank: Int64s) -> Table:
+    """Rows in the order of an answer: by group, bucket and time, at equal times the best value first.
+
+    ``rank``: numbers that order the values, by which a sample goes.
+    """
+    weight = rank if call.function == "sample" else _weights(call, table.columns["value"])
     return table.take(np.lexsort((table.member, weight, table.time, table.bucket, table.group)))
 
 

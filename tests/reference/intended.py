@@ -59,7 +59,7 @@ def same_rows_of_each_series(ours: Answer, theirs: Answer) -> bool:
         rows: dict[str, list[Any]] = {}
         for series in json.loads(answer.body)["results"][0].get("series", []):
             rows.setdefault(json.dumps([series["name"], series.get("tags")]), []).extend(series["values"])
-        found.append({key: sorted(values) for key, values in rows.items()})
+        found.append({key: sorted(rows[key]) for key in sorted(rows)})
     return ours.status == theirs.status == 200 and same(*found)
 
 
