@@ -18,7 +18,7 @@ from dsdbd.influxql.shapes import has_plain_literals, shape_of
 from dsdbd.limits import MAX_KEPT_QUERIES, MAX_KEPT_QUERY_CHARS, SMALL_ANSWER_CELLS, SMALL_QUERY_VALUES
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
-from dsdbd.storage.inline import NotAtOnce, NotInMemory, inline
+from dsdbd.storage.inline import NotAtOnce, NotNow, inline
 
 if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
@@ -69,8 +69,8 @@ class SmallReads:
             return None
         try:
             found = self._answer(known, text, values, database, policy)
-        except NotInMemory:
-            return None  # the usual way brings it there
+        except NotNow:
+            return None  # the usual way waits for what is not there yet
         except (DSDBError, NotAtOnce, OSError):
             found = None  # the usual way tells what is wrong, if anything is
         if found is None:

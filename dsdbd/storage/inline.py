@@ -16,8 +16,8 @@ class NotAtOnce(Exception):
     """It cannot be answered at once. No user sees it."""
 
 
-class NotInMemory(NotAtOnce):
-    """It has to be read from a file, and can be answered at once when somebody has done so."""
+class NotNow(NotAtOnce):
+    """It has to be read from a file, or another thread is at it; the next time it may be answered at once."""
 
 
 class _State(threading.local):
@@ -52,16 +52,16 @@ def must_wait() -> None:
 
 
 def must_read() -> None:
-    """Say that a file is to be read. Raises NotInMemory where that must not be."""
+    """Say that a file is to be read. Raises NotNow where that must not be."""
     if _state.values_left is not None:
-        raise NotInMemory
+        raise NotNow
 
 
 @contextlib.contextmanager
 def locked(lock: threading.RLock) -> Iterator[None]:
-    """Hold a lock; raises NotAtOnce where this thread must not wait for it."""
+    """Hold a lock; raises NotNow where this thread must not wait for it."""
     if not lock.acquire(blocking=_state.values_left is None):
-        raise NotAtOnce
+        raise NotNow
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from dsdbd.storage.block import Block
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.deletions import Deletions
 from dsdbd.storage.head import BACKGROUND_ROWS, Head, HeadTable
+from dsdbd.storage.inline import locked
 from dsdbd.storage.liveness import live_series
 from dsdbd.storage.measurement import Measurement
 from dsdbd.storage.merging import parse_segment_name
@@ -269,10 +270,10 @@ class ShardState:
         return Extent(sum(one.rows for one in held), min(one.min_ns for one in held), max(one.max_ns for one in held))
 
     def glance(self, measurement: str) -> Glance | None:
-        """What a measurement has, where that can be told without waiting; None where it cannot."""
-        if not self._loaded or not self._lock.acquire(blocking=False):
+        """What a measurement has, where that can be told at once; None where it cannot. Raises NotNow, where inline."""
+        if not self._loaded:
             return None
-        try:
+        with locked(self._lock):
             known = self._measurements.get(measurement)
             if known is None:
                 return Glance({}, frozenset(), None)
@@ -282,8 +283,6 @@ class ShardState:
             tags = known.index.tag_keys().union(*(segment.tags for segment in known.segments))
             times = min(one.min_ns for one in held), max(one.max_ns for one in held)
             return Glance(known.types, tags, Extent(sum(one.rows for one in held), *times))
-        finally:
-            self._lock.release()
 
     def prepare(self, stopped: Callable[[], bool]) -> int:
         """Do what the first question would have to wait for; returns how many series there are. Raises OSError."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsdbd.model.predicate import EVERY_SERIES
-from dsdbd.storage.inline import NotAtOnce, NotInMemory, inline, locked, must_read, must_wait, spend
+from dsdbd.storage.inline import NotAtOnce, NotNow, inline, locked, must_read, must_wait, spend
 from dsdbd.storage.settings import StoreSettings
 from dsdbd.storage.shard import Shard
 from tests.storage.storage_model import KEY, as_points, make_batch, rows_of
@@ -42,7 +42,7 @@ def test_waiting_is_refused_within() -> None:
     with inline(10):
         with pytest.raises(NotAtOnce):
             must_wait()
-        with pytest.raises(NotInMemory):
+        with pytest.raises(NotNow):
             must_read()
 
 
@@ -58,7 +58,7 @@ def test_a_lock_that_another_thread_holds_is_not_waited_for() -> None:
     thread.start()
     try:
         assert held.wait(60)
-        with inline(1), pytest.raises(NotAtOnce), locked(lock):
+        with inline(1), pytest.raises(NotNow), locked(lock):
             pass
     finally:
         done.set()
@@ -98,7 +98,7 @@ def test_files_are_read_by_others(tmp_path: Path) -> None:
     with inline(1_000), pytest.raises(NotAtOnce):
         read(shard)
     shard.prepare(lambda: False)
-    with inline(1_000), pytest.raises(NotInMemory):
+    with inline(1_000), pytest.raises(NotNow):
         read(shard)
     expected = read(shard)
     with inline(1_000):
