@@ -43,11 +43,6 @@ def error(statement: str, now_ns: int = NOW) -> str:
         ),
         # 1.x leaves negative whole numbers negative.
         ("select abs(i) from cpu where i < 0", [["1970-01-01T00:00:26Z", 3]]),
-        # 1.x says that the earliest wins, and takes the smallest.
-        (
-            "select mode(i) from cpu where time >= 20s and time < 30s group by time(10s)",
-            [["1970-01-01T00:00:20Z", 7]],
-        ),
         # 1.x shifts the missing lower bound by one bucket, which overflows, and finds nothing.
         (
             "select difference(sum(v)) from cpu where time < 30s group by time(10s)",
