@@ -104,6 +104,8 @@ MAX_SHOWN_QUERY_CHARS = 4_096
 """Characters of a query that SHOW QUERIES and the log of slow queries print: there may be thousands of queries."""
 MAX_EXPRESSION_DEPTH = 200
 """Depth of one expression's tree (a chain of arithmetic counts once per operator), for the same reason."""
+MAX_SELECT_FIELDS = 5_000
+"""Fields and expressions that one SELECT names: each costs planning, and the time grows faster than their number."""
 MAX_REGEX_CHARS = 65_536
 """Length of a regular expression: dashboards make alternatives of all values of a tag."""
 MAX_REGEX_REPETITIONS = 1_000

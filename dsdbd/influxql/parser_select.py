@@ -25,6 +25,7 @@ from dsdbd.influxql.ast import (
 )
 from dsdbd.influxql.cursor import Cursor
 from dsdbd.influxql.parser_expr import PRECEDENCE, parse_expr, parse_regex, parse_segments
+from dsdbd.limits import MAX_SELECT_FIELDS
 
 _ONLY_TIME = "only ORDER BY time supported at this time"
 _CONDITION_STRENGTH = PRECEDENCE["="]
@@ -190,6 +191,8 @@ def _fields(cursor: Cursor) -> tuple[Field, ...]:
     fields = [_field(cursor)]
     while cursor.accept(","):
         fields.append(_field(cursor))
+        if len(fields) > MAX_SELECT_FIELDS:
+            raise cursor.error(f"SELECT names more than {MAX_SELECT_FIELDS} fields; ask for them in several statements")
     return tuple(fields)
 
 
