@@ -41,7 +41,7 @@ fast: setup
 check: lint types layers fast  ## lint, types, floors and fast tests: under a minute
 
 test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
-	$(BIN)/pytest -n 2 --hypothesis-profile=full --dist loadgroup
+	$(BIN)/pytest -n 2 --hypothesis-profile=half --dist loadgroup
 
 # SEED and N choose the statements.
 reference: setup ## random statements beside an influxd: make reference SEED=7 N=5000

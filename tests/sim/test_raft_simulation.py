@@ -41,7 +41,7 @@ def test_members_come_and_go():
 
 
 def test_without_the_barrier_the_simulation_finds_lost_promises():
-    report = simulate("--seeds", "20", "--start", "7000", "--seconds", "40", "--no-barrier")
+    report = simulate("--seeds", "10", "--start", "7000", "--seconds", "40", "--no-barrier")
     assert len(report["bad"]) >= 3
 
 
