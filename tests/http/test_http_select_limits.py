@@ -42,6 +42,7 @@ def one(node, statement):
             "max-select-buckets limit exceeded: (5/4)",
         ),
         ("SELECT count(runs) FROM pump", "max-select-series limit exceeded: (4/3)"),
+        ("SELECT count(runs) FROM (SELECT runs FROM pump)", "max-select-series limit exceeded: (4/3)"),
         ("SELECT count(runs) FROM pump WHERE at != 'p0'", [[0, 12]]),
         ("SELECT count(runs), count(rate) FROM pump WHERE at != 'p0'", "max-select-point limit exceeed: (24/20)"),
     ],
