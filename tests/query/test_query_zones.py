@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsdbd.model.columns import Column
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, parse_time
+from dsdbd.model.types import FieldType
+from dsdbd.query.encode import encode_series
+from dsdbd.query.rows import SeriesRows
 from dsdbd.query.zones import offset_texts, window_bounds, window_starts, zone_offsets
 from tests.examples import examples
 
@@ -106,3 +111,17 @@ def test_a_window_begins_where_the_clock_makes_it_begin() -> None:
     # In descending order its windows are two, as in 1.x.
     begin, _ = window_bounds(np.array([late]), 2 * HOUR, 0, "Europe/Berlin", ascending=False)
     assert begin.tolist() == [start_ns + HOUR]
+
+
+def test_many_times_are_written_as_few_are() -> None:
+    rows = 20_000
+    times_ns = 1_540_600_000 * S + np.arange(rows, dtype=np.int64) * 37 * S + np.arange(rows) % 3
+    data = (Column(FieldType.INTEGER, times_ns), Column(FieldType.INTEGER, np.arange(rows)))
+    for zone in ("Europe/London", "America/St_Johns"):
+        whole = SeriesRows("m", None, ("time", "n"), data, timezone=zone)
+        text = b"".join(encode_series(whole, None))
+        values = json.loads(text)["values"]
+        pieces = [whole.slice(start, start + 1000, partial=False) for start in range(0, rows, 1000)]
+        few = [row for piece in pieces for row in json.loads(b"".join(encode_series(piece, None)))["values"]]
+        assert values == few
+    assert values[0][0] == "2018-10-26T21:56:40-02:30"
