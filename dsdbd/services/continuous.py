@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.reads import ReadPath
     from dsdbd.cluster.writes import WritePath
     from dsdbd.influxql import ast
+    from dsdbd.meta.state import ContinuousQuery
     from dsdbd.services.resampling import Run
 
 log = structlog.get_logger("continuous-queries")
@@ -51,6 +52,7 @@ class DueQuery(NamedTuple):
 
     database: str
     name: str
+    text: str
     statement: ast.CreateContinuousQuery
     run: Run
 
@@ -97,7 +99,7 @@ class ContinuousQueries(LeaderJob):
         finally:
             if done:
                 await self._record(done)
-        existing = {(database, name) for database, name, _ in self._queries()}
+        existing = {(database, query.name) for database, query in self._queries()}
         self._failures = {key: failure for key, failure in self._failures.items() if key in existing}
 
     async def _record(self, done: list[ContinuousQueryRun]) -> None:
@@ -106,24 +108,23 @@ class ContinuousQueries(LeaderJob):
             done.clear()
             await self.propose(RecordContinuousQueryRuns(runs))
 
-    def _queries(self) -> Iterator[tuple[str, str, int | None]]:
+    def _queries(self) -> Iterator[tuple[str, ContinuousQuery]]:
         for database in self._node.metadata.state.databases.values():
             for query in database.continuous_queries.values():
-                yield database.name, query.name, query.last_run_ns
+                yield database.name, query
 
     def _due(self) -> Iterator[DueQuery]:
         """The queries that are due, without those that wait after a failure."""
         now_ns, now_s = self._node.clock.now_ns(), self._node.clock.monotonic_s()
-        databases = self._node.metadata.state.databases
-        for database, name, last_run_ns in self._queries():
-            statement = _statement(databases[database].continuous_queries[name].query)
-            failure = self._failures.get((database, name))
+        for database, query in self._queries():
+            statement = _statement(query.query)
+            failure = self._failures.get((database, query.name))
             if statement is None or (failure is not None and now_s < failure.not_before_s):
                 continue
             schedule = schedule_of(statement, now_ns)
-            run = None if schedule is None else due(schedule, last_run_ns, now_ns)
+            run = None if schedule is None else due(schedule, query.last_run_ns, now_ns)
             if run is not None:
-                yield DueQuery(database, name, statement, run)
+                yield DueQuery(database, query.name, query.query, statement, run)
 
     async def _carry_out(self, one: DueQuery) -> bool:
         """Run one query; False when it is to be run again for the same times."""
@@ -134,16 +135,10 @@ class ContinuousQueries(LeaderJob):
         try:
             written = await self._select_into(one)
         except DSDBError as error:
-            self.counters["queryFail"] += 1
-            again = error.http_status >= 500
-            log.warning("continuous query failed", **_told(one), reason=error.message, again=again)
-            if again:
-                times = self._failures.get(key, _Failures(0, 0.0)).times
-                pause_s = min(2.0**times, _LONGEST_PAUSE_S)
-                self._failures[key] = _Failures(times + 1, clock.monotonic_s() + pause_s)
-            else:
-                self._failures.pop(key, None)
-            return not again
+            return self._failed(one, error.message, again=error.http_status >= 500)
+        except Exception as error:  # one query must neither end the daemon nor stop the others
+            log.exception("a continuous query failed by a defect of dsdbd", **_told(one))
+            return self._failed(one, type(error).__name__, again=False)
         took_s = clock.monotonic_s() - begun_s
         self._failures.pop(key, None)
         self.counters["queryOk"] += 1
@@ -153,13 +148,25 @@ class ContinuousQueries(LeaderJob):
             await self._write_stats(one, written, took_s)
         return True
 
+    def _failed(self, one: DueQuery, reason: str, *, again: bool) -> bool:
+        """Count and log a failure; True when the query goes on with its next run."""
+        key = (one.database, one.name)
+        self.counters["queryFail"] += 1
+        log.warning("continuous query failed", **_told(one), reason=reason, again=again)
+        if again:
+            times = self._failures.get(key, _Failures(0, 0.0)).times
+            pause_s = min(2.0**times, _LONGEST_PAUSE_S)
+            self._failures[key] = _Failures(times + 1, self._node.clock.monotonic_s() + pause_s)
+        else:
+            self._failures.pop(key, None)
+        return not again
+
     async def _select_into(self, one: DueQuery) -> int:
         """The number of points that a run wrote. Raises DSDBError."""
         node, cancelled = self._node, Cancellation()
         now_ns = node.clock.now_ns()
         select = within(one.statement.source, one.run, now_ns)
-        text = node.metadata.state.databases[one.database].continuous_queries[one.name].query
-        running = node.queries.begin(lambda: text, one.database, node.clock.monotonic_s(), cancelled.cancel)
+        running = node.queries.begin(lambda: one.text, one.database, node.clock.monotonic_s(), cancelled.cancel)
         timeout_s = node.config.cluster.query_timeout_s
         timer = asyncio.get_running_loop().call_later(timeout_s, node.queries.time_out, running) if timeout_s else None
         try:

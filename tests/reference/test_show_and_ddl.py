@@ -114,3 +114,19 @@ def test_both_answer_the_same(servers: Servers, table: str) -> None:
             )
             wrong.append(f"{row.statement} {what}")
     assert not wrong, f"{len(wrong)} statements:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE CONTINUOUS QUERY by_get ON e BEGIN SELECT mean(v) INTO n FROM m GROUP BY time(1h) END",
+        "DROP CONTINUOUS QUERY by_get ON e",
+        "CREATE SUBSCRIPTION by_get ON e.autogen DESTINATIONS ALL 'http://127.0.0.1:9'",
+        "DROP SUBSCRIPTION by_get ON e.autogen",
+        "SHOW CONTINUOUS QUERIES",
+    ],
+)
+def test_both_say_of_the_same_changes_that_they_belong_into_a_post(servers: Servers, statement: str) -> None:
+    query = urllib.parse.urlencode({"q": statement, "db": "e"})
+    ours, theirs = (request("GET", f"http://{address}/query?{query}") for address in servers)
+    assert (ours.status, ours.body) == (theirs.status, theirs.body)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.daemons import Cluster, Daemon, wait_until
+from tests.services.sinks import HttpSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,12 +146,20 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.close()
 
 
-def test_three_nodes_run_each_interval_once_and_go_on_without_their_leader(cluster: Cluster) -> None:
+def test_three_nodes_forward_once_run_each_interval_once_and_go_on_without_their_leader(cluster: Cluster) -> None:
     nodes = cluster.grow(3, settings=SETTINGS)
     nodes[0].query("CREATE DATABASE d WITH REPLICATION 3")
-    create(nodes[0], "q", "count(v)", "n", "time(2s)")
     begin_ns = time.time_ns() // (2 * SECOND_NS) * 2 * SECOND_NS
-    write(nodes[0], *(f"m v=1 {begin_ns + second * SECOND_NS}" for second in range(60)))
+    lines = [f"m v=1 {begin_ns + second * SECOND_NS}" for second in range(60)]
+    with HttpSink() as sink:
+        nodes[0].query(f"CREATE SUBSCRIPTION s ON d.autogen DESTINATIONS ALL '{sink.url}'")
+        wait_until(lambda: all("subscription begins" in node.log for node in nodes), "all nodes know it")
+        write(nodes[0], *lines[:30])
+        write(nodes[1], *lines[30:])
+        wait_until(lambda: len(sink.lines) == 60, "every point, from the node that took it")
+        assert sorted(sink.lines) == sorted(lines), "owners send no copies of their own"
+        nodes[0].query("DROP SUBSCRIPTION s ON d.autogen")
+    create(nodes[0], "q", "count(v)", "n", "time(2s)")
     wait_until(lambda: len(runs(nodes, "q")) >= 2, "two runs")
     leader = cluster.leader()
     assert all(len(runs([node], "q")) == 0 for node in nodes if node is not leader), "only the leader runs it"

@@ -13,6 +13,7 @@ from dsdbd.cluster.statements.ddl import CHANGES, change
 from dsdbd.cluster.statements.queries import kill_query, show_queries
 from dsdbd.cluster.statements.schema import show_schema
 from dsdbd.cluster.statements.server import show_diagnostics, show_stats
+from dsdbd.cluster.statements.standing import located
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast, ast_show
 from dsdbd.meta import rows
@@ -63,6 +64,8 @@ def by_post(statement: ast.Statement, context: StatementContext) -> ast.Statemen
     """The statement as a GET request is told that it belongs into a POST; None where it does not."""
     if isinstance(statement, ast.Select) and statement.target is not None:
         return _named(statement, context)
+    if isinstance(statement, ast.CreateContinuousQuery):
+        return located(statement, context)
     return statement if isinstance(statement, BY_POST) else None
 
 

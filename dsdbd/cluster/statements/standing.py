@@ -27,7 +27,7 @@ def command_of(statement: ast.Statement, context: StatementContext) -> commands.
     """The command of a statement of ``CHANGES``; None for any other. Raises NotFound or RequestError."""
     match statement:
         case ast.CreateContinuousQuery(name, database):
-            named = _located(statement, context)
+            named = located(statement, context)
             return commands.CreateContinuousQuery(database, name, to_text(named))
         case ast.DropContinuousQuery(name, database):
             return commands.DropContinuousQuery(database, name)
@@ -38,7 +38,7 @@ def command_of(statement: ast.Statement, context: StatementContext) -> commands.
     return None
 
 
-def _located(statement: ast.CreateContinuousQuery, context: StatementContext) -> ast.CreateContinuousQuery:
+def located(statement: ast.CreateContinuousQuery, context: StatementContext) -> ast.CreateContinuousQuery:
     """The statement with database and policy of every measurement, the target's too, as it is stored and shown.
 
     What is not named is the statement's database and the policy of the request, or the default one of the moment: a
