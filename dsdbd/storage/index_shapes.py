@@ -63,7 +63,8 @@ class Shape:
         """Rows below ``count`` that have a code in a column, ascending."""
         codes = self.codes[place].view()[:count]
         if count < _ZONE:
-            return (codes == code).nonzero()[0]
+            found_rows: Int64s = (codes == code).nonzero()[0]
+            return found_rows
         low, high = self._zone_bounds(place, codes)
         found = [
             np.flatnonzero(codes[zone * _ZONE : (zone + 1) * _ZONE] == code) + zone * _ZONE
