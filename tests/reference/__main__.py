@@ -1,4 +1,4 @@
-"""``python -m tests.reference --seed 7 --count 5000``: random statements beside an influxd, differences in short form."""
+"""``python -m tests.reference --seed 7 --count 5000``: random statements beside an influxd, what differs shortened."""
 
 from __future__ import annotations
 

@@ -127,7 +127,19 @@ def equal_times() -> list[str]:
     return lines
 
 
-ODD_TEXTS = ("", " ", "a b", 'quo"ted', "back\\slash", "<tag> & more", "é ü 日本 🙂", "tab\there", "new\nline", "it's", "{}")
+ODD_TEXTS = (
+    "",
+    " ",
+    "a b",
+    'quo"ted',
+    "back\\slash",
+    "<tag> & more",
+    "é ü 日本 🙂",
+    "tab\there",
+    "new\nline",
+    "it's",
+    "{}",
+)
 
 
 def odd_names() -> list[str]:
@@ -213,4 +225,9 @@ def bodies() -> list[Body]:
         *(odd_names() + summer_time() + sequences() + random_hour() + first),
     ]
     rng.shuffle(lines)
-    return [Body("d", "", tuple(lines[0::2])), Body("d", "", tuple(lines[1::2])), Body("d", "", tuple(again)), *policies()]
+    return [
+        Body("d", "", tuple(lines[0::2])),
+        Body("d", "", tuple(lines[1::2])),
+        Body("d", "", tuple(again)),
+        *policies(),
+    ]

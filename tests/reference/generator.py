@@ -103,7 +103,8 @@ class Generator:
                 return f"{tag} {self.rng.choice(('=~', '!~'))} /{pattern}/"
             return f"{tag} {self.rng.choice(('=', '!='))} {self.text_of(tag, shape)}"
         if shape.strings and roll < 0.5:
-            return f"{self.rng.choice(shape.strings)} {self.rng.choice(('=', '!='))} '{self.rng.choice(('up', 'new', ''))}'"
+            value = self.rng.choice(("up", "new", ""))
+            return f"{self.rng.choice(shape.strings)} {self.rng.choice(('=', '!='))} '{value}'"
         if shape.booleans and roll < 0.6:
             return f"{self.rng.choice(shape.booleans)} = {self.rng.choice(('true', 'false'))}"
         operator = self.rng.choice(("<", "<=", ">", ">=", "=", "!="))
@@ -272,7 +273,9 @@ class Generator:
             other = self.rng.randrange(len(words))
             words[where], words[other] = words[other], words[where]
         else:
-            words[where] = self.rng.choice(("from", "where", "(", ")", ",", "'x'", "5", "and", "by", "nothere", "group"))
+            words[where] = self.rng.choice(
+                ("from", "where", "(", ")", ",", "'x'", "5", "and", "by", "nothere", "group")
+            )
         return " ".join(words)
 
 
@@ -290,7 +293,7 @@ def statements(seed: int, count: int, *, nested: bool = True) -> list[str]:
 
 
 def shrink(statement: str, differs: Callable[[str], bool], most_tries: int = 300) -> str:
-    """The statement with every run of words taken out that the difference does not need; asks at most ``most_tries``."""
+    """The statement without the words that the difference does not need; asks at most ``most_tries`` times."""
     words, tries = words_of(statement), 0
     if not differs(" ".join(words)):
         return statement

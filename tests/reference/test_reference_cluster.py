@@ -1,4 +1,4 @@
-"""A sample of the tables asked of a cluster of three nodes, with one copy of each shard and with two, through any node."""
+"""A sample of the tables asked of any node of a cluster of three, with one copy of each shard and with two."""
 
 from __future__ import annotations
 

@@ -11,11 +11,7 @@ from tests.reference.intended_table import explained
 from tests.reference.notation import MUTATIONS, Rule, read
 from tests.reference.pair import Pair
 
-NOT_YET = frozenset({"into"})
-"""Sequences of what is not answered yet."""
-SEQUENCES = [
-    rule for path in sorted(MUTATIONS.glob("*.txt")) if path.stem not in NOT_YET for rule in read(path, sequence=True)
-]
+SEQUENCES = [rule for path in sorted(MUTATIONS.glob("*.txt")) for rule in read(path, sequence=True)]
 
 pytestmark = [pytest.mark.slow, pytest.mark.debian, needs_influxd, pytest.mark.xdist_group("reference")]
 
