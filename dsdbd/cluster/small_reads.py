@@ -51,10 +51,13 @@ class SmallReads:
         self._node = node
         self._reads = reads
         self._known: dict[tuple[str, str, str], _Known] = {}
+        settings = node.config.cluster
+        # Only the usual way counts series, values and windows.
+        self._is_counted = bool(settings.max_select_point or settings.max_select_series or settings.max_select_buckets)
 
     def answer(self, text: str, database: str, policy: str) -> list[SeriesBlock] | None:
         """The answer of a statement; None where it is to be asked for in the usual way."""
-        if len(text) > MAX_KEPT_QUERY_CHARS:
+        if len(text) > MAX_KEPT_QUERY_CHARS or self._is_counted:
             return None
         shape, values = shape_of(text)
         key = (shape, database, policy)

@@ -25,7 +25,7 @@ def node(tmp_path_factory):
 
 
 def one(node, statement):
-    (result,) = node.query(statement, db="d", epoch="h")["results"]
+    (result,) = node.get("/query", q=statement, db="d", epoch="h").json["results"]
     return result.get("error") or [row for series in result.get("series", ()) for row in series["values"]]
 
 
@@ -40,6 +40,11 @@ def one(node, statement):
         (
             "SELECT max(level) FROM tank WHERE time >= 1h AND time < 6h GROUP BY time(1h)",
             "max-select-buckets limit exceeded: (5/4)",
+        ),
+        (
+            "SELECT count(runs) FROM pump WHERE time >= '1970-01-01T00:00:00Z' AND time < '1970-01-01T02:00:00Z'"
+            " GROUP BY time(1h)",
+            "max-select-series limit exceeded: (4/3)",
         ),
         ("SELECT count(runs) FROM pump", "max-select-series limit exceeded: (4/3)"),
         ("SELECT count(runs) FROM (SELECT runs FROM pump)", "max-select-series limit exceeded: (4/3)"),
