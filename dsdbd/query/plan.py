@@ -127,10 +127,10 @@ class Planner:
     def plan(self, select: ast.Select) -> SelectPlan:
         """The plan of a statement without subqueries."""
         refuse_unsupported(select)
-        interval_ns, _ = time_dimension(select.dimensions, self._now_ns)
-        check_select(select, has_interval=interval_ns > 0)
+        window = time_dimension(select.dimensions, self._now_ns)
+        check_select(select, has_interval=window[0] > 0)
         self.look_up(select)
-        return self.planned(select)
+        return self.planned(select, window=window)
 
     def look_up(self, select: ast.Select) -> None:
         """Find what the names of a statement stand for."""
@@ -150,20 +150,26 @@ class Planner:
         if select.target is None:
             self.fields = picked_tags(self.fields)
 
-    def planned(self, select: ast.Select, outer: Outer | None = None) -> SelectPlan:
-        """The plan of the statement that was looked up; ``outer``: what the statement around it hands on to it."""
+    def planned(
+        self, select: ast.Select, outer: Outer | None = None, window: tuple[int, int] | None = None
+    ) -> SelectPlan:
+        """The plan of the statement that was looked up.
+
+        ``outer``: what the statement around it hands on to it. ``window``: its interval and offset, if they are known.
+        """
         zone = ZoneInfo(select.timezone) if select.timezone else None
         condition, times = split_condition(select.condition, self._now_ns, zone)
-        interval_ns, offset_ns = time_dimension(select.dimensions, self._now_ns)
+        interval_ns, offset_ns = window or time_dimension(select.dimensions, self._now_ns)
         self._lenient = outer is not None
-        fields, dimensions = self.fields, self.dimensions
+        fields = self.fields
+        dimensions = self.dimensions if outer is None else outer.with_own(self.dimensions)
         columns = [
             OutputColumn(name, self._expr(field.expr)) for name, field in zip(column_names(fields), fields, strict=True)
         ]
         plan = SelectPlan(
             min_ns=MIN_TIME_NS if times.min_ns is None else max(times.min_ns, MIN_TIME_NS),
             max_ns=self._upper(times.max_ns, interval_ns),
-            sources=[],
+            sources=_source_plans(self.found, condition, dimensions) if self._reads_something() else [],
             columns=columns,
             refs=self._refs,
             calls=self._calls,
@@ -183,8 +189,6 @@ class Planner:
         )
         if outer is not None:
             plan = outer.handed_on(plan)
-        if self._reads_something():
-            plan = replace(plan, sources=_source_plans(self.found, condition, plan.dimensions))
         _refuse_too_many_buckets(plan)
         return plan
 

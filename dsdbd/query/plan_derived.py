@@ -50,8 +50,12 @@ class Outer:
         tags = {*plan.dimensions, *(tag for call in plan.calls for tag in call.apart if tag)}
         return Outer(low, high, plan.interval_ns, plan.offset_ns, tuple(sorted(tags)), plan.ascending)
 
+    def with_own(self, dimensions: Iterable[str]) -> list[str]:
+        """What a subquery with these tags in its GROUP BY is grouped by."""
+        return sorted({*dimensions, *self.dimensions})
+
     def handed_on(self, plan: SelectPlan) -> SelectPlan:
-        """The plan of a subquery with what it takes over.
+        """The plan of a subquery, which is grouped by ``with_own`` already, with what else it takes over.
 
         Empty buckets would be rows without values, so they are left out: only values that fill() makes count.
         """
@@ -60,7 +64,6 @@ class Outer:
             plan,
             min_ns=max(plan.min_ns, self.min_ns),
             max_ns=min(plan.max_ns, self.max_ns),
-            dimensions=sorted({*plan.dimensions, *self.dimensions}),
             interval_ns=plan.interval_ns if own else self.interval_ns,
             offset_ns=plan.offset_ns if own else self.offset_ns,
             ascending=self.ascending,

@@ -54,22 +54,6 @@ def test_intended_differences(statement: str, expected: list[list[object]]) -> N
     assert values(statement) == expected
 
 
-@pytest.mark.parametrize(
-    ("statement", "part"),
-    [
-        ("select top(v, 2) from cpu", "top() is not supported yet"),
-        ("select sample(v, 2) from cpu", "sample() is not supported yet"),
-        ("select integral(v) from cpu", "integral() is not supported yet"),
-        ("select v into other from cpu", "INTO is not supported yet"),
-        ("select v from cpu tz('Europe/Berlin')", "tz() is not supported yet"),
-        ("show series exact cardinality group by host", "GROUP BY is not supported yet"),
-        ("select mean(v) from cpu where time > 0 group by time(0s)", "above 0"),
-    ],
-)
-def test_what_is_not_there_is_named(statement: str, part: str) -> None:
-    assert part in error(statement)
-
-
 def test_too_many_buckets_are_refused_before_anything_is_read() -> None:
     text = error("select mean(v) from cpu where time > 0 and time < 3650d group by time(1ns)")
     assert str(MAX_QUERY_BUCKETS) in text
