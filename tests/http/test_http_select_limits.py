@@ -42,8 +42,7 @@ def one(node, statement):
             "max-select-buckets limit exceeded: (5/4)",
         ),
         (
-            "SELECT count(runs) FROM pump WHERE time >= '1970-01-01T00:00:00Z' AND time < '1970-01-01T02:00:00Z'"
-            " GROUP BY time(1h)",
+            "SELECT count(runs) FROM pump WHERE time >= '1970-01-01' AND time < '1970-01-02' GROUP BY time(6h)",
             "max-select-series limit exceeded: (4/3)",
         ),
         ("SELECT count(runs) FROM pump", "max-select-series limit exceeded: (4/3)"),
