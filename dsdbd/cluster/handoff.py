@@ -36,6 +36,7 @@ _Result = TypeVar("_Result")
 _LOST_FILE = "lost.json"
 _SEND_BYTES = 4 << 20
 """Records that are read from a queue at a time."""
+_BARRIER_TIMEOUT_S = 5.0
 _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
 
@@ -186,15 +187,16 @@ class Handoff:
         """Send everything a queue holds; ends when it is empty."""
         pause_s = self._config.retry_interval_s
         while not target.queue.empty:
-            peer = self._known(target.owner)
-            if peer is None:
-                await self._work(self._remove, target)
-                return
             try:
-                delivered = await self._send_some(target, peer)
+                # A node that has just started may hold old metadata: by it nothing is given up.
+                await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+                if views.data_node(self._node.metadata.state, target.owner) is None:
+                    await self._work(self._remove, target)
+                    return
+                delivered = await self._send_some(target)
             except (DSDBError, OSError) as error:
                 log.info("kept writes wait", owner=target.owner, reason=str(error), pause_s=pause_s)
-                await self._pause(target, peer, pause_s)
+                await self._pause(target, pause_s)
                 pause_s = min(2 * pause_s, self._config.retry_max_interval_s)
                 continue
             pause_s = self._config.retry_interval_s
@@ -204,8 +206,10 @@ class Handoff:
         self._count()
         log.info("every kept write was delivered", owner=target.owner)
 
-    async def _send_some(self, target: _Target, peer: DataNode) -> int:
+    async def _send_some(self, target: _Target) -> int:
         """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
+        peer = views.data_node(self._node.metadata.state, target.owner)
+        assert peer is not None
         records = await self._work(target.queue.next, _SEND_BYTES)
         owners = {place.shard.id: place.shard.owners for place in views.all_shards(self._node.metadata.state)}
         size = 0
@@ -244,21 +248,20 @@ class Handoff:
         else:
             self.counters["delivered"] += 1
 
-    async def _pause(self, target: _Target, peer: DataNode, pause_s: float) -> None:
+    async def _pause(self, target: _Target, pause_s: float) -> None:
         """Wait, but not longer than until the owner answers something else."""
         target.failed_s = time.monotonic()
         while (left_s := target.failed_s + pause_s - time.monotonic()) > 0:
-            if time.monotonic() - target.failed_s > _LOOK_S and self._seems_back(peer.tcp_addr):
+            if time.monotonic() - target.failed_s > _LOOK_S and self._seems_back(target.owner):
                 return
             await asyncio.sleep(min(left_s, _LOOK_S))
 
-    def _seems_back(self, address: str) -> bool:
+    def _seems_back(self, owner: int) -> bool:
         """Whether the meta nodes' own connection to that node stands; unknown counts as no."""
-        raft = self._node.raft
-        return raft is not None and any(peer.address == address and peer.connected for peer in raft.status().peers)
-
-    def _known(self, owner: int) -> DataNode | None:
-        return views.data_node(self._node.metadata.state, owner)
+        peer, raft = views.data_node(self._node.metadata.state, owner), self._node.raft
+        if peer is None or raft is None:
+            return False
+        return any(one.address == peer.tcp_addr and one.connected for one in raft.status().peers)
 
     # --- queues, in the one thread that may block
 

@@ -12,7 +12,7 @@ QUICK = {"hinted-handoff": ['retry-interval = "100ms"', 'retry-max-interval = "5
 
 
 def values(node: Daemon) -> set[int]:
-    return {row[0] for row in node.rows("SELECT value FROM cpu", db="d", epoch="ns")}
+    return {row[1] for row in node.rows("SELECT value FROM cpu", db="d", epoch="ns")}
 
 
 def stat(node: Daemon, name: str) -> int:
