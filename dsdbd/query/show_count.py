@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +30,8 @@ _NAMES: dict[type[Any], str] = {
     show.ShowTagKeyCardinality: "TAG KEY EXACT",
     show.ShowFieldKeyCardinality: "FIELD KEY",
 }
-
-
-class _Group(NamedTuple):
-    """A group of series: the measurement (empty where measurements are counted) and the values of its tags."""
-
-    name: str
-    values: tuple[str, ...]
+_PIECE = 1 << 12
+"""Groups that become objects at a time."""
 
 
 def is_estimate(statement: show.SchemaStatement) -> bool:
@@ -79,18 +74,32 @@ def grouped_counts(
 ) -> Iterator[SeriesRows]:
     """A row for each group of the statement's GROUP BY, sorted; ``accepts`` chooses the tag keys of TAG VALUES."""
     keys = _dimension_keys(statement.dimensions, {key for series in sets.values() for key in series.tags})
-    by_name = not isinstance(statement, show.ShowMeasurementCardinality)
-    totals: dict[_Group, int] = {}
+    names = [f"k{place}" for place in range(len(keys))]
+    tables = []
     for name, series in sets.items():
-        group, values = _groups(series, keys)
-        counts = _counts(statement, series, group, len(values), accepts)
-        for place, number in zip(values, counts.tolist(), strict=True):
-            if number:
-                one = _Group(name if by_name else "", place)
-                totals[one] = totals.get(one, 0) + number
-    for found in sorted(totals):
-        tags = dict(zip(keys, found.values, strict=True)) if keys else None
-        yield from count_rows(found.name, tags, totals[found])
+        group, firsts = _groups(series, keys)
+        counts = _counts(statement, series, group, len(firsts), accepts)
+        values = [_value_texts(series, key, firsts) for key in keys]
+        table = pa.table([*values, pa.array(counts)], names=[*names, "count"])
+        if isinstance(statement, show.ShowMeasurementCardinality):
+            tables.append(table)
+        else:
+            yield from _rows(name, keys, table)
+    if tables:
+        summed = pa.concat_tables(tables).group_by(names).aggregate([("count", "sum")])
+        yield from _rows("", keys, summed.select([*names, "count_sum"]))
+
+
+def _rows(name: str, keys: Sequence[str], table: Any) -> Iterator[SeriesRows]:
+    """A table of the values of tags and a count, as rows in the order of the values."""
+    if keys:
+        order = pc.sort_indices(table, sort_keys=[(column, "ascending") for column in table.column_names[:-1]])
+        table = table.take(order)
+    for start in range(0, len(table), _PIECE):
+        *values, counts = [column.to_pylist() for column in table.slice(start, _PIECE).columns]
+        for place, number in enumerate(counts):
+            tags = {key: texts[place] for key, texts in zip(keys, values, strict=True)} if keys else None
+            yield from count_rows(name, tags, number)
 
 
 def _dimension_keys(dimensions: Sequence[ast.Expr], known: set[str]) -> list[str]:
@@ -108,28 +117,25 @@ def _dimension_keys(dimensions: Sequence[ast.Expr], known: set[str]) -> list[str
     return sorted(keys)
 
 
-def _groups(series: SeriesSet, keys: Sequence[str]) -> tuple[Int64s, list[tuple[str, ...]]]:
-    """The group of each series, int64[n], and the values of every group's tags, "" where it has none."""
+def _groups(series: SeriesSet, keys: Sequence[str]) -> tuple[Int64s, Int64s]:
+    """The group of each series, int64[n], and one series of each group, int64[g]."""
     group: Int64s = np.zeros(len(series), dtype=np.int64)
-    firsts: Int64s = np.zeros(1, dtype=np.int64)
+    firsts: Int64s = np.zeros(min(len(series), 1), dtype=np.int64)
     for key in keys:
         column = series.tags.get(key)
         if column is not None:
             # Renumbered after each key: with many keys the product of their values has no room in 64 bits.
             joined = group * (len(column.values) + 1) + (column.codes.astype(np.int64) + 1)
             _, firsts, group = np.unique(joined, return_index=True, return_inverse=True)
-    if not len(series):
-        return group, []
-    texts = [_value_texts(series, key, firsts) for key in keys]
-    return group, list(zip(*texts, strict=True)) if texts else [()]
+    return group, firsts
 
 
-def _value_texts(series: SeriesSet, key: str, rows: Int64s) -> list[str]:
+def _value_texts(series: SeriesSet, key: str, rows: Int64s) -> Any:
+    """The values of a tag of some series, "" where one has none."""
     column = series.tags.get(key)
     if column is None:
-        return [""] * len(rows)
-    found: list[str] = pc.fill_null(column.to_arrow().take(pa.array(rows)), "").to_pylist()
-    return found
+        return pa.array([""], pa.large_string()).take(pa.array(np.zeros(len(rows), dtype=np.int64)))
+    return pc.fill_null(column.to_arrow().take(pa.array(rows)), "").cast(pa.large_string())
 
 
 def _counts(
