@@ -162,18 +162,18 @@ class _Parser:
         """Read lines in groups, the others one by one; all, and the groups given, in the order they came in."""
         lines = block.lines
         self._conflicts_kept = len(self.conflicts)
-        if len(lines) >= _MIN_BLOCK_LINES:
-            groups = groups + self._groups(block)
-        if not groups:
+        found = self._groups(block) if len(lines) >= _MIN_BLOCK_LINES else []
+        if not found and not groups:
             for number, line in zip(block.numbers, lines, strict=True):
                 if line:
                     self.line(number, line)
             return
-        grouped = np.concatenate([part.numbers for part in groups])
+        alone = np.ones(len(lines), np.bool_)
+        for part in found:
+            alone[_rows(block, part.numbers)] = False
         # A group stands where its first line stands: from there on the types of its fields are fixed.
-        groups = sorted(groups, key=lambda part: int(part.numbers[0]), reverse=True)
-        numbers = np.asarray(block.numbers, np.int64)
-        for row in np.flatnonzero(~np.isin(numbers, grouped)).tolist():
+        groups = sorted([*groups, *found], key=lambda part: int(part.numbers[0]), reverse=True)
+        for row in np.flatnonzero(alone).tolist():
             number = block.numbers[row]
             while groups and groups[-1].numbers[0] < number:
                 self._add_group(groups.pop())
@@ -321,6 +321,13 @@ def _placed(bulk: Bulk, group: BulkGroup, first_number: int) -> _PlacedGroup:
         lambda builder: builder.coded_positions(group.codes, bulk.keys),
         lambda row: bulk.line(int(group.rows[row])),
     )
+
+
+def _rows(block: LineBlock, numbers: Int64s) -> Int64s:
+    """Positions of some lines in a block."""
+    if isinstance(block.numbers, range):
+        return numbers - block.numbers.start
+    return np.searchsorted(np.array(block.numbers, np.int64), numbers)
 
 
 def _placed_lines(block: LineBlock, measurement: str, group: Group, keys: list[bytes], rows: Int64s) -> _PlacedGroup:

@@ -63,8 +63,10 @@ def find_marks(text: bytes, max_line_bytes: int) -> Marks | None:
         at, kind = np.append(at, len(data)), np.append(kind, np.uint8(NEWLINE))
     backslashes = np.flatnonzero(data == BACKSLASH) if b"\\" in text else None
     if backslashes is not None:
-        escaped = (data[np.maximum(at, 1) - 1] == BACKSLASH) & (at > 0) & (kind != NEWLINE)
-        at, kind = at[~escaped], kind[~escaped]
+        escaped = np.searchsorted(at, backslashes + 1)
+        escaped = escaped[(at[escaped] == backslashes + 1) & (kind[escaped] != NEWLINE)]
+        if len(escaped):
+            at, kind = np.delete(at, escaped), np.delete(kind, escaped)
     newline = np.flatnonzero(kind == NEWLINE)
     ends = at[newline]
     begins = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
