@@ -129,21 +129,23 @@ def _last_known(source: Int64s, group: Int32s) -> Int64s:
 
 
 def _linear(plan: SelectPlan, value: Column, source: Int64s, bucket: Int64s, before: Int64s, after: Int64s) -> Column:
-    """The straight line between the neighbours; nothing at the ends, nor for other types.
+    """The straight line between the neighbours, in steps of buckets; nothing at the ends, nor for other types.
 
-    Integers are cut, so the operations and their order are those of InfluxDB 1.x, from the row before in the answer.
+    Integers are cut, so the operations and their order are those of InfluxDB 1.x: from the row before in the answer,
+    with steps that are times divided by the interval and cut towards zero, so that before 1970 one may be missing.
     """
     column = take_or_missing(value, source)
     gaps = np.flatnonzero((source < 0) & (before >= 0) & (after >= 0))
     if value.type not in (FieldType.FLOAT, FieldType.INTEGER) or len(gaps) == 0:
         return column
-    known_ns = bucket[np.flatnonzero(source >= 0)]
+    steps = np.where(bucket < 0, -(-bucket // plan.interval_ns), bucket // plan.interval_ns)
+    known = steps[np.flatnonzero(source >= 0)]
     left, right = before[gaps], after[gaps]
     if not plan.ascending:
         left, right = right, left
     rise = (value.values[right] - value.values[left]).astype(np.float64)
-    slope = rise / (known_ns[right] - known_ns[left])
-    line = slope * (bucket[gaps] - known_ns[left]) + value.values[left].astype(np.float64)
+    slope = rise / (known[right] - known[left])
+    line = slope * (steps[gaps] - known[left]) + value.values[left].astype(np.float64)
     values = column.values.copy()
     values[gaps] = line.astype(values.dtype)
     valid = source >= 0 if column.valid is None else column.valid.copy()

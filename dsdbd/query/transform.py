@@ -66,7 +66,7 @@ def _differences(plan: SelectPlan, transform: Transform, table: Table) -> Table:
         with np.errstate(all="ignore"):
             column = Column(FieldType.FLOAT, change / (np.abs(elapsed_ns) / unit))
     if transform.name.startswith("non_negative"):
-        keep = keep & (column.values >= 0)
+        keep = keep & ~(column.values < 0)  # what is no number stays, as in InfluxDB 1.x
     return rows.with_columns({"value": column}).where(keep)
 
 

@@ -90,7 +90,10 @@ def same_series_in_another_order(ours: Answer, theirs: Answer) -> bool:
     sides = []
     for answer in (ours, theirs):
         found = [_map_rows(document, lambda rows: sorted(rows, key=json.dumps)) for document in documents(answer)]
-        sides.append([[_sorted_series(result) for result in document.get("results", [])] for document in found])
+        results = [document["results"] for document in found if isinstance(document, dict) and "results" in document]
+        if not results:
+            return False
+        sides.append([[_sorted_series(result) for result in part] for part in results])
     return ours.status == theirs.status and same(*sides)
 
 

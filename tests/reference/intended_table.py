@@ -81,13 +81,6 @@ INTENDED: tuple[Intended, ...] = (
     ),
     Intended("a result that is infinite", r".", "select exp(f) from big", theirs_is_no_json),
     Intended(
-        "`fill(linear)` with `ORDER BY time DESC`, where the first window begins before the range",
-        r"fill\(linear\) order by time desc",
-        "select mean(jobs) from sys where time >= 0 and time < 1h and host = 'h2' "
-        "group by time(9m, 11s), * fill(linear) order by time desc",
-        same_times,
-    ),
-    Intended(
         "a measurement that FROM names twice",
         r"from (\w+), \1\b|from /\w+/, cpu|from cpu, /cpu/",
         "select f from cpu, cpu where time < 60s",
