@@ -67,9 +67,7 @@ class Statements:
             fields = pick(_RAW)
             columns = [name for name in ("load", "jobs") if fields == "*" or name in fields]
             return f"select {fields} from sys{where}{f' group by {tags}' if tags else ''}", columns, shown
-        calls = self._random.sample(
-            _AGGREGATES if raw else _AGGREGATES + _SELECTORS, 1 if raw and tags else pick((1, 2))
-        )
+        calls = self._random.sample(_AGGREGATES if raw else _AGGREGATES + _SELECTORS, 1 if tags else pick((1, 2)))
         columns = [f"k{n}" for n in range(len(calls))]
         fill = ""
         if self._random.random() < 0.5:
