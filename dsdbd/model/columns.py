@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -179,35 +179,53 @@ _keys_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-_MAX_SCHEMAS = 500
-_MAX_SCHEMA_BYTES = 16 << 10
-_schemas: dict[tuple[tuple[str, FieldType], ...], tuple[list[str], bytes]] = {}
-"""Names of the columns of encoded points and the bytes of their schema, by the fields: batches of a measurement mostly
-have the same."""
-
-
-def _schema_of(points: Points) -> tuple[list[str], bytes]:
-    key = tuple((name, column.type) for name, column in points.fields.items())
-    known = _schemas.get(key)
-    if known is None:
-        fields = [("series", pa.int32()), ("time", pa.int64())]
-        schema = pa.schema([*fields, *(("f:" + name, _ARROW_TYPES[kind]) for name, kind in key)])
-        known = schema.names, schema.serialize().to_pybytes()
-        if len(known[1]) <= _MAX_SCHEMA_BYTES:
-            if len(_schemas) >= _MAX_SCHEMAS:
-                _schemas.clear()
-            _schemas[key] = known
-    return known
+_MAX_LAYOUTS = 1_000
+_MAX_LAYOUT_BYTES = 16 << 10
+_Layout: TypeAlias = tuple[int, tuple[tuple[str, FieldType], ...]]
+_heads: dict[_Layout, bytes | None] = {}
+"""What stands before the values of so many points of some fields: batches of a measurement mostly have the same. None
+where the values are not just one column after the other."""
+_WORDS = (FieldType.FLOAT, FieldType.INTEGER)
 
 
 def encode_points(points: Points) -> bytes:
     """Arrow IPC stream of the columns ``series``, ``time`` and ``f:<field key>`` for each field."""
-    names, head = _schema_of(points)
+    count = len(points)
+    layout = count, tuple((name, column.type) for name, column in points.fields.items())
+    head = _heads.get(layout, b"")
+    values = [] if head is None else _plain_values(points)
+    if head and values:
+        return b"".join((head, *values, _END_OF_STREAM))
     arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
     arrays += [column.to_arrow() for column in points.fields.values()]
-    batch = pa.RecordBatch.from_arrays(arrays, names=names)
+    batch = pa.RecordBatch.from_arrays(arrays, names=["series", "time", *("f:" + name for name in points.fields)])
     # What a stream writer would write, without making one for each batch.
-    return b"".join((head, batch.serialize(), _END_OF_STREAM))
+    encoded = b"".join((batch.schema.serialize(), batch.serialize(), _END_OF_STREAM))
+    if values:
+        _remember(layout, encoded, b"".join((*values, _END_OF_STREAM)))
+    return encoded
+
+
+def _plain_values(points: Points) -> list[Any]:
+    """The columns as bytes, as a record batch has them; empty where some are strings, booleans or not everywhere."""
+    columns = points.fields.values()
+    if any(column.valid is not None or column.type not in _WORDS for column in columns):
+        return []
+    gap = b"\0\0\0\0" if len(points) & 1 else b""
+    return [
+        np.ascontiguousarray(points.series_index, np.int32),
+        gap,
+        *(np.ascontiguousarray(values) for values in (points.time_ns, *(column.values for column in columns))),
+    ]
+
+
+def _remember(layout: _Layout, encoded: bytes, values: bytes) -> None:
+    """Keep what stands before the values, where they are as Arrow wrote them."""
+    head = encoded[: len(encoded) - len(values)] if encoded.endswith(values) else None
+    if head is None or len(head) <= _MAX_LAYOUT_BYTES:
+        if len(_heads) >= _MAX_LAYOUTS:
+            _heads.clear()
+        _heads[layout] = head
 
 
 def encode_batch(batch: Batch) -> bytes:

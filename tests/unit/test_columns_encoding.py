@@ -40,3 +40,32 @@ def test_points_of_equal_names_and_other_types_have_a_schema_of_their_own() -> N
         one = Points("m", (b"m",), np.zeros(1, np.int32), np.zeros(1, np.int64), {"v": Column(kind, values)})
         with pa.ipc.open_stream(encode_points(one)) as reader:
             assert Column.from_arrow(reader.read_all()["f:v"]).type is kind
+
+
+def test_points_of_numbers_only_are_the_same_bytes_each_time() -> None:
+    for rows in (1, 2, 7, 100):
+        for values in (np.arange(rows) / 4, np.arange(2 * rows)[::2] * -1.5):
+            fields = {"a": Column(FieldType.FLOAT, values), "b": Column(FieldType.INTEGER, np.arange(rows)[::-1])}
+            one = Points("m", (b"m",), np.arange(rows, dtype=np.int32), np.arange(rows) * 3, fields)
+            first, second = encode_points(one), encode_points(one)
+            assert first == second
+            table = pa.ipc.open_stream(second).read_all()
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            assert sink.getvalue().to_pybytes() == second
+            assert table["series"].to_pylist() == list(range(rows))
+            assert table["time"].to_pylist() == [3 * row for row in range(rows)]
+            assert table["f:a"].to_pylist() == values.tolist()
+            assert table["f:b"].to_pylist() == list(reversed(range(rows)))
+
+
+def test_a_column_that_lacks_values_is_told_from_one_that_has_all() -> None:
+    whole = Points(
+        "m", (b"m",), np.zeros(2, np.int32), np.zeros(2, np.int64), {"v": Column(FieldType.FLOAT, np.ones(2))}
+    )
+    part = Column(FieldType.FLOAT, np.ones(2), np.array([True, False]))
+    for _ in range(2):
+        for column, expected in ((whole.fields["v"], [1.0, 1.0]), (part, [1.0, None])):
+            points = Points("m", whole.series, whole.series_index, whole.time_ns, {"v": column})
+            assert pa.ipc.open_stream(encode_points(points)).read_all()["f:v"].to_pylist() == expected
