@@ -25,7 +25,11 @@ from dsdbd.query.zones import offset_texts
 FEW_CELLS = 8_000
 """Up to so many values: the work of about a millisecond."""
 _FEW_TEXTS = 16
+_FEW_TIMES = 16
+_MINUTES = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
+_SECONDS = [f"{second:02d}" for second in range(60)]
 _SECOND_NS = 1_000_000_000
+_DAY_S = 86_400
 _LEAST, _GREATEST = 1e-4, 1e15
 """Sizes between which the encoder writes floats without an exponent, as Go does."""
 _ESCAPED = re.compile("[\x00-\x1f<>&\u2028\u2029]")
@@ -73,8 +77,8 @@ def _heads(block: SeriesBlock) -> Iterable[bytes]:
 
 def _quoted(texts: Any, codes: Int32s) -> Iterator[str]:
     if len(texts) <= len(codes) + _FEW_TEXTS:
-        known: list[str] = texts.to_pylist()
-        return map(quote, [known[code] for code in codes.tolist()])
+        known = list(map(quote, texts.to_pylist()))
+        return map(known.__getitem__, codes.tolist())
     return map(quote, texts.take(pa.array(codes)).to_pylist())
 
 
@@ -117,6 +121,8 @@ def _times(times_ns: Int64s, unit_ns: int | None, timezone: str) -> list[Any]:
             time.removesuffix("Z") + end.decode()
             for time, end in zip(_times(times_ns, None, ""), ends.tolist(), strict=True)
         ]
+    if len(times_ns) > _FEW_TIMES:
+        return _many_times(times_ns)
     seconds = times_ns // _SECOND_NS
     moments: list[str] = np.datetime_as_string(seconds.view("M8[s]")).tolist()
     fractions = (times_ns - seconds * _SECOND_NS).tolist()
@@ -125,4 +131,31 @@ def _times(times_ns: Int64s, unit_ns: int | None, timezone: str) -> list[Any]:
     return [
         f"{moment}.{fraction:09d}".rstrip("0") + "Z" if fraction else moment + "Z"
         for moment, fraction in zip(moments, fractions, strict=True)
+    ]
+
+
+def _many_times(times_ns: Int64s) -> list[str]:
+    """The same for many times, of which several are of one day, and the same may be in many series."""
+    listed: list[int] = times_ns.tolist()
+    distinct = list(dict.fromkeys(listed))
+    if len(distinct) * 2 > len(listed):
+        return _moments(times_ns)
+    texts = dict(zip(distinct, _moments(np.array(distinct, dtype=np.int64)), strict=True))
+    return [texts[time] for time in listed]
+
+
+def _moments(times_ns: Int64s) -> list[str]:
+    seconds = times_ns // _SECOND_NS
+    days = seconds // _DAY_S
+    second = seconds - days * _DAY_S
+    minutes = second // 60
+    day_list: list[int] = days.tolist()
+    names = {day: f"{np.datetime64(day, 'D')}T" for day in dict.fromkeys(day_list)}
+    parts = zip(day_list, minutes.tolist(), (second - minutes * 60).tolist(), strict=True)
+    fractions = times_ns - seconds * _SECOND_NS
+    if not fractions.any():
+        return [f"{names[day]}{_MINUTES[minute]}{_SECONDS[second]}Z" for day, minute, second in parts]
+    return [
+        f"{names[day]}{_MINUTES[minute]}{_SECONDS[second]}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+        for (day, minute, second), fraction in zip(parts, fractions.tolist(), strict=True)
     ]

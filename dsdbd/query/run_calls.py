@@ -17,6 +17,7 @@ from dsdbd.query.plan_types import CallPlan, SelectPlan
 from dsdbd.query.run_scan import ScannedRows
 from dsdbd.query.states import States, edge_rows, fold_states, segment_states
 from dsdbd.query.table import NO_MEMBERS, Table, member_keys
+from dsdbd.query.windows import window_starts
 
 TimeRange = tuple[int, int]
 
@@ -83,6 +84,10 @@ def _segments(plan: SelectPlan, rows: ScannedRows) -> _Segments:
     if plan.timezone:
         number, _ = plan.window_bounds(rows.time_ns)
     else:
+        found = window_starts(rows.time_ns, rows.run_starts, plan.interval_ns, plan.offset_ns)
+        if found is not None:
+            starts, run, bucket = found
+            return _Segments(starts, rows.run_series[run], rows.run_group[run], bucket)
         number = (rows.time_ns - plan.offset_ns) // plan.interval_ns
     changed = np.empty(len(number), dtype=np.bool_)
     np.not_equal(number[1:], number[:-1], out=changed[1:])

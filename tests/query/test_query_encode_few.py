@@ -50,6 +50,22 @@ def test_times_are_those_of_go(times: list[int]) -> None:
     assert few_rows((column,), 0, None).decode() == ",".join(f'["{format_rfc3339nano(time)}"]' for time in times)
 
 
+@given(
+    st.lists(_INTS | st.integers(0, 200_000).map(lambda second: second * 10**9), min_size=17, max_size=40),
+    st.integers(1, 4),
+)
+def test_many_times_are_those_of_go(times: list[int], again: int) -> None:
+    column = Column(FieldType.INTEGER, np.array(times * again, dtype=np.int64))
+    wanted = ",".join(f'["{format_rfc3339nano(time)}"]' for time in times * again)
+    assert few_rows((column,), 0, None).decode() == wanted
+
+
+def test_times_of_whole_seconds_have_no_fraction() -> None:
+    times = [second * 10**9 for second in range(-90_000, 90_000, 7_201)]
+    column = Column(FieldType.INTEGER, np.array(times, dtype=np.int64))
+    assert few_rows((column,), 0, None).decode() == ",".join(f'["{format_rfc3339nano(time)}"]' for time in times)
+
+
 @st.composite
 def _blocks(draw: st.DrawFn) -> SeriesBlock:
     lengths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=20))
