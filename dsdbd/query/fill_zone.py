@@ -24,16 +24,13 @@ def local_rows(plan: SelectPlan, time_range: tuple[int, int], table: Table) -> t
     low_ns, high_ns = time_range
     first = plan.window_start(low_ns) if plan.bounded_below else int(table.bucket.min())
     last = plan.window_start(high_ns)
+    _check_rows((last - first) // plan.interval_ns)
     due = window_starts(first, last, plan.interval_ns, plan.timezone)
     begins = np.zeros(len(starts), dtype=np.int64)
     if not plan.bounded_below:
         begins = np.searchsorted(due, table.bucket[starts])
     counts = len(due) - begins
-    if int(counts.sum()) > MAX_QUERY_BUCKETS:
-        raise RequestError(
-            f"the query makes {int(counts.sum())} rows of groups and buckets, the limit is {MAX_QUERY_BUCKETS}; use a "
-            "longer interval, a shorter range, fewer groups or fill(none)"
-        )
+    _check_rows(int(counts.sum()))
     place = np.searchsorted(due, table.bucket)
     if bool((due[np.minimum(place, len(due) - 1)] == table.bucket).all()):
         offsets = np.cumsum(counts) - counts
@@ -48,6 +45,14 @@ def local_rows(plan: SelectPlan, time_range: tuple[int, int], table: Table) -> t
     sources = np.concatenate([source for source, _ in parts])
     groups = np.repeat(starts, [len(source) for source, _ in parts])
     return sources, groups, np.concatenate([bucket for _, bucket in parts])
+
+
+def _check_rows(rows: int) -> None:
+    if rows > MAX_QUERY_BUCKETS:
+        raise RequestError(
+            f"the query makes {rows} rows of groups and buckets, the limit is {MAX_QUERY_BUCKETS}; use a longer "
+            "interval, a shorter range, fewer groups or fill(none)"
+        )
 
 
 def _stepped(due: Int64s, buckets: Int64s, start: int, ascending: bool) -> tuple[Int64s, Int64s]:

@@ -115,6 +115,7 @@ def test_limit_counts_rows_of_top_and_not_the_points_it_chooses_from() -> None:
             "select holt_winters(first(v), 5, 0) from cpu where time >= 0 and time < 50s group by time(20ms) fill(0)",
             "has to find a fit for 2505 values, the limit is 2000",
         ),
+        ("select mean(v) from cpu group by time(1ns) tz('Europe/Berlin')", "rows of groups and buckets, the limit is"),
         ("select chande_momentum_oscillator(v, 1) from cpu", "period must be greater than 1 without a warmup type"),
     ],
 )
