@@ -44,7 +44,7 @@ test: lint types layers        ## everything that has to pass: under fifteen min
 	$(BIN)/pytest -n 2 --hypothesis-profile=half --dist loadgroup
 
 # SEED and N choose the statements.
-reference: setup ## random statements beside an influxd: make reference SEED=7 N=5000
+reference: setup ## the whole table and random statements beside an influxd: make reference SEED=7 N=5000
 	$(BIN)/python -m tests.reference --seed $(or $(SEED),1) --count $(or $(N),2000)
 
 bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; nothing else should run meanwhile
