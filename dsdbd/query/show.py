@@ -184,8 +184,11 @@ def _groups(
         return {"": _texts(reader.tag_keys(name))}
     if condition is None and isinstance(statement, _MEASUREMENTS):
         return {}
-    counting = isinstance(statement, Cardinality)
-    series = counted_series(reader, name, condition) if counting else reader.series(name, predicate_of(condition, name))
+    if isinstance(statement, Cardinality):
+        of_values = isinstance(statement, show.ShowTagValuesCardinality)
+        series = counted_series(reader, name, condition, absent_differs=of_values)
+    else:
+        series = reader.series(name, predicate_of(condition, name))
     if not len(series):
         return None
     if isinstance(statement, show.ShowSeries):

@@ -31,10 +31,17 @@ def predicate_of(condition: ast.Expr | None, measurement: str) -> TagPredicate:
     return AllOf(()) if condition is None else tags_only(_simplified(condition, measurement, _listed))
 
 
-def counted_series(reader: ShardReader, measurement: str, condition: ast.Expr | None) -> SeriesSet:
-    """The series that a cardinality is about: tags are compared with tags as they are, and no field has a value."""
+def counted_series(
+    reader: ShardReader, measurement: str, condition: ast.Expr | None, *, absent_differs: bool = False
+) -> SeriesSet:
+    """The series that a cardinality is about: tags are compared with tags as they are, and no field has a value.
+
+    ``absent_differs``: no comparison holds for a tag that a series lacks, as where values are counted; else the tag
+    is the empty text.
+    """
     if condition is None or not _compares_tags(condition):
-        predicate = AllOf(()) if condition is None else tags_only(_simplified(condition, measurement, _counted))
+        comparison = _counted_if_there if absent_differs else _counted
+        predicate = AllOf(()) if condition is None else tags_only(_simplified(condition, measurement, comparison))
         return reader.series(measurement, predicate)
     every = reader.series(measurement, AllOf(()))
     return chosen(every, np.flatnonzero(_mask(condition, every, reader)))
@@ -79,6 +86,11 @@ def _counted(expr: ast.BinaryExpr) -> ast.Expr:
     if expr.op in _EQUALITIES and isinstance(expr.rhs, ast.StringLiteral | ast.RegexLiteral):
         return expr
     return ast.BooleanLiteral(False)
+
+
+def _counted_if_there(expr: ast.BinaryExpr) -> ast.Expr:
+    there = ast.BinaryExpr("!=", expr.lhs, ast.StringLiteral(""))
+    return ast.ParenExpr(ast.BinaryExpr("AND", there, _counted(expr)))
 
 
 def _name_matches(op: str, measurement: str, value: ast.Expr) -> bool:
