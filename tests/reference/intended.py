@@ -76,25 +76,23 @@ def both_answer(ours: Answer, theirs: Answer) -> bool:
     return ours.status == theirs.status == 200 and b'"error"' not in ours.body + theirs.body
 
 
-def _sorted_series(document: Any) -> Any:
-    if isinstance(document, dict):
-        return {
-            key: sorted(value, key=lambda series: json.dumps(series.get("tags"))) if key == "series" else value
-            for key, value in document.items()
-        }
-    return document
+def _rows_of_series(answer: Answer) -> list[str]:
+    """Every row with the name and tags of its series, sorted."""
+    results = [
+        result for document in documents(answer) if isinstance(document, dict) for result in document.get("results", [])
+    ]
+    return sorted(
+        json.dumps([series.get("name"), series.get("tags"), row])
+        for result in results
+        for series in result.get("series", [])
+        for row in series.get("values", [])
+    )
 
 
 def same_series_in_another_order(ours: Answer, theirs: Answer) -> bool:
-    """The same series with the same rows, but for the order of either."""
-    sides = []
-    for answer in (ours, theirs):
-        found = [_map_rows(document, lambda rows: sorted(rows, key=json.dumps)) for document in documents(answer)]
-        results = [document["results"] for document in found if isinstance(document, dict) and "results" in document]
-        if not results:
-            return False
-        sides.append([[_sorted_series(result) for result in part] for part in results])
-    return ours.status == theirs.status and same(*sides)
+    """The same rows of the same series, but for the order of either."""
+    sides = [[json.loads(row) for row in _rows_of_series(answer)] for answer in (ours, theirs)]
+    return ours.status == theirs.status and bool(sides[0]) and same(*sides)
 
 
 def _without_own_words(text: str) -> str:

@@ -35,6 +35,12 @@ INTENDED: tuple[Intended, ...] = (
     ),
     Intended("`abs()` of a negative integer", r"\babs\(", "select abs(i) from neg limit 1", same_times),
     Intended(
+        "`mode()` of more than a dozen points with equally frequent values",
+        r"\bmode\(",
+        "select mode(i) from cpu group by host",
+        both_answer,
+    ),
+    Intended(
         "`difference(sum(v))` and the like, GROUP BY time without a lower bound",
         r"(difference|derivative|moving_average|elapsed)\(\w+\((?!.*time >).*group by time",
         "select difference(sum(f)) from cpu where time < 10m group by time(2m)",
@@ -221,7 +227,7 @@ INTENDED: tuple[Intended, ...] = (
         "select max from (select max(f) from cpu where time < 10m group by host)",
         same_but_for_order,
     ),
-    Intended("several calls in a subquery with tags of which one has no value, read as points", proof=_SUBQUERIES),
+    Intended("several calls in a subquery with tags, of which one has no value in a window", proof=_SUBQUERIES),
     Intended(
         "`WHERE b != true` on a column of a subquery that has no value in a row",
         r"\bfrom \(.* where .*!= ",

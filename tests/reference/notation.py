@@ -28,6 +28,11 @@ class Rule:
     parameters: dict[str, str]
     statements: tuple[str, ...]
 
+    def sample(self, most: int) -> tuple[str, ...]:
+        """At most so many of the statements, spread evenly."""
+        step = max(1, -(-len(self.statements) // most))
+        return self.statements[::step]
+
     @property
     def id(self) -> str:
         return f"{self.file}: {self.title}"
