@@ -86,8 +86,8 @@ MAX_CONNECTIONS = 10_000
 
 # --- users
 MAX_VERDICTS_KEPT = 1_000
-"""Names and passwords whose check is remembered, right and wrong ones: a check takes 50 ms on purpose, a client sends
-its password with every request."""
+"""Right pairs of name and password whose check is remembered, and as many wrong ones: a check takes 50 ms on purpose,
+and a client sends its password with every request."""
 MAX_REQUEST_PROFILES = 10
 """Requests for ``/debug/requests`` that count at the same time."""
 MAX_REQUEST_SENDERS = 10_000

@@ -28,7 +28,8 @@ class Logins:
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
-        self._verdicts: OrderedDict[_Key, bool] = OrderedDict()
+        # Apart, so that whoever guesses passwords pushes out none that are right.
+        self._verdicts: dict[bool, OrderedDict[_Key, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._waiting: dict[_Key, asyncio.Future[bool]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dsdb-login")
 
@@ -38,7 +39,14 @@ class Logins:
         ``stored`` is None for a user who does not exist. A changed password has another hash, so that what was known of
         the old one is never used.
         """
-        return self._verdicts.get(self._key_of(given, stored))
+        return self._known(self._key_of(given, stored))
+
+    def _known(self, key: _Key) -> bool | None:
+        for verdict, keys in self._verdicts.items():
+            if key in keys:
+                keys.move_to_end(key)
+                return verdict
+        return None
 
     async def check(self, given: UserPassword, stored: str | None) -> bool:
         """Whether the password is the one whose hash is ``stored``; a user who does not exist takes as long.
@@ -46,9 +54,8 @@ class Logins:
         Raises Overloaded when too many others wait.
         """
         key = self._key_of(given, stored)
-        known = self._verdicts.get(key)
+        known = self._known(key)
         if known is not None:
-            self._verdicts.move_to_end(key)
             return known
         work = self._waiting.get(key)
         if work is None:
@@ -64,9 +71,10 @@ class Logins:
         self._waiting.pop(key, None)
         if work.cancelled() or work.exception() is not None:
             return
-        self._verdicts[key] = work.result()
-        while len(self._verdicts) > MAX_VERDICTS_KEPT:
-            self._verdicts.popitem(last=False)
+        keys = self._verdicts[work.result()]
+        keys[key] = None
+        while len(keys) > MAX_VERDICTS_KEPT:
+            keys.popitem(last=False)
 
     def _key_of(self, given: UserPassword, stored: str | None) -> _Key:
         digest = hmac.digest(self._key, given.password.encode(errors="surrogatepass"), hashlib.sha256)

@@ -131,6 +131,10 @@ def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for user in users:
             assert await logins.check(user, "p")
         assert [logins.known(user, "p") for user in users] == [None, True, True]
+        for n in range(5):
+            assert not await logins.check(UserPassword("u2", f"guess {n}"), "p")
+        assert [logins.known(user, "p") for user in users] == [None, True, True]
+        assert [logins.known(UserPassword("u2", f"guess {n}"), "p") for n in range(5)] == [None] * 3 + [False] * 2
 
     asyncio.run(ask())
 
