@@ -14,6 +14,7 @@ import aiohttp
 import structlog
 
 from dsdbd import limits
+from dsdbd.logs import redact
 from dsdbd.meta.state import SubscriptionMode
 from dsdbd.services.lanes import AcceptedWrite, Lane, datagrams, request_bodies
 
@@ -201,10 +202,11 @@ class Subscriber:
         if destination.failing == (reason is not None):
             return
         destination.failing = reason is not None
+        told = {**destination.tags, "destination": redact(destination.url)}
         if reason is None:
-            log.info("destination takes points again", **destination.tags)
+            log.info("destination takes points again", **told)
         else:
-            log.warning("destination does not take points", **destination.tags, reason=reason)
+            log.warning("destination does not take points", **told, reason=redact(reason))
 
     async def _send(self, destination: _Destination, taken: list[AcceptedWrite]) -> str | None:
         """None when the points were sent, else why not."""

@@ -20,6 +20,8 @@ class HttpSink:
     host: str = "127.0.0.1"
     status: int = 204
     bodies: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    """The Authorization header of every request."""
     open: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -31,6 +33,7 @@ class HttpSink:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 path, _, query = self.path.partition("?")
                 sink.open.wait(60)
+                sink.users.append(self.headers.get("Authorization", ""))
                 if sink.status < 300:
                     sink.bodies.append(({"path": path, **dict(urllib.parse.parse_qsl(query))}, body))
                 self.send_response(sink.status)

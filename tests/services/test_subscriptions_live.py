@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,3 +128,14 @@ def test_a_dropped_subscription_gets_nothing_more(daemon: Daemon, database: str)
         wait_until(lambda: len(other.lines) == 2, "the other one gets it")
         assert sink.lines == ["m v=1 1"]
         assert stats(daemon, sink.url) == {}
+
+
+def test_a_password_in_a_url_is_sent_and_not_logged(daemon: Daemon, database: str) -> None:
+    with HttpSink() as sink:
+        subscribe(daemon, database, f"ALL '{sink.url.replace('://', '://kim:s3cret@')}'")
+        sink.status = 401
+        write(daemon, database, "m v=1 1")
+        refused = f'"destination": "{sink.url.replace("://", "://kim:[REDACTED]@")}"'
+        wait_until(lambda: refused in daemon.log, "the refusal is logged")
+        assert sink.users[-1] == "Basic " + base64.b64encode(b"kim:s3cret").decode()
+    assert "s3cret" not in daemon.log
