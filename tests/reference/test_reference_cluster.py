@@ -16,7 +16,6 @@ from tests.reference.influxd import needs_influxd
 from tests.reference.intended_table import explained
 from tests.reference.notation import tables
 from tests.reference.pair import Connection, Pair
-from tests.reference.test_reference_rules import NOT_YET
 
 ELSEWHERE = frozenset({"statements_ddl", "show_cardinality", "parse_errors"})
 """Tables that do not read points, or change something."""
@@ -51,12 +50,7 @@ def fill(nodes: list[Connection], copies: int) -> None:
 @pytest.mark.parametrize("copies", [1, 2])
 def test_any_node_of_a_cluster_answers_the_same(pair: Pair, nodes: list[Connection], copies: int) -> None:
     fill(nodes, copies)
-    asked = [
-        (statement, rule.parameters)
-        for rule in tables(exclude=NOT_YET | ELSEWHERE)
-        for statement in rule.statements
-        if "servers" not in statement
-    ]
+    asked = [(statement, rule.parameters) for rule in tables(exclude=ELSEWHERE) for statement in rule.statements]
     step = len(asked) // SAMPLE
     report = []
     for node, (statement, parameters) in zip(itertools.cycle(nodes), asked[copies::step], strict=False):

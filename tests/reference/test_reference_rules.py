@@ -8,12 +8,10 @@ from tests.reference.influxd import needs_influxd
 from tests.reference.notation import RULES, Rule, tables
 from tests.reference.pair import Pair
 
-NOT_YET: frozenset[str] = frozenset()
-"""Tables of what is not answered yet."""
 LEAST_STATEMENTS = 1500
 MOST_OF_A_RULE = 24
 """``python -m tests.reference`` asks all statements of a rule."""
-TABLES = tables(exclude=NOT_YET)
+TABLES = tables()
 
 pytestmark = [pytest.mark.slow, pytest.mark.debian, needs_influxd, pytest.mark.xdist_group("reference")]
 
@@ -27,5 +25,5 @@ def test_answers_keep_the_rule(pair: Pair, rule: Rule) -> None:
 
 def test_the_tables_are_as_many_as_promised_and_named_by_their_files() -> None:
     assert sum(len(rule.sample(MOST_OF_A_RULE)) for rule in TABLES) >= LEAST_STATEMENTS
-    assert {path.stem for path in RULES.glob("*.txt")} >= NOT_YET
+    assert {rule.file for rule in TABLES} == {path.stem for path in RULES.glob("*.txt")}
     assert len({rule.id for rule in TABLES}) == len(TABLES)
