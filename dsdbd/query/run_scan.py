@@ -26,7 +26,8 @@ class ScannedRows:
     """Rows of one measurement in one shard that pass the filter, in runs of one series, times ascending in each.
 
     ``kept``: int64[n], their rows in ``points``, None for all. ``run_series`` and ``run_group``: int32[r], each run's
-    position in ``points.series`` and in ``groups``. ``run_starts``: int64[r], first row of each run.
+    position in ``points.series`` and in ``groups``. ``run_starts``: int64[r], first row of each run. ``derived``: they
+    are rows of a subquery, whose tags may be columns.
     """
 
     points: Piece
@@ -36,6 +37,7 @@ class ScannedRows:
     run_group: Int32s
     run_starts: Int64s
     time_ns: Int64s
+    derived: bool = False
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -46,7 +48,9 @@ class ScannedRows:
     ) -> Iterator[ScannedRows]:
         """The pieces of a scan between two times, both included, that have rows the filter holds for."""
         refs = [*plan.refs, *(call.ref for call in plan.calls)]
-        wanted = {ref.name for ref in refs if ref.type not in ("tag", "unknown")} | set(measurement.filter_fields)
+        derived = measurement.derived
+        wanted = {ref.name for ref in refs if ref.type != "unknown" and (derived or ref.type != "tag")}
+        wanted |= set(measurement.filter_fields)
         pieces = reader.scan(
             measurement.name,
             predicate=_flat(predicate_from_wire(measurement.predicate)),
@@ -61,7 +65,9 @@ class ScannedRows:
                 series = points.series
                 groups, group_of_series = group_series(series, plan.dimensions)
             group = group_of_series[points.run_series]
-            rows = ScannedRows(points, groups, None, points.run_series, group, points.run_starts, points.time_ns)
+            rows = ScannedRows(
+                points, groups, None, points.run_series, group, points.run_starts, points.time_ns, derived
+            )
             if measurement.filter is not None:
                 rows = rows.where(to_mask(evaluate(measurement.filter, _Leaves(rows).lookup), len(rows)))
             if len(rows):
@@ -75,9 +81,8 @@ class ScannedRows:
         counts = np.add.reduceat(mask, self.run_starts, dtype=np.int64)
         runs = np.flatnonzero(counts)
         starts = (np.cumsum(counts) - counts)[runs]
-        return ScannedRows(
-            self.points, self.groups, kept, self.run_series[runs], self.run_group[runs], starts, self.time_ns[kept]
-        )
+        series, group, times = self.run_series[runs], self.run_group[runs], self.time_ns[kept]
+        return ScannedRows(self.points, self.groups, kept, series, group, starts, times, self.derived)
 
     def spread(self, per_run: Any) -> Any:
         """A value per run as a value per row."""
@@ -87,7 +92,7 @@ class ScannedRows:
         """Values of a field or tag in every row."""
         if ref.type == "unknown":
             return Column.missing(FieldType.FLOAT, len(self))
-        if ref.is_tag:
+        if ref.is_tag and not (self.derived and ref.name in self.points.fields):
             texts, codes = tag_texts(self.points.series, ref.name, self.run_series)
             return coded_strings(texts, self.spread(codes))
         column = self.points.fields.get(ref.name)

@@ -154,6 +154,8 @@ def wider(first: FieldType, second: FieldType) -> FieldType:
 
 def merge_schema(first: MeasurementSchema, second: MeasurementSchema) -> MeasurementSchema:
     """Everything that either knows."""
+    if (first.derived is None) is not (second.derived is None):
+        first, second = _with_tags(first), _with_tags(second)
     fields = dict(first.fields)
     for name, field_type in second.fields.items():
         fields[name] = wider(fields[name], field_type) if name in fields else field_type
@@ -161,6 +163,15 @@ def merge_schema(first: MeasurementSchema, second: MeasurementSchema) -> Measure
     if first.derived is not None and second.derived is not None:
         derived = _merge_derived(first, first.derived, second, second.derived)
     return MeasurementSchema(fields, first.tags | second.tags, _united(first.extents + second.extents), derived)
+
+
+def _with_tags(schema: MeasurementSchema) -> MeasurementSchema:
+    """The schema of a subquery beside that of a stored measurement: columns with values of tags are tags."""
+    if schema.derived is None:
+        return schema
+    labels = schema.derived.labels
+    fields = {name: kind for name, kind in schema.fields.items() if name not in labels}
+    return MeasurementSchema(fields, schema.tags | labels, schema.extents)
 
 
 def _merge_derived(first: MeasurementSchema, one: Derived, second: MeasurementSchema, other: Derived) -> Derived:

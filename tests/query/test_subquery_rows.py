@@ -169,6 +169,8 @@ def values(statement: str) -> list[list[object]]:
             "select m from (select max(v) as m from cpu group by region)",
             [["1970-01-01T00:00:11Z", 4], ["1970-01-01T00:00:41Z", 8.125]],
         ),
+        # A tag that is a column of a subquery and a tag of another source is one column of *; in 1.x it comes twice.
+        ("select * from (select v, host from cpu), mem where v > 7", [["1970-01-01T00:00:41Z", "a", None, 8.125]]),
         # A missing boolean is neither equal nor unequal, as in stored points; 1.x takes it for false.
         (
             "select s from (select s, b from cpu) where s =~ /x|y/ and b != true",
