@@ -139,15 +139,38 @@ def test_switched_off_nothing_runs(tmp_path: Path) -> None:
         node.kill()
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("continuous-cluster"))
+    made.grow(3, settings=SETTINGS)
     yield made
     made.close()
 
 
+def test_a_run_is_repeated_until_the_shards_are_back(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    away = next(node for node in cluster.daemons if node is not leader)
+    leader.query("CREATE DATABASE e WITH REPLICATION 1")
+    begin_ns = time.time_ns() // (2 * SECOND_NS) * 2 * SECOND_NS
+    lines = [f"m,host=h{host} v=1 {begin_ns + second * SECOND_NS}" for second in range(120) for host in range(12)]
+    wait_until(lambda: leader.write("\n".join(lines), db="e").status == 204, "the points are written")
+    text = "CREATE CONTINUOUS QUERY single ON e BEGIN SELECT count(v) INTO n FROM m GROUP BY time(2s) END"
+    assert leader.query(text) == {"results": [{"statement_id": 0}]}
+    wait_until(lambda: runs(cluster.daemons, "single"), "the first run")
+    away.kill()
+    wait_until(lambda: '"again": true' in leader.log, "a run fails because a shard is away")
+    away.start()
+    count = len(runs(cluster.daemons, "single"))
+    wait_until(lambda: len(runs(cluster.daemons, "single")) >= count + 2, "it goes on", 60.0)
+    found = runs(cluster.daemons, "single")
+    assert all(before[1] == after[0] for before, after in pairwise(found)), found
+    times = [row[0] for row in leader.rows("SELECT count FROM n", db="e", epoch="ns")]
+    assert times == list(range(times[0], times[-1] + 1, 2 * SECOND_NS)), "an interval was left out"
+    leader.query("DROP DATABASE e")
+
+
 def test_three_nodes_forward_once_run_each_interval_once_and_go_on_without_their_leader(cluster: Cluster) -> None:
-    nodes = cluster.grow(3, settings=SETTINGS)
+    nodes = cluster.daemons
     nodes[0].query("CREATE DATABASE d WITH REPLICATION 3")
     begin_ns = time.time_ns() // (2 * SECOND_NS) * 2 * SECOND_NS
     lines = [f"m v=1 {begin_ns + second * SECOND_NS}" for second in range(60)]
