@@ -11,6 +11,7 @@ from dsdbd.influxql import ast, ast_show, parse, to_text
 from dsdbd.influxql.lexer import KEYWORDS
 from dsdbd.influxql.parser_expr import PRECEDENCE
 from tests.examples import examples
+from tests.reference.notation import tables
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=8) | st.sampled_from(
     ["a", "host", "select", "time", "data", "x_1", 'q"q', "b\\", "n\nl"]
@@ -103,7 +104,51 @@ SELECTS = selects(MEASUREMENTS | selects(MEASUREMENTS).map(ast.SubQuery))
 KEYS = st.sampled_from(["=", "!="]).flatmap(
     lambda op: STRINGS.filter(bool).map(lambda key: (op, ast.StringLiteral(key)))
 )
+OPTIONAL_NAMES = st.none() | NAMES
+OPTIONAL_CONDITIONS = st.none() | CONDITIONS
+CARDINALITIES = {
+    "exact": st.booleans(),
+    "database": OPTIONAL_NAMES,
+    "sources": tuples(MEASUREMENTS),
+    "condition": OPTIONAL_CONDITIONS,
+    "dimensions": tuples(VARS.filter(lambda node: node.name.lower() != "fill")),
+    "limit": COUNTS,
+    "offset": COUNTS,
+}
+PLAIN_MEASUREMENTS = st.builds(ast.Measurement, NAMES) | st.builds(
+    ast.Measurement, st.just(""), REGEXES.map(ast.RegexLiteral)
+)
+OTHER_STATEMENTS = st.one_of(
+    st.builds(ast.Delete, tuples(PLAIN_MEASUREMENTS, 1), OPTIONAL_CONDITIONS),
+    st.builds(ast.DropSeries, tuples(PLAIN_MEASUREMENTS, 1), OPTIONAL_CONDITIONS),
+    st.builds(ast.DropMeasurement, NAMES),
+    st.builds(ast.DropDatabase, NAMES),
+    st.builds(ast.DropRetentionPolicy, NAMES, NAMES),
+    st.builds(ast.DropShard, st.integers(0, 2**63 - 1)),
+    st.builds(ast.AlterRetentionPolicy, NAMES, NAMES, COUNTS, st.integers(1, 2**31 - 1), POSITIVE_NS, st.booleans()),
+    st.builds(ast.DropUser, NAMES),
+    st.builds(ast.GrantAdmin, NAMES),
+    st.builds(ast.RevokeAdmin, NAMES),
+    st.builds(ast.Revoke, st.sampled_from([ast.Privilege.READ, ast.Privilege.WRITE, ast.Privilege.ALL]), NAMES, NAMES),
+    st.builds(ast.DropContinuousQuery, NAMES, NAMES),
+    st.builds(ast.DropSubscription, NAMES, NAMES, NAMES),
+    st.builds(ast.KillQuery, st.integers(0, 2**63 - 1), st.none() | NAMES),
+    st.builds(
+        ast_show.ShowMeasurements, OPTIONAL_NAMES, st.none() | PLAIN_MEASUREMENTS, OPTIONAL_CONDITIONS, SORTS, COUNTS
+    ),
+    st.builds(ast_show.ShowTagKeys, OPTIONAL_NAMES, tuples(MEASUREMENTS), OPTIONAL_CONDITIONS, SORTS, COUNTS, COUNTS),
+    st.builds(ast_show.ShowFieldKeys, OPTIONAL_NAMES, tuples(MEASUREMENTS), SORTS, COUNTS, COUNTS),
+    st.builds(ast_show.ShowRetentionPolicies, OPTIONAL_NAMES),
+    st.builds(ast_show.ShowGrants, NAMES),
+    st.builds(ast_show.ShowStats, st.none() | STRINGS),
+    st.builds(ast_show.ShowSeriesCardinality, **CARDINALITIES),
+    st.builds(ast_show.ShowMeasurementCardinality, **CARDINALITIES),
+    st.builds(ast_show.ShowTagKeyCardinality, **CARDINALITIES),
+    st.builds(ast_show.ShowFieldKeyCardinality, **CARDINALITIES),
+    KEYS.flatmap(lambda key: st.builds(ast_show.ShowTagValuesCardinality, *map(st.just, key), **CARDINALITIES)),
+)
 STATEMENTS = st.one_of(
+    OTHER_STATEMENTS,
     SELECTS,
     SELECTS.map(ast.Explain),
     st.builds(ast.CreateDatabase, NAMES),
@@ -134,6 +179,22 @@ STATEMENTS = st.one_of(
 def test_what_is_printed_parses_to_the_same_tree(statement: ast.Statement) -> None:
     text = to_text(statement)
     assert parse(text) == (statement,), text
+
+
+def test_what_is_printed_of_the_tables_of_the_reference_parses_to_the_same_trees() -> None:
+    differ, parsed = [], 0
+    for rule in tables():
+        for text in rule.statements:
+            try:
+                statements = parse(text)
+            except QueryParseError:
+                continue
+            # A password is not printed.
+            printed = {to_text(one): one for one in statements if not isinstance(one, ast.CreateUser | ast.SetPassword)}
+            parsed += len(printed)
+            differ += [text for text, one in printed.items() if parse(text) != (one,)]
+    assert differ == []
+    assert parsed > 5000
 
 
 WORDS = st.sampled_from(
