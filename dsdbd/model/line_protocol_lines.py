@@ -43,13 +43,19 @@ class Lines:
         self._given = 0
 
     def piece(self) -> bytes:
-        """The next whole lines: about PARSE_BLOCK_BYTES, as if no string went over the end of a line.
+        """The next whole lines: about PARSE_BLOCK_BYTES or PARSE_BLOCK_LINES, as if no string went over a line's end.
 
         Empty at the end of the body, and until everything that was given once has been read.
         """
         if self._at < self._given:
             return b""
-        self._given = self._cut() + 1
+        end = self._cut()
+        lines = self._body.count(b"\n", self._at, end)
+        if lines > limits.PARSE_BLOCK_LINES:
+            # About so many lines: each may bring a series of its own, which takes the interpreter some time.
+            near = self._at + (end - self._at) * limits.PARSE_BLOCK_LINES // lines
+            end = max(self._body.rfind(b"\n", self._at, near), self._body.find(b"\n", self._at))
+        self._given = end + 1
         return self._body if not self._at and self._given >= len(self._body) else self._body[self._at : self._given]
 
     def skip(self, lines: int) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsdbd import limits
 from dsdbd.model import line_protocol
 from dsdbd.model.line_protocol_bulk import read_bulk
 from dsdbd.model.line_protocol_forms import form_of
+from dsdbd.model.line_protocol_lines import Lines
 from dsdbd.model.line_protocol_marks import find_marks
 from dsdbd.model.spans import read_floats, read_integers, take_spans
 from dsdbd.model.times import MAX_TIME_NS
@@ -174,3 +176,19 @@ def test_spans() -> None:
     assert read_integers(text, starts[1:], ends[1:]).tolist() == [-2, 7]
     with pytest.raises(pa.ArrowInvalid):
         read_integers(text, starts, ends)
+
+
+def test_pieces_of_a_body_hold_about_so_many_lines_and_all_of_them() -> None:
+    short = b"m v=1 1\n" * (3 * limits.PARSE_BLOCK_LINES)
+    long = b"m,t=%b v=1 1\n" % (b"x" * 5000) * 500
+    for body in (short, long, short + long, long + short, short[:-1], b"", b"\n", b"m v=1"):
+        lines, pieces = Lines(body), []
+        while piece := lines.piece():
+            pieces.append(piece)
+            lines.skip(piece.count(b"\n"))
+        assert b"".join(pieces) == body
+        assert lines.number == 1 + body.count(b"\n")
+        assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+        assert all(len(piece) <= limits.PARSE_BLOCK_BYTES + 1 for piece in pieces)
+        if body is short:
+            assert max(piece.count(b"\n") for piece in pieces) <= limits.PARSE_BLOCK_LINES
