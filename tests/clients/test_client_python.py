@@ -103,6 +103,7 @@ def test_policies_and_what_is_there(client: InfluxDBClient) -> None:
         "autogen": "0s",
         "week": "336h0m0s",
     }
+    client.alter_retention_policy("autogen", default=True)
     client.drop_retention_policy("week")
     client.write_points(points(3), retention_policy="autogen")
     assert client.get_list_measurements() == [{"name": "cpu"}]
