@@ -32,10 +32,11 @@ MAX_PARSER_PATTERN_BYTES = 64 << 20
 """Memory of the patterns that the parser keeps for lines with the same fields; those used longest ago are dropped, and
 made again when they are needed."""
 MAX_PARSER_WANTED = 2_000
-"""Forms of lines that the parser counts before it makes a pattern for them; beyond it, it counts anew."""
+"""Forms of lines that the parser counts before it makes a pattern for them, and forms whose fields it remembers; beyond
+it, it begins anew."""
 MAX_PARSER_FORM_BYTES = 8_000
-"""Length of a line, without the content of its strings, up to which its form is counted and gets a pattern; with the
-bound above that is at most 48 MB."""
+"""Length of a line, without the content of its strings, up to which its form is counted, gets a pattern and is
+remembered; with the bound above that is at most 48 MB each."""
 MAX_PARSER_PATTERN_FIELDS = 100
 """Fields of a line up to which a pattern is made for it: making one takes 0.1 ms a field and holds the interpreter."""
 

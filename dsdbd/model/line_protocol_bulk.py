@@ -23,6 +23,9 @@ from dsdbd.model.types import FieldType
 
 _MAX_LINE_BYTES = 32_000
 """Longer lines take the complete scanner, which checks every size limit."""
+_FEW_GROUPS = 64
+_MIN_ROWS = 4
+"""Where there are more groups, smaller ones are read line by line: each becomes columns of its own that are joined."""
 _PLUS, _LETTERS, _I, _X = b"+Aix"
 _LOWER = 0x20
 _FLOAT, _INTEGER, _STRING, _BOOLEAN = range(4)
@@ -116,9 +119,11 @@ def read_bulk(text: bytes, max_time: int) -> Bulk | None:
     forms, skeletons = _skeletons(text, marks, values)
     groups = []
     taken = np.zeros(len(marks.begins), np.bool_)
-    for members in _parted(forms, series.places, len(series.measurements)):
+    parted = _parted(forms, series.places, len(series.measurements))
+    least = 1 if len(parted) <= _FEW_GROUPS else _MIN_ROWS
+    for members in parted:
         place = int(series.places[members[0]])
-        form = _form(skeletons[forms[members[0]]].as_py(), values, members)
+        form = None if len(members) < least else _form(skeletons[forms[members[0]]].as_py(), values, members)
         if place < 0 or form is None:
             continue
         rows = values.rows[members]

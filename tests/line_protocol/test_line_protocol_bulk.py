@@ -192,3 +192,13 @@ def test_pieces_of_a_body_hold_about_so_many_lines_and_all_of_them() -> None:
         assert all(len(piece) <= limits.PARSE_BLOCK_BYTES + 1 for piece in pieces)
         if body is short:
             assert max(piece.count(b"\n") for piece in pieces) <= limits.PARSE_BLOCK_LINES
+
+
+def test_many_forms_of_few_lines_are_read_line_by_line() -> None:
+    rare = [b"m,t=1 a%d=%d,b=1" % (row, row) for row in range(100)]
+    text = b"\n".join([*rare[:50], *[b"m,t=1 v=%d" % row for row in range(20)], *rare[50:]])
+    check(text)
+    bulk = read_bulk(text, MAX_TIME_NS)
+    assert bulk is not None
+    assert [len(group.rows) for group in bulk.groups] == [20]
+    assert len(bulk.rest) == 100
