@@ -46,6 +46,7 @@ AGGREGATES = ("count", "sum", "mean", "min", "max", "first", "last", "median", "
 SELECTORS = ("min", "max", "first", "last")
 SEQUENCES = ("difference", "non_negative_difference", "derivative", "cumulative_sum", "elapsed")
 VALUES = ("abs", "ceil", "floor", "round", "sin", "cos", "tan", "atan")
+COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 FILLS = ("", "", "", "fill(null)", "fill(none)", "fill(0)", "fill(-2)", "fill(previous)", "fill(linear)")
 
 
@@ -62,6 +63,8 @@ class Generator:
             (28, self.aggregates),
             (12, self.selector),
             (12, self.sequence),
+            (6, self.picks),
+            (4, self.zoned),
             (10, self.show),
             (6, self.broken),
         ]
@@ -216,13 +219,44 @@ class Generator:
             second = f", {self.rng.choice(('1s', '10s', '1m'))}"
         field_name = self.rng.choice(shape.numbers)
         if self.chance(0.5):
-            inner = f"{self.rng.choice(AGGREGATES)}({field_name})"
+            # The deviation of one value is no number; what becomes of it in a sequence is not compared.
+            inner = f"{self.rng.choice([one for one in AGGREGATES if one != 'stddev'])}({field_name})"
             where, group = self.grouping(shape, windows=1.0)
         else:
             inner, where = field_name, self.where(shape)
             tags = sorted(shape.tags)
             group = f" group by {', '.join(tags)}" if tags and self.chance(0.5) else ""
         return f"select {name}({inner}{second}) from {shape.name}{where}{group}{self.tail(order=False)}"
+
+    def picks(self) -> str:
+        """Functions that choose points or need their order."""
+        shape = self.shape()
+        number = self.rng.choice(shape.numbers)
+        apart = f", {self.rng.choice(sorted(shape.tags))}" if shape.tags and self.chance(0.4) else ""
+        call = self.rng.choice(
+            (
+                f"top({number}{apart}, {self.rng.choice((1, 2, 3, 50))})",
+                f"bottom({number}{apart}, {self.rng.choice((1, 2, 3, 50))})",
+                f"percentile({number}, {self.rng.choice((5, 50, 90, 99.9))})",
+                f"distinct({self.rng.choice(shape.fields)})",
+                f"integral({number}{self.rng.choice(('', ', 1m'))})",
+                f"count(distinct({self.rng.choice(shape.fields)}))",
+            )
+        )
+        where, group = self.grouping(shape, windows=0.3)
+        return f"select {call} from {shape.name}{where}{group}"
+
+    def zoned(self) -> str:
+        """Windows of a time zone around the change of its clocks."""
+        start, end = self.rng.choice((("2018-03-24", "2018-03-27"), ("2018-10-27", "2018-10-30")))
+        every = self.rng.choice(("1d", "12h", "6h", "2h", "1h"))
+        zone = self.rng.choice(("Europe/Berlin", "Europe/London", "America/New_York", "Asia/Kolkata", "UTC"))
+        call = f"{self.rng.choice(AGGREGATES)}({self.rng.choice(('v', 'f'))})"
+        fill = self.rng.choice(FILLS)
+        return (
+            f"select {call} from dst where time >= '{start}' and time < '{end}' "
+            f"group by time({every}){' ' if fill else ''}{fill}{self.tail()} tz('{zone}')"
+        )
 
     def subquery(self) -> str:
         shape = self.shape()
@@ -263,14 +297,15 @@ class Generator:
     def broken(self) -> str:
         """A statement with a word taken out, doubled, moved or replaced: mostly the text of an error is compared."""
         words = words_of(self.rng.choice((self.raw, self.aggregates, self.sequence, self.show))())
-        where = self.rng.randrange(len(words))
+        # A condition without its comparison is a number, of which InfluxDB sometimes says that it holds.
+        where = self.rng.choice([place for place, word in enumerate(words) if word not in COMPARISONS])
         roll = self.rng.random()
         if roll < 0.4:
             del words[where]
         elif roll < 0.55:
             words.insert(where, words[where])
         elif roll < 0.75:
-            other = self.rng.randrange(len(words))
+            other = self.rng.choice([place for place, word in enumerate(words) if word not in COMPARISONS])
             words[where], words[other] = words[other], words[where]
         else:
             words[where] = self.rng.choice(

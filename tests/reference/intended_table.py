@@ -74,6 +74,13 @@ INTENDED: tuple[Intended, ...] = (
         proof="tests/query/test_query_zones.py",
     ),
     Intended(
+        "rows of `GROUP BY time` with `tz()` beside a change of the clock, for selectors and with `ORDER BY time DESC`",
+        r"(min|max|first|last|percentile|order by time desc).* tz\('(Europe|America|Australia)",
+        "select last(f) from dst where time >= '2018-10-28' and time < '2018-10-29' group by time(2h) fill(0) "
+        "tz('Europe/Berlin')",
+        both_answer,
+    ),
+    Intended(
         "equal times in different series, without GROUP BY",
         r"\bfrom ties|\bfrom /|\bfrom mem|distinct\(|\bfrom \(",
         "select x from ties where s != u",
