@@ -17,8 +17,8 @@ from tests.reference.intended_table import explained
 from tests.reference.notation import tables
 from tests.reference.pair import Connection, Pair
 
-ELSEWHERE = frozenset({"statements_ddl", "show_cardinality", "parse_errors"})
-"""Tables that do not read points, or change something."""
+ELSEWHERE = frozenset({"statements_ddl", "show_cardinality", "parse_errors", "forecasts"})
+"""Tables that do not read points, change something, or take long."""
 SAMPLE = 300
 NODES = 3
 
