@@ -24,6 +24,8 @@ _CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
 _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
 )
+ERROR_CODE = "X-DSDB-Error-Code"
+"""Header with the stable code of an error."""
 _SHAPED = frozenset(("/query", "/write", "/api/v2/write"))
 _MAX_HEADER_CHARS = 1024
 _GREGORIAN = 0x01B21DD213814000
@@ -33,9 +35,11 @@ _GREGORIAN = 0x01B21DD213814000
 def error_response(error: DSDBError, request: web.Request | None = None) -> web.Response:
     """The error as status, body and header; a 503 says when to try again, a 401 asks for credentials.
 
-    The body is JSON; for clients' requests it is as they ask for: indented, CSV or MessagePack.
+    The body is JSON; for clients' requests it is as they ask for: indented, CSV or MessagePack. The code is in a header;
+    the document has it too, but for what a query itself is refused for: that one is InfluxDB's, byte for byte.
     """
-    body = error_body(error)
+    plain = request is not None and request.path == "/query" and error.http_status < 500
+    body = error_body(error, with_code=not plain)
     content_type = JSON
     if request is not None and request.path in _SHAPED:
         content_type = accepted(request)
@@ -51,6 +55,7 @@ def error_response(error: DSDBError, request: web.Request | None = None) -> web.
         response.headers["WWW-Authenticate"] = f'Basic realm="{realm}"'
     else:
         response.headers["X-Influxdb-Error"] = header_text(error.message)
+    response.headers[ERROR_CODE] = error.code
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
@@ -63,9 +68,9 @@ def _csv_field(text: str) -> str:
     return text
 
 
-def error_body(error: DSDBError) -> bytes:
+def error_body(error: DSDBError, *, with_code: bool = True) -> bytes:
     """The error as a JSON document with a newline at its end."""
-    text = msgspec.json.encode(ErrorBody(error.message, error.code))
+    text = msgspec.json.encode(ErrorBody(error.message, error.code if with_code else ""))
     # As Go writes them; JSON has these characters in strings only.
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026") + b"\n"
 

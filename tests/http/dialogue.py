@@ -10,7 +10,7 @@ A step starts with ``--- what it shows`` and goes on with these lines:
     @ours                 not for influxd
     differs: reason       influxd answers otherwise, on purpose
     < 204                 the status, then headers (< Name: value) and the body's lines (<| text)
-    < code parse_error    the stable code in the error document, which influxd does not have
+    < code parse_error    the stable code of the error, in a header that influxd does not have
 
 ``python -m tests.http.dialogue FILE…`` writes the answers of the running influxd into the files (of our daemon where a
 step differs); read the change before you commit it.
@@ -139,7 +139,9 @@ def _reply(answer: http.client.HTTPResponse, body: bytes) -> Reply:
         body = gzip.decompress(body)
     if answer.headers.get("Content-Type") == "application/x-msgpack":
         body = "".join(f"{document}\n" for document in unpacked(body)).encode()
-    text, code = _without_code(body.decode(errors="backslashreplace"))
+    text, coded = _without_code(body.decode(errors="backslashreplace"))
+    code = answer.headers.get("X-DSDB-Error-Code", "")
+    assert coded in ("", code), "the document has the code of the header"
     lines += [f"<| {line}".rstrip() for line in text.splitlines()]
     return Reply(tuple(lines), code)
 
