@@ -35,8 +35,8 @@ _GREGORIAN = 0x01B21DD213814000
 def error_response(error: DSDBError, request: web.Request | None = None) -> web.Response:
     """The error as status, body and header; a 503 says when to try again, a 401 asks for credentials.
 
-    The body is JSON; for clients' requests it is as they ask for: indented, CSV or MessagePack. The code is in a header;
-    the document has it too, but for what a query itself is refused for: that one is InfluxDB's, byte for byte.
+    The body is JSON; for clients' requests it is as they ask for: indented, CSV or MessagePack. The code is in a
+    header; the document has it too, but for what a query itself is refused for: that one is InfluxDB's, byte for byte.
     """
     plain = request is not None and request.path == "/query" and error.http_status < 500
     body = error_body(error, with_code=not plain)
