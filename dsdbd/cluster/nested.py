@@ -59,7 +59,7 @@ async def parts(
             async for part in found:
                 blocks = [rows for rows in part.series if isinstance(rows, SeriesBlock)]
                 await cancelled.guard(reads.work(fold, collected, number, inner, blocks, cancelled))
-    yield AnswerPart(await cancelled.guard(reads.work(_finished, collected)))
+    yield AnswerPart(await cancelled.guard(reads.work(_finished, collected, cancelled)))
 
 
 def fold(
@@ -71,5 +71,5 @@ def fold(
         collected.add(partial.states, partial.tables)
 
 
-def _finished(collected: Collected) -> list[SeriesBlock]:
-    return list(query.finish(collected.plan, collected.result()))
+def _finished(collected: Collected, cancelled: Cancellation) -> list[SeriesBlock]:
+    return list(query.finish(collected.plan, collected.result(), cancelled))

@@ -139,7 +139,7 @@ class ReadPath:
             ahead = None if emit.last else asyncio.ensure_future(self._advance(steps, cancelled))
             try:
                 if series is None:
-                    series = await cancelled.guard(self.work(_finished, emit.plan, emit.partial))
+                    series = await cancelled.guard(self.work(_finished, emit.plan, emit.partial, cancelled))
                 part = AnswerPart(series, continues=emit.continues)
                 emit = series = None  # so that no more than this part and the next are held
                 yield part
@@ -365,7 +365,7 @@ class ReadPath:
             return None
         if emit is None or not emit.last:
             return _Begun(steps, emit)
-        return _Begun(steps, emit, _finished(emit.plan, emit.partial))
+        return _Begun(steps, emit, _finished(emit.plan, emit.partial, cancelled))
 
     def _advance_here(self, steps: Steps, cancelled: Cancellation) -> query.Emit | None:
         """As ``_advance``; raises _Elsewhere where a step asks for shards that are not on this node."""
@@ -460,5 +460,5 @@ def _united(step: query.Ask, answers: Sequence[bytes | Partial]) -> Partial:
     return query.merge(step.plan, parts if step.onto is None else [step.onto, *parts])
 
 
-def _finished(plan: SelectPlan, partial: Partial) -> list[SeriesBlock]:
-    return list(query.finish(plan, partial))
+def _finished(plan: SelectPlan, partial: Partial, cancelled: Cancellation) -> list[SeriesBlock]:
+    return list(query.finish(plan, partial, cancelled))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.picks import PICKS
 from dsdbd.query.plan_types import CallPlan, FieldLeaf, SelectPlan, Slot, TagLeaf
 from dsdbd.query.rows import SeriesBlock
-from dsdbd.query.run import Partial
+from dsdbd.query.run import Partial, never_cancelled
 from dsdbd.query.states import States, finished_values
 from dsdbd.query.table import NO_MEMBERS, Table, align_groups
 from dsdbd.query.transform import apply_transform
@@ -25,10 +25,13 @@ from dsdbd.query.transform import apply_transform
 _FORWARD = PICKS | {"distinct"}
 
 
-def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
+def finish(
+    plan: SelectPlan, partial: Partial, cancelled: Callable[[], bool] = never_cancelled
+) -> Iterator[SeriesBlock]:
     """The answer, in the order of InfluxDB 1.x: by measurement and tags, then time.
 
-    With ORDER BY time DESC the groups are reversed too. Raises RequestError above the bucket limit.
+    With ORDER BY time DESC the groups are reversed too. Raises RequestError above the bucket limit, and
+    QueryCancelled soon after ``cancelled`` has returned True, where it takes long.
     """
     states, tables = partial.states, partial.tables
     if (states is None or not len(states)) and all(table is None or not len(table) for table in tables):
@@ -49,7 +52,7 @@ def finish(plan: SelectPlan, partial: Partial) -> Iterator[SeriesBlock]:
         if rows is None or not len(rows):
             continue
         rows = rows if folded else aggregates.finish(plan, call, rows)
-        finished.append(_limited(plan, _finish_call(plan, call, rows)))
+        finished.append(_limited(plan, _finish_call(plan, call, rows, cancelled)))
         positions.append(position)
     if not finished:
         return
@@ -94,7 +97,7 @@ def _directed(plan: SelectPlan, table: Table) -> Table:
     return table if plan.ascending else table.take(np.arange(len(table) - 1, -1, -1))
 
 
-def _finish_call(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
+def _finish_call(plan: SelectPlan, call: CallPlan, table: Table, cancelled: Callable[[], bool]) -> Table:
     """Rows of one call with their times, in the direction of the answer."""
     if call.function in aggregates.OWN_TIMES:
         pass
@@ -108,7 +111,7 @@ def _finish_call(plan: SelectPlan, call: CallPlan, table: Table) -> Table:
     else:
         table = _directed(plan, table)
     for transform in call.transforms:
-        table = apply_transform(plan, transform, table)
+        table = apply_transform(plan, transform, table, cancelled)
     return table
 
 

@@ -8,9 +8,9 @@ other things a step goes on from the forecast before it, not from the value, and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, cycle
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from dsdbd.model.types import FieldType
 from dsdbd.query.nelder_mead import minimise
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_types import SelectPlan, Transform
+from dsdbd.query.run import QueryCancelled, never_cancelled
 from dsdbd.query.table import Table
 
 _GUESSES = (0.3, 0.7)
@@ -29,15 +30,24 @@ _EPSILON = 1.0e-4
 _HALF = 0.5
 _LONG = 64
 """Powers above which whole arrays are quicker than one number after the other."""
-_ZERO_EXPONENT = -5000
-"""An exponent with which any mantissa is 0; NumPy takes none of more digits than an int32 has."""
+_PLAIN = 6
+"""Parameters where there is no season."""
+_PRECISION = 56
+"""Bits of a float, and some more."""
 
 
-def forecasts(plan: SelectPlan, transform: Transform, table: Table) -> Table:
+_Steps = Iterable[tuple[float, float]]
+"""For each step the factor of the trend, and the value it is compared with."""
+
+
+def forecasts(
+    plan: SelectPlan, transform: Transform, table: Table, cancelled: Callable[[], bool] = never_cancelled
+) -> Table:
     """The table with ``transform.arg`` forecasts for each group, and before them its fit if that is asked for.
 
     Values that are missing between others count as unknown. Nothing for a group with less than two values, or less
-    than a season of ``transform.second`` values. Raises RequestError above the limit of values.
+    than a season of ``transform.second`` values. Raises RequestError above the limit of values, and QueryCancelled
+    soon after ``cancelled`` has returned True.
     """
     starts = run_starts(table.group)
     lengths = run_lengths(starts, len(table))
@@ -61,7 +71,7 @@ def forecasts(plan: SelectPlan, transform: Transform, table: Table) -> Table:
         series = _spaced(time, values, interval_ns)
         if len(series) < max(2, season):
             continue
-        fit = _best_fit(series, season, ahead)
+        fit = _best_fit(series, season, ahead, cancelled)
         shown = fit if with_fit else fit[len(series) :]
         first = time[0] if with_fit else time[-1] + interval_ns
         for place, value in enumerate(shown):
@@ -97,22 +107,17 @@ def _spaced(times_ns: list[int], values: list[float], interval_ns: int) -> list[
     return series
 
 
-def _best_fit(series: list[float], season: int, ahead: int) -> list[float]:
-    """The fit of all values and the forecasts behind them."""
+def _best_fit(series: list[float], season: int, ahead: int, cancelled: Callable[[], bool]) -> list[float]:
+    """The fit of all values and the forecasts behind them. Raises QueryCancelled when ``cancelled`` says so."""
     seasonal = season >= 2
     start = [0.0] * 4 + (_seasonal_start(series, season) if seasonal else _plain_start(series))
-    known = [place for place, value in enumerate(series) if not math.isnan(value)]
-    values = [series[place] for place in known]
-    complete = len(known) == len(series)
+    rest = series[1:]
 
-    def distance(parameters: list[float]) -> float:
-        """Sum of the squares of what the fit is off."""
-        fit = _forecast(parameters, series[0], len(series), seasonal=seasonal)
-        total = 0.0
-        for guess, value in zip(fit if complete else [fit[place] for place in known], values, strict=True):
-            off = guess - value
-            total += off * off
-        return math.inf if math.isnan(total) else total
+    def distance(parameters: list[float], bound: float) -> float:
+        """Sum of the squares of what the fit is off, or of the first of them that reach the bound."""
+        if cancelled():
+            raise QueryCancelled("query interrupted")
+        return _fit(parameters, series[0], rest, bound, None)
 
     least, best = math.inf, None
     for alpha in _GUESSES:
@@ -124,7 +129,7 @@ def _best_fit(series: list[float], season: int, ahead: int) -> list[float]:
                     if found < least or best is None:
                         least, best = found, parameters
     assert best is not None
-    return _forecast(best, series[0], len(series) + ahead, seasonal=seasonal)
+    return _forecast(best, series[0], len(series) + ahead)
 
 
 def _plain_start(series: list[float]) -> list[float]:
@@ -147,113 +152,138 @@ def _seasonal_start(series: list[float], season: int) -> list[float]:
 
 
 def _quotient(numerator: float, denominator: float) -> float:
-    with np.errstate(all="ignore"):
-        return float(np.float64(numerator) / np.float64(denominator))
+    """As floats divide in Go: what is divided by zero is infinite, or no number."""
+    if denominator:
+        return numerator / denominator
+    if math.isnan(numerator) or numerator == 0:
+        return math.nan
+    return math.copysign(math.inf, numerator) * math.copysign(1.0, denominator)
 
 
-def _forecast(parameters: list[float], first: float, size: int, *, seasonal: bool) -> list[float]:
-    """``size`` values from the first on; keeps the parameters in their bounds and moves the season on, in place.
+def _forecast(parameters: list[float], first: float, size: int) -> list[float]:
+    """``size`` values from the first on; keeps the parameters in their bounds and moves the season on, in place."""
+    found = [first]
+    _fit(parameters, first, [math.nan] * (size - 1), math.nan, found)
+    return found
 
-    ``parameters``: alpha, beta, gamma and phi, each within 0 and 1, level, trend, and the factors of the season.
+
+def _fit(parameters: list[float], first: float, rest: list[float], bound: float, found: list[float] | None) -> float:
+    """Sum of the squares of what the fit is off, or of the first of them that reach ``bound``; never no number.
+
+    A bound that is not a number is none.
+
+    ``parameters``: alpha, beta, gamma and phi, each within 0 and 1, level, trend, and the factors of the season, if
+    there is one. They are kept in their bounds and the season is moved on, in place, unless the bound is reached.
+    ``rest``: the values behind the first, not-a-number where one is unknown; ``found`` is given the fit of them.
     """
     for place in range(4):
         if parameters[place] > 1:
             parameters[place] = 1.0
-        if parameters[place] < 0:
+        elif parameters[place] < 0:
             parameters[place] = 0.0
-    damping = _damping(parameters[3], size)
-    if not seasonal:
-        return _plain(parameters, first, damping)
-    ring = parameters[6:]
-    try:
-        found = _seasonal(parameters, ring, first, damping)
-    except ZeroDivisionError:
-        # NumPy's numbers are infinite there, as Go's are; they are slower.
-        ring = [np.float64(factor) for factor in parameters[6:]]
-        exact = [np.float64(number) for number in parameters[:6]]
-        with np.errstate(all="ignore"):
-            found = [float(value) for value in _seasonal(exact, ring, np.float64(first), damping)]
-        ring = [float(factor) for factor in ring]
-    parameters[6:] = ring
-    return found
+    damping = _damping(parameters[3], len(rest) + 1)
+    fit = _seasonal if len(parameters) > _PLAIN else _plain
+    total = fit(parameters, first, zip(damping, rest, strict=True), bound, found)
+    return math.inf if math.isnan(total) else total
 
 
-def _plain(parameters: list[float], first: float, damping: list[float]) -> list[float]:
+def _plain(parameters: list[float], first: float, steps: _Steps, bound: float, found: list[float] | None) -> float:
     alpha, beta, _, phi, level, trend = parameters
     keep, fade = 1 - alpha, (1 - beta) * phi
-    value = first
-    found = [value]
-    for damped in damping:
-        new = alpha * value + keep * (level + phi * trend)
+    fit, off = first, first - first
+    total = 0.0 if math.isnan(first) else off * off
+    for damped, value in steps:
+        new = alpha * fit + keep * (level + phi * trend)
         trend = beta * (new - level) + fade * trend
         level = new
-        value = level + damped * trend
-        found.append(value)
-    return found
+        fit = level + damped * trend
+        if found is not None:
+            found.append(fit)
+        if value == value:  # it is known
+            off = fit - value
+            total += off * off
+            if total >= bound:
+                break
+    return total
 
 
-def _seasonal(parameters: Any, ring: Any, first: Any, damping: list[float]) -> list[Any]:
-    """``ring``: the factors of the season, which are replaced as time goes on."""
+def _seasonal(parameters: list[float], first: float, steps: _Steps, bound: float, found: list[float] | None) -> float:
     alpha, beta, gamma, phi, level, trend = parameters[:6]
     keep, fade, keep_factor = 1 - alpha, (1 - beta) * phi, 1 - gamma
-    value = first
-    found = [value]
-    for damped, place, shown in zip(damping, *_places(len(ring), len(damping)), strict=True):
+    ring = parameters[6:]
+    places = _places(len(ring))
+    fit, off = first, first - first
+    total = 0.0 if math.isnan(first) else off * off
+    for (damped, value), (place, shown) in zip(steps, places, strict=False):
         old = ring[place]
         base = level + phi * trend
-        new = alpha * (value / old) + keep * base
+        new = alpha * (fit / old if old else _quotient(fit, old)) + keep * base
         trend = beta * (new - level) + fade * trend
-        factor = gamma * (value / base) + keep_factor * old
-        value = (new + damped * trend) * ring[shown]
+        factor = gamma * (fit / base if base else _quotient(fit, base)) + keep_factor * old
+        fit = (new + damped * trend) * ring[shown]
         level = new
         ring[place] = factor
-        found.append(value)
-    return found
+        if found is not None:
+            found.append(fit)
+        if value == value:  # it is known
+            off = fit - value
+            total += off * off
+            if total >= bound:
+                return total
+    parameters[6:] = ring
+    return total
+
+
+def _places(season: int) -> Iterator[tuple[int, int]]:
+    """For each step which factor of the season is read and replaced, and which the forecast is made with."""
+    return cycle(_turn(season))
 
 
 @lru_cache(maxsize=16)
-def _places(season: int, steps: int) -> tuple[list[int], list[int]]:
-    """For each step which factor of the season is read and replaced, and which the forecast is made with."""
-    return [(2 * step) % season for step in range(steps)], [(3 * step + 1) % season for step in range(steps)]
+def _turn(season: int) -> list[tuple[int, int]]:
+    return [((2 * step) % season, (3 * step + 1) % season) for step in range(season)]
 
 
 def _damping(phi: float, size: int) -> list[float]:
     """The sums phi, phi + phi, phi + phi + phi² and so on, with one more power in each step; ``size`` - 1 of them."""
-    found = list(accumulate([phi, *_powers(phi, size - 2)]))
-    return found[: size - 1]
+    count = size - 2
+    some = count
+    if 0 < phi < 1:
+        # Powers that a sum of about phi is too coarse for do not change it.
+        some = min(count, 2 + int(_PRECISION / -math.log2(phi)))
+    if some > _LONG:
+        found: list[float] = np.add.accumulate(np.array([phi, *_powers(phi, some)])).tolist()
+    else:
+        found = list(accumulate([phi, *_powers(phi, some)]))
+    return found + [found[-1]] * (count - some)
 
 
 def _powers(base: float, count: int) -> list[float]:
-    """base¹ … baseⁿ, rounded as Go's math.Pow: by squares of the mantissa. ``base`` is from 0 to 1, or not a number."""
+    """base¹ … baseⁿ, rounded as Go's math.Pow: by squares. ``base`` is from 0 to 1, or not a number.
+
+    Go multiplies mantissas, which rounds alike but for results next to the smallest of all numbers.
+    """
     if not 0 < base < 1:
         return [base] * count
-    mantissa, exponent = math.frexp(base)
     if count > _LONG:
-        return _long_powers(mantissa, exponent, count)
-    numbers, exponents = [1.0], [0]
+        return _long_powers(base, count)
+    numbers = [1.0]
     while len(numbers) <= count:
-        numbers += [number * mantissa for number in numbers]
-        exponents += [other + exponent for other in exponents]
-        mantissa, exponent = _squared(mantissa, exponent)
-    return list(map(math.ldexp, numbers[1 : count + 1], exponents[1:]))
+        # Numbers with one bit more than those so far: the square of the highest bit comes last.
+        numbers += [number * base for number in numbers[: count + 1 - len(numbers)]]
+        base *= base
+    del numbers[0]
+    return numbers
 
 
-def _long_powers(mantissa: float, exponent: int, count: int) -> list[float]:
+def _long_powers(base: float, count: int) -> list[float]:
     """The same with whole arrays."""
-    numbers, exponents = np.ones(count + 1), np.zeros(count + 1, dtype=np.int64)
+    numbers = np.ones(count + 1)
     size = 1
     while size <= count:
-        # Numbers with one bit more than those so far: Go multiplies by the square of the highest bit last.
         more = min(size, count + 1 - size)
-        np.multiply(numbers[:more], mantissa, out=numbers[size : size + more])
-        np.add(exponents[:more], exponent, out=exponents[size : size + more])
+        np.multiply(numbers[:more], base, out=numbers[size : size + more])
         size *= 2
-        mantissa, exponent = _squared(mantissa, exponent)
-    found: list[float] = np.ldexp(numbers[1:], np.maximum(exponents[1:], _ZERO_EXPONENT)).tolist()
+        base *= base
+    found: list[float] = numbers[1:].tolist()
     return found
-
-
-def _squared(mantissa: float, exponent: int) -> tuple[float, int]:
-    """The square of a number whose mantissa is from 0.5 to 1."""
-    square = mantissa * mantissa
-    return (square, 2 * exponent) if square >= 0.5 else (square + square, 2 * exponent - 1)

@@ -18,6 +18,7 @@ from dsdbd.influxql.condition import split_condition
 from dsdbd.model.scan import Extent
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS, looks_like_time
 from dsdbd.model.types import FieldType
+from dsdbd.query.plan_check_calls import FORECASTS
 from dsdbd.query.plan_types import Expr, Lit, MathCall, MeasurementPlan, Op, SelectPlan
 from dsdbd.query.schema import MeasurementSchema
 
@@ -126,7 +127,10 @@ def _is_plain(select: ast.Select, plan: SelectPlan) -> bool:
         return False
     found: MeasurementPlan = plan.sources[0].measurements[0]
     # A sample is drawn anew for each statement, with a seed that planning takes from the time.
-    return not found.derived and all(call.function != "sample" for call in plan.calls)
+    if found.derived or any(call.function == "sample" for call in plan.calls):
+        return False
+    # To fit a forecast takes long, and what is prepared is answered on the event loop.
+    return all(transform.name not in FORECASTS for call in plan.calls for transform in call.transforms)
 
 
 class _Slots:

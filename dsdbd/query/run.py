@@ -104,6 +104,11 @@ class Collected:
         return first_rows(self.plan, sort_table(table))
 
 
+def never_cancelled() -> bool:
+    """For what is too short to be cancelled."""
+    return False
+
+
 def run_partial(
     plan: SelectPlan,
     source: tuple[str, str],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -12,16 +14,20 @@ from dsdbd.query.holt_winters import forecasts
 from dsdbd.query.ordering import run_lengths, run_starts
 from dsdbd.query.plan_check_calls import FORECASTS, INDICATORS
 from dsdbd.query.plan_types import SelectPlan, Transform
+from dsdbd.query.run import never_cancelled
 from dsdbd.query.table import Table
 
 _SECOND_NS = 1_000_000_000
 _ONE_POINT_PER_TIME = frozenset({"derivative", "non_negative_derivative", "difference", "non_negative_difference"})
 
 
-def apply_transform(plan: SelectPlan, transform: Transform, table: Table) -> Table:
+def apply_transform(
+    plan: SelectPlan, transform: Transform, table: Table, cancelled: Callable[[], bool] = never_cancelled
+) -> Table:
     """The transformed table; rows come group by group in the direction of the answer, and go so.
 
     Rows without a value are left out. Of points at one time derivative and difference see only the first.
+    Raises QueryCancelled soon after ``cancelled`` has returned True, where it takes long.
     """
     value = table.columns["value"]
     if value.valid is not None:
@@ -34,7 +40,7 @@ def apply_transform(plan: SelectPlan, transform: Transform, table: Table) -> Tab
     if transform.name == "cumulative_sum":
         return _cumulative_sum(table)
     if transform.name in FORECASTS:
-        return forecasts(plan, transform, table)
+        return forecasts(plan, transform, table, cancelled)
     if transform.name in INDICATORS:
         return indicator(transform, table)
     if transform.name == "moving_average":

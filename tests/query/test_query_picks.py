@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdbd.query.holt_winters import _forecast, _powers
+from dsdbd.query import QueryCancelled
+from dsdbd.query.holt_winters import _best_fit, _forecast, _powers
 from dsdbd.query.nelder_mead import minimise
 from tests.examples import examples
 from tests.query.query_engine import MemoryShard, Row, json_answer, run_query
@@ -124,7 +125,7 @@ def test_what_is_refused_here(statement: str, part: str) -> None:
 
 
 def test_the_least_value_of_a_curved_valley_is_found() -> None:
-    least, place = minimise(lambda p: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2, [-1.2, 1.0], 1e-9)
+    least, place = minimise(lambda p, _: 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2, [-1.2, 1.0], 1e-9)
     assert least < 1e-9
     assert [round(number, 3) for number in place] == [1.0, 1.0]
 
@@ -139,6 +140,41 @@ def test_powers_are_those_of_the_library_to_the_last_digits(base: float) -> None
 
 def test_a_forecast_divides_by_zero_as_floats_do() -> None:
     # The factors of the season are 0: what is divided by them is infinite or no number, and nothing fails.
-    found = _forecast([0.3, 0.3, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0], 1.0, 5, seasonal=True)
+    found = _forecast([0.3, 0.3, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0], 1.0, 5)
     assert found[0] == 1.0
     assert not any(map(math.isfinite, found[1:]))
+
+
+def test_a_fit_that_is_cancelled_ends_at_once_and_not_when_it_is_found() -> None:
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 100
+
+    with pytest.raises(QueryCancelled, match="query interrupted"):
+        _best_fit([float(place % 7) for place in range(500)], 7, 10, cancelled)
+    assert asked == 101
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=6, max_size=9),
+    st.lists(st.floats(-9, 9), min_size=12, max_size=12),
+    st.integers(1, 40),
+)
+def test_a_search_does_not_see_that_its_function_stops_at_the_bound(
+    start: list[float], target: list[float], steps: int
+) -> None:
+    def whole(point: list[float], bound: float) -> float:
+        # As a fit it changes the point, is infinite here and there, and has steps on which corners are alike.
+        found = math.inf if point[0] > 40 else sum((p - t) ** 2 for p, t in zip(point, target, strict=False)) // steps
+        if not found >= bound or bound_is_ignored:
+            point[-1] = round(point[-1], 1)
+            return found
+        return bound + 1
+
+    bound_is_ignored = True
+    expected = minimise(whole, start, 1e-4)
+    bound_is_ignored = False
+    assert minimise(whole, start, 1e-4) == expected
