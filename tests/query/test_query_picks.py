@@ -158,6 +158,7 @@ def test_a_fit_that_is_cancelled_ends_at_once_and_not_when_it_is_found() -> None
     assert asked == 101
 
 
+@settings(max_examples=examples(20), deadline=None)
 @given(
     st.lists(st.floats(-50, 50), min_size=6, max_size=9),
     st.lists(st.floats(-9, 9), min_size=12, max_size=12),
