@@ -151,12 +151,13 @@ class Cursor:
         """The error ``found …, expected …`` for a token."""
         return self.error_at(f"found {token.found}, expected {', '.join(expected)}", token.at)
 
-    def expected_adjacent(self, expected: str) -> QueryParseError:
-        """The error for a symbol that must follow at once; white space in its place is what was found."""
+    def expected_adjacent(self, *expected: str) -> QueryParseError:
+        """The error for something that must follow at once; white space in its place is what was found."""
         token = self.peek()
         if token.space and token.kind != "EOF":
-            return self.error_at(f"found {token.space}, expected {expected}", token.start - len(token.space))
-        return self.expected(token, expected)
+            at = token.start - len(token.space)
+            return self.error_at(f"found {token.space}, expected {', '.join(expected)}", at)
+        return self.expected(token, *expected)
 
     def error_at(self, message: str, at: int) -> QueryParseError:
         """A message with the line and character of an offset."""

@@ -269,10 +269,10 @@ def _cast(cursor: Cursor) -> str | None:
         return None
     cursor.take()
     token = cursor.peek()
-    if token.kind in {"FIELD", "TAG"}:
+    if token.kind in {"FIELD", "TAG"} and not token.space:
         return cursor.take().kind.lower()
-    if token.kind != "IDENT":
-        raise cursor.expected(token, "float", "integer", "string", "boolean", "field", "tag")
+    if token.kind != "IDENT" or token.space:
+        raise cursor.expected_adjacent("float", "integer", "string", "boolean", "field", "tag")
     if token.text.lower() not in _CASTS:
         raise cursor.expected(token, *_CASTS, "field", "tag")
     return cursor.take().text.lower()
@@ -312,8 +312,8 @@ def _wildcard(cursor: Cursor) -> Wildcard:
         return Wildcard()
     cursor.take()
     token = cursor.peek()
-    if token.kind not in {"FIELD", "TAG"}:
-        raise cursor.expected(token, "field", "tag")
+    if token.kind not in {"FIELD", "TAG"} or token.space:
+        raise cursor.expected_adjacent("field", "tag")
     cursor.take()
     return Wildcard(WildcardKind(token.kind.lower()))
 
