@@ -21,7 +21,7 @@ from dsdbd.query.plan_calls import aggregate_plan, checked, picked_tags, transfo
 from dsdbd.query.plan_check import TRANSFORMS, check_select, time_dimension
 from dsdbd.query.plan_condition import divide_condition
 from dsdbd.query.plan_derived import Outer, condition_schema, derived_place
-from dsdbd.query.plan_fields import column_names, expand_dimensions, expand_fields, is_time
+from dsdbd.query.plan_fields import column_names, expand_dimensions, expand_fields, is_time, simplified
 from dsdbd.query.plan_types import (
     CallPlan,
     Expr,
@@ -127,6 +127,7 @@ class Planner:
     def plan(self, select: ast.Select) -> SelectPlan:
         """The plan of a statement without subqueries."""
         refuse_unsupported(select)
+        select = simplified(select)
         window = time_dimension(select.dimensions, self._now_ns)
         check_select(select, has_interval=window[0] > 0)
         self.look_up(select)

@@ -23,7 +23,7 @@ from dsdbd.query.plan_check_calls import (
     expect_count,
 )
 from dsdbd.query.plan_condition import check_condition
-from dsdbd.query.plan_fields import is_time, refuse_wildcards
+from dsdbd.query.plan_fields import is_time, refuse_wildcards, simple_dimension
 
 SELECTOR_CALLS = frozenset({"min", "max", "first", "last", "percentile", "sample"}) | PICKS
 PLAIN_CALLS = frozenset({"min", "max", "first", "last"}) | {
@@ -52,7 +52,7 @@ _KINDS: dict[type, str] = {
 def time_dimension(dimensions: tuple[ast.Expr, ...], now_ns: int) -> tuple[int, int]:
     """Interval and offset of GROUP BY time in nanoseconds, 0 and 0 without one; raises RequestError."""
     interval_ns = offset_ns = 0
-    for expr in dimensions:
+    for expr in map(simple_dimension, dimensions):
         if isinstance(expr, ast.VarRef) and expr.name.lower() == "time":
             raise RequestError("time() is a function and expects at least one argument")
         if type(expr) in COLUMNS:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dsdbd.errors import RequestError
 from dsdbd.influxql import ast
 from dsdbd.influxql.format import column_name
+from dsdbd.influxql.reduce import reduce_expr
 from dsdbd.model.types import FieldType
 from dsdbd.query import mathfunctions
 from dsdbd.query.schema import Derived, MeasurementSchema
@@ -19,6 +20,42 @@ _WILDCARD_TYPES: dict[str, frozenset[FieldType]] = {
     **dict.fromkeys(("count", "first", "last", "distinct", "elapsed", "mode", "sample"), frozenset(FieldType)),
     **dict.fromkeys(("min", "max"), _NUMBERS | {FieldType.BOOLEAN}),
 }
+_NOT_SIMPLE = frozenset({ast.ParenExpr, ast.BinaryExpr, ast.Call})
+
+
+def simplified(select: ast.Select) -> ast.Select:
+    """The statement with its calls and dimensions simplified, in subqueries too."""
+    fields = tuple([_simplified_field(field) for field in select.fields])
+    dimensions = tuple([simple_dimension(expr) for expr in select.dimensions])
+    sources = tuple(
+        ast.SubQuery(simplified(source.statement)) if type(source) is ast.SubQuery else source
+        for source in select.sources
+    )
+    return replace(select, fields=fields, dimensions=dimensions, sources=sources)
+
+
+def _simplified_field(field: ast.Field) -> ast.Field:
+    expr = _simple(field.expr)
+    return field if expr is field.expr else replace(field, expr=expr)
+
+
+def simple_dimension(expr: ast.Expr) -> ast.Expr:
+    """``(host)`` is ``host``, and ``time((1m))`` is ``time(1m)``."""
+    return reduce_expr(expr) if type(expr) is ast.ParenExpr else _simple(expr)
+
+
+def _simple(expr: ast.Expr) -> ast.Expr:
+    """``mean((f))`` is ``mean(f)``, and ``percentile(f, 20 + 30)`` is ``percentile(f, 50)``."""
+    match expr:
+        case ast.Call(_, args):
+            return expr if _NOT_SIMPLE.isdisjoint(map(type, args)) else reduce_expr(expr)
+        case ast.ParenExpr(inner):
+            found = _simple(inner)
+            return expr if found is inner else ast.ParenExpr(found)
+        case ast.BinaryExpr(op, lhs, rhs):
+            left, right = _simple(lhs), _simple(rhs)
+            return expr if left is lhs and right is rhs else ast.BinaryExpr(op, left, right)
+    return expr
 
 
 def is_time(expr: ast.Expr) -> bool:

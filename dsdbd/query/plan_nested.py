@@ -16,6 +16,7 @@ from dsdbd.influxql import ast
 from dsdbd.query.plan import Planner, Schemas, refuse_unsupported
 from dsdbd.query.plan_check import check_select, time_dimension
 from dsdbd.query.plan_derived import Outer, derived_place, is_derived
+from dsdbd.query.plan_fields import simplified
 from dsdbd.query.plan_types import CallPlan, Expr, MathCall, Op, OutputColumn, Ref, SelectPlan, Slot
 
 _Entry = TypeVar("_Entry", Ref, CallPlan)
@@ -50,6 +51,7 @@ def has_subqueries(select: ast.Select) -> bool:
 
 def plan_nested(select: ast.Select, schemas: Schemas, now_ns: int) -> NestedPlan:
     """The plans of a normalised SELECT; arguments and errors are those of ``plan_select``."""
+    select = simplified(select)
     _check(select, now_ns, interval=False)
     return _planned(_look_up(select, schemas, now_ns), None)
 
