@@ -88,8 +88,14 @@ def _moving_average(table: Table, window: int) -> Table:
     ends = np.flatnonzero(place >= window - 1)
     if len(ends) == 0:
         return table.take(ends).with_columns({"value": Column.missing(FieldType.FLOAT, 0)})
-    windows = sliding_window_view(table.columns["value"].values, window)
-    means = windows[ends - (window - 1)].sum(axis=1) / window
+    values = table.columns["value"].values
+    means = sliding_window_view(values, window)[ends - (window - 1)].sum(axis=1) / window
+    odd = ~np.isfinite(values)
+    if bool(odd.any()):
+        # InfluxDB 1.x adds and subtracts at one sum, which does not come back from what is no number.
+        before = np.concatenate([[0], np.cumsum(odd)])
+        group_starts = ends - place[ends]
+        means[before[ends - (window - 1)] > before[group_starts]] = np.nan
     return table.take(ends).with_columns({"value": Column(FieldType.FLOAT, means)})
 
 
