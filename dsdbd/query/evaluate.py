@@ -16,6 +16,7 @@ from dsdbd.model.types import FieldType
 from dsdbd.query import mathfunctions
 from dsdbd.query.plan_types import Expr, FieldLeaf, Lit, MathCall, Op, Pattern, Slot, TagLeaf
 
+_OF_BOOLEANS = frozenset({"&", "|", "^", "=", "!="})
 COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 _LITERAL_TYPES = {bool: FieldType.BOOLEAN, int: FieldType.INTEGER, float: FieldType.FLOAT, str: FieldType.STRING}
 
@@ -46,7 +47,7 @@ def evaluate(expr: Expr, lookup: Lookup) -> Vector:
         case Op(op, lhs, rhs):
             if isinstance(rhs, Pattern):
                 return _match(evaluate(lhs, lookup), rhs.text, negated=op == "!~")
-            return _binary(op, evaluate(lhs, lookup), evaluate(rhs, lookup))
+            return _operation(op, lhs, rhs, lookup)
         case Pattern():
             return NOTHING
     column = lookup(expr)
@@ -86,6 +87,33 @@ def _booleans(vector: Vector) -> Any:
         return np.False_
     values = np.asarray(vector.values, dtype=np.bool_)
     return values if vector.valid is None else values & vector.valid
+
+
+def _operation(op: str, lhs: Expr, rhs: Expr, lookup: Lookup) -> Vector:
+    """``lhs op rhs``; beside a boolean, what has no value counts as false, but for a field in a condition."""
+    left, right = evaluate(lhs, lookup), evaluate(rhs, lookup)
+    if op not in _OF_BOOLEANS or FieldType.BOOLEAN not in (left.type, right.type):
+        return _binary(op, left, right)
+    found = _binary(op, left, right)
+    for one, other, other_expr in ((left, right, rhs), (right, left, lhs)):
+        if one.type is FieldType.BOOLEAN and type(other_expr) is not FieldLeaf:
+            found = _where_missing(found, op, one, other)
+    return found
+
+
+def _where_missing(found: Vector, op: str, one: Vector, other: Vector) -> Vector:
+    """``found`` with ``one op false`` in the rows in which the boolean ``one`` has a value and ``other`` has none."""
+    rows = one.valid
+    if other.type is not None:
+        if other.valid is None:
+            return found
+        rows = both_valid(rows, ~other.valid)
+    value = one.values
+    alone = _compare_values(op, value, False) if op in COMPARISONS else _bitwise(op, value, False)
+    if rows is None or found.type is not FieldType.BOOLEAN:
+        return Vector(FieldType.BOOLEAN, alone, rows)
+    valid = None if found.valid is None else found.valid | rows
+    return Vector(FieldType.BOOLEAN, np.where(rows, alone, found.values), valid)
 
 
 def _binary(op: str, lhs: Vector, rhs: Vector) -> Vector:

@@ -15,6 +15,7 @@ from dsdbd.query.schema import MeasurementSchema
 NO_SERIES = AnyOf(())
 _NOTHING = MathCall("abs", [Lit("")])
 """An operand that never has a value: no comparison with it holds."""
+_WITHOUT_VALUE = frozenset({ast.DurationLiteral, ast.TimeLiteral})
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -120,7 +121,7 @@ def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
         case ast.BinaryExpr(op, lhs, rhs):
             if op in _COMPARISONS and (_is_tag(lhs, schema) or _is_tag(rhs, schema)):
                 return _row_tag_comparison(op, lhs, rhs, schema)
-            return Op(op, _row_expr(lhs, schema), _row_expr(rhs, schema))
+            return Op(op, _operand(lhs, rhs, schema), _operand(rhs, lhs, schema))
         case ast.Call(name, args) if name in mathfunctions.ARGUMENT_COUNTS:
             return MathCall(name, [_row_expr(arg, schema) for arg in args])
         case ast.RegexLiteral(pattern):
@@ -134,6 +135,13 @@ def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
         case ast.DurationLiteral() | ast.TimeLiteral():
             return _NOTHING
     raise RequestError(f"WHERE cannot use this expression: {to_text(expr)}")
+
+
+def _operand(expr: ast.Expr, other: ast.Expr, schema: MeasurementSchema) -> Expr:
+    """A duration or a time has no value in a row, and what has none counts as false beside a boolean."""
+    if type(expr) in _WITHOUT_VALUE and type(other) not in _WITHOUT_VALUE:
+        return Lit(False)
+    return _row_expr(expr, schema)
 
 
 def _row_tag_comparison(op: str, lhs: ast.Expr, rhs: ast.Expr, schema: MeasurementSchema) -> Expr:

@@ -136,6 +136,12 @@ INTENDED: tuple[Intended, ...] = (
         r"where .*(\b\w+\(\w+\(|log\()",
         "select f from cpu where abs(abs(f)) > 5",
     ),
+    Intended(
+        "a number or a boolean that is computed as a condition, such as `WHERE f - 3` or `WHERE b ^ true`",
+        r"where (.+ )?\(?\w+ [-+*/%&|^] [\w']+\)?( and | or | group |$)",
+        "select v from seq where f - 3",
+        both_answer,
+    ),
     Intended("`::unsigned`", r"::unsigned", "select f::unsigned from cpu where time < 120s", same_times),
     Intended(
         "a statement that fails before it runs, and others after it",
