@@ -46,9 +46,11 @@ def simple_dimension(expr: ast.Expr) -> ast.Expr:
 
 def _simple(expr: ast.Expr) -> ast.Expr:
     """``mean((f))`` is ``mean(f)``, and ``percentile(f, 20 + 30)`` is ``percentile(f, 50)``."""
+    if type(expr) is ast.VarRef:
+        return expr
+    if type(expr) is ast.Call:
+        return expr if _NOT_SIMPLE.isdisjoint(map(type, expr.args)) else reduce_expr(expr)
     match expr:
-        case ast.Call(_, args):
-            return expr if _NOT_SIMPLE.isdisjoint(map(type, args)) else reduce_expr(expr)
         case ast.ParenExpr(inner):
             found = _simple(inner)
             return expr if found is inner else ast.ParenExpr(found)
