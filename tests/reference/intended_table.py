@@ -248,6 +248,25 @@ INTENDED: tuple[Intended, ...] = (
         proof=_SUBQUERIES,
     ),
     Intended("lines of `EXPLAIN`", r"^explain", "explain select f from cpu", both_answer),
+    Intended(
+        "a time in parentheses in WHERE, such as `(time) < 100s`",
+        r"where .*\(time\)",
+        "select f from cpu where (time) < 100s",
+        both_answer,
+    ),
+    Intended("a comment behind `::`", r"::\s*(--|/\*)", "select f::-- x"),
+    Intended(
+        "`GROUP BY time(100m, 1m)` without a lower bound",
+        r"^(?!.*time >).*group by .*time\([^()]*, *\(?-?\d",
+        "select count(f) from cpu where time < 10m group by time(100m, 1m)",
+        both_answer,
+    ),
+    Intended(
+        "`moving_average()` over values of very different size",
+        r"moving_average\(.* from big",
+        "select moving_average(f, 2) from big",
+        same_times,
+    ),
 )
 
 
