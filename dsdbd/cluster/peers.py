@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from dsdbd.cluster import signing
 from dsdbd.errors import DSDBError, ShardUnavailable, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -103,13 +104,7 @@ class PeerClient:
         assert self._session is not None
         own_cluster, uuid = self._sender()
         cluster = own_cluster if cluster_id is None else cluster_id
-        headers = {
-            signing.CLUSTER_HEADER: cluster,
-            signing.SENDER_HEADER: uuid,
-            signing.SIGNATURE_HEADER: signing.sign(
-                self._secret, method=method, path_qs=path_qs, cluster_id=cluster, sender=uuid, body=body
-            ),
-        }
+        headers = self._signed(method, path_qs, cluster, uuid, body)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.PEER_CONNECT_TIMEOUT_S, sock_read=timeout_s)
         try:
             async with self._session.request(
@@ -129,6 +124,43 @@ class PeerClient:
             raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, address: str, method: str, path_qs: str, body: bytes = b"", *, timeout_s: float, piece_bytes: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of a 2xx answer in pieces of at most ``piece_bytes``, read from the peer as they are taken.
+
+        It has a connection of its own, so that it holds up no other request. ``timeout_s`` bounds the silence. Raises
+        as ``call`` does, also while pieces are taken; an answer that ends early counts as no answer.
+        """
+        cluster, uuid = self._sender()
+        headers = self._signed(method, path_qs, cluster, uuid, body)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.PEER_CONNECT_TIMEOUT_S, sock_read=timeout_s)
+        connector = aiohttp.TCPConnector(limit=1, force_close=True)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, auto_decompress=False, read_bufsize=piece_bytes) as session,
+                session.request(
+                    method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
+                ) as response,
+            ):
+                if response.status >= 300:
+                    raise error_from_body(response.status, await self._read(response, address), address)
+                yield response.content.iter_chunked(piece_bytes)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
+
+    def _signed(self, method: str, path_qs: str, cluster: str, uuid: str, body: bytes) -> dict[str, str]:
+        return {
+            signing.CLUSTER_HEADER: cluster,
+            signing.SENDER_HEADER: uuid,
+            signing.SIGNATURE_HEADER: signing.sign(
+                self._secret, method=method, path_qs=path_qs, cluster_id=cluster, sender=uuid, body=body
+            ),
+        }
 
     @staticmethod
     async def _read(response: aiohttp.ClientResponse, address: str) -> bytes:
