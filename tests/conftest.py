@@ -6,8 +6,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
+
+# Hundreds of daemons are started: compiling all modules anew takes each of them three times as long as its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A deadline of an example would measure what else the machine does.
 settings.register_profile("full", max_examples=100, deadline=None)
