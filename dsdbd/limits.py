@@ -69,6 +69,8 @@ MAX_NAME_BYTES = 255
 """Longest name of a database or retention policy, as in InfluxDB 1.x; also the longest name of a directory."""
 MAX_SHARD_GROUPS_PER_WRITE = 1_000
 """Shard groups one write request may create; a body with timestamps all over history is cut here with an error."""
+MAX_MOVES_PER_COMMAND = 1_000
+"""Copies of shards that one change of the metadata orders; more are ordered by several changes."""
 
 # --- node to node
 MAX_INTERNAL_BODY_BYTES = 256 << 20
@@ -78,8 +80,19 @@ MAX_INTERNAL_BYTES_HELD = 512 << 20
 can be checked, so strangers must not fill the memory."""
 MAX_HANDOFF_BYTES_HELD = 64 << 20
 """Writes that wait to be kept in handoff queues; beyond it they are not kept, and their shards need repair."""
+MAX_FILE_LISTINGS = 64
+"""Shards whose files other nodes copy from one node at the same time: files that are being copied stay on the disk."""
+FILE_LISTING_LEASE_S = 60.0
+"""How long files stay for a copy that nobody reads any more: the node that made it has gone, and begins anew."""
 PEER_CONNECT_TIMEOUT_S = 1.0
 """A peer that does not accept within a second is treated as away and the next owner is asked."""
+MAX_PEER_CONNECTIONS = 32
+"""Requests of one kind (control, reads, bulk) to one peer at a time, each with a connection; more wait."""
+MAX_PEER_REQUESTS_WAITING = 1_000
+"""Requests of one kind that wait for a connection to one peer; a further one fails at once: for a write that means
+handoff, for a read the next owner."""
+MAX_PEER_LINES = 2_000
+"""Peers times kinds of requests with connections of their own: five for each of four hundred nodes."""
 PREAMBLE_TIMEOUT_S = 60.0
 """How long an accepted connection may stay silent before its first bytes; browsers pre-connect idle."""
 MAX_CONNECTIONS = 10_000

@@ -391,6 +391,24 @@ class HintedHandoffConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransferConfig:
+    """``[transfer]``: copying shards to this node, when they move or lost a copy."""
+
+    max_shards: Annotated[
+        int, integer("max-shards", 2, "Shards that are copied at the same time.", least=1, most=100, unit="shards")
+    ]
+    max_throughput_bytes: Annotated[
+        int, size("max-throughput", 104_857_600, "Most that is copied; 0: no limit.", unit="bytes per second")
+    ]
+    retry_interval_s: Annotated[
+        float, duration("retry-interval", "1s", "First pause after a copy that failed; it doubles.", least="10ms")
+    ]
+    retry_max_interval_s: Annotated[
+        float, duration("retry-max-interval", "30s", "Longest pause after a copy that failed.", least="10ms")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration of a daemon. Two are equal if all settings are, wherever they came from."""
 
@@ -418,6 +436,7 @@ class Config:
     subscriber: SubscriberConfig
     continuous_queries: ContinuousQueriesConfig
     hinted_handoff: HintedHandoffConfig
+    transfer: TransferConfig
     graphite: tuple[GraphiteConfig, ...]
     collectd: CollectdConfig
     opentsdb: OpentsdbConfig

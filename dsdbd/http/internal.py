@@ -20,6 +20,7 @@ from dsdbd.cluster.statements.queries import own_queries
 from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
 from dsdbd.http.body import read_body
 from dsdbd.http.disconnect import cancel_when_gone
+from dsdbd.http.internal_files import FileRoutes
 from dsdbd.http.responses import JSON, error_body, json_response
 from dsdbd.meta.state import encode_state
 
@@ -46,6 +47,7 @@ class InternalApi:
         self._membership = membership
         self._writes = writes
         self._reads = reads
+        self._files = FileRoutes(node)
         self._bodies = ByteBudget(limits.MAX_INTERNAL_BYTES_HELD, "requests of other nodes")
         self._state_bytes: tuple[object, bytes] = (None, b"")
 
@@ -64,6 +66,7 @@ class InternalApi:
             web.post("/internal/read", self._signed(self._read)),
             web.get("/internal/queries", self._signed(self._queries)),
             web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
+            *self._files.routes(self._signed),
         ]
 
     def meta_routes(self) -> list[web.RouteDef]:

@@ -1,0 +1,80 @@
+"""What nodes say to each other when files of a shard are copied: MessagePack bodies, and the form of a file's stream.
+
+A file is sent as its bytes from the offset asked for, followed by the digest of the whole file (blake2b, 32 bytes), so
+a copy that was broken off and taken up again is checked from its first byte to its last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeVar
+
+import msgspec
+
+from dsdbd.errors import Unavailable
+
+T = TypeVar("T")
+
+DIGEST_BYTES = 32
+PIECE_BYTES = 1 << 20
+"""A file is read, sent, received and written in pieces of this size."""
+
+
+class FileEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One segment file; a name is used for one content only as long as the owner's directory lives."""
+
+    measurement: str
+    name: str
+    size_bytes: int
+    rows: int
+
+
+class ListRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Body of ``POST /internal/files``: the shard whose files are wanted."""
+
+    shard_id: int
+
+
+class Listing(msgspec.Struct, frozen=True, array_like=True):
+    """Its answer: the files hold every row the owner had when it was asked, and stay while ``token`` is in use.
+
+    ``tombstones``: the shard's deletions, as ``storage.tombstones`` encodes them; the files may hold rows they hide.
+    """
+
+    token: str
+    files: tuple[FileEntry, ...]
+    tombstones: bytes
+
+
+class SizesRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Body of ``POST /internal/sizes``: shards whose size is wanted; none: all of the node."""
+
+    shard_ids: tuple[int, ...] = ()
+
+
+class SizesAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes of each shard the node holds, those in memory included."""
+
+    sizes: dict[int, int]
+    rate_bytes_per_s: int
+    """What the node takes when it copies shards; 0: as much as it gets."""
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """MessagePack of a message."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """The message in a body. Raises Unavailable: the nodes run different versions."""
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Unavailable(
+            f"a message between nodes cannot be read: {error}. Run equal versions on all nodes."
+        ) from error
+
+
+def new_digest() -> hashlib.blake2b:
+    """The digest of a file, to be fed with its bytes."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)

@@ -1,0 +1,202 @@
+"""An owner's side of copying a shard: lists its segment files, keeps them while they are read, and sends them.
+
+Every copy begins here: moving shards, restoring copies and backups. A listing holds its files against merging and
+removing until it is closed or not used for a while; the daemon's end, however sudden, leaves nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dsdbd import limits
+from dsdbd.cluster.segment_messages import PIECE_BYTES, FileEntry, Listing, new_digest
+from dsdbd.errors import NotFound, Overloaded, RequestError, ShardUnavailable, Unavailable
+from dsdbd.meta import views
+from dsdbd.storage import ShardKey
+from dsdbd.storage.tombstones import encode_tombstones
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection
+    from pathlib import Path
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.storage import Store
+
+log = structlog.get_logger("transfer")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A listing that is in use: its files in order, and what ends their hold."""
+
+    held: contextlib.ExitStack
+    paths: list[Path]
+    entries: tuple[FileEntry, ...]
+    tombstones: bytes
+    timer: asyncio.TimerHandle | None = None
+    readers: int = 0
+    closed: bool = field(default=False)
+
+
+class SegmentSource:
+    """The listings of one node that others are reading. Use it on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._open: dict[str, _Open] = {}
+        self._opening = 0
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def list_files(self, shard_id: int) -> Listing:
+        """Write out what is in memory and list the shard's files, which stay until ``close``.
+
+        A shard of which this node, an owner, holds nothing gives an empty listing. Raises ShardUnavailable where the
+        node has no copy, Overloaded while too many listings are open, and OSError.
+        """
+        store, state = self._store(), self._node.metadata.state
+        place = views.find_shard(state, shard_id)
+        if place is None:
+            raise ShardUnavailable(f"shard {shard_id} is not in the metadata of this node: it was dropped, or is new")
+        if store.shard(shard_id) is None:
+            if self._node.data_id not in place.shard.owners:
+                raise ShardUnavailable(f"this node holds no copy of shard {shard_id}")
+            return Listing("", (), encode_tombstones(()))
+        if len(self._open) + self._opening >= limits.MAX_FILE_LISTINGS:
+            raise Overloaded(f"{limits.MAX_FILE_LISTINGS} copies of shards are made from this node; try again later")
+        key = ShardKey(place.database.name, place.policy.name, shard_id)
+        self._opening += 1
+        try:
+            found = await asyncio.to_thread(_hold_files, store, key, place.group.start_ns, place.group.end_ns)
+        finally:
+            self._opening -= 1
+        token = secrets.token_hex(16)
+        self._open[token] = found
+        self._rest(token, found)
+        return Listing(token, found.entries, found.tombstones)
+
+    async def read(self, token: str, index: int, offset: int) -> AsyncGenerator[bytes, None]:
+        """One file's bytes from ``offset`` in pieces, then its digest. Raises NotFound, RequestError and OSError."""
+        found = self._open.get(token)
+        if found is None or found.closed or not 0 <= index < len(found.entries):
+            raise NotFound("the list of files is not held any more; ask for it again")
+        size = found.entries[index].size_bytes
+        if not 0 <= offset <= size:
+            raise RequestError(f"offset {offset} lies outside the file of {size} bytes")
+        self._use(found)
+        try:
+            async for piece in _pieces(found.paths[index], size, offset):
+                yield piece
+        finally:
+            found.readers -= 1
+            self._rest(token, found)
+
+    def size_of(self, token: str, index: int) -> int:
+        """Bytes of a listed file. Raises NotFound."""
+        found = self._open.get(token)
+        if found is None or not 0 <= index < len(found.entries):
+            raise NotFound("the list of files is not held any more; ask for it again")
+        return found.entries[index].size_bytes
+
+    async def close(self, token: str) -> None:
+        """Let the files of a listing go; an unknown token is no error."""
+        found = self._open.pop(token, None)
+        if found is None:
+            return
+        found.closed = True
+        if found.timer is not None:
+            found.timer.cancel()
+        await asyncio.to_thread(found.held.close)
+
+    async def sizes(self, shard_ids: Collection[int]) -> dict[int, int]:
+        """Bytes of each of these shards, or of all, that this node holds. Raises OSError."""
+        store = self._store()
+        wanted = [shard for shard in store.shards() if not shard_ids or shard.shard_id in shard_ids]
+        return await asyncio.to_thread(
+            lambda: {one.shard_id: _tree_bytes(one.directory) + one.head_bytes for one in wanted}
+        )
+
+    def _store(self) -> Store:
+        if self._node.store is None:
+            raise Unavailable(self._node.storage_wait or "this node stores no points")
+        return self._node.store
+
+    def _use(self, found: _Open) -> None:
+        found.readers += 1
+        if found.timer is not None:
+            found.timer.cancel()
+            found.timer = None
+
+    def _rest(self, token: str, found: _Open) -> None:
+        """Nobody reads now: who does not come back within the lease has gone."""
+        if found.readers or found.closed:
+            return
+        loop = asyncio.get_running_loop()
+        found.timer = loop.call_later(limits.FILE_LISTING_LEASE_S, self._expire, token)
+
+    def _expire(self, token: str) -> None:
+        log.info("files held for a copy are let go: nobody came for them")
+        task = asyncio.get_running_loop().create_task(self.close(token))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _hold_files(store: Store, key: ShardKey, start_ns: int, end_ns: int) -> _Open:
+    """Blocks: writes out the shard's rows in memory."""
+    with contextlib.ExitStack() as stack:
+        listing = stack.enter_context(store.make_replica(key, start_ns, end_ns).files())
+        paths = [path for _, path, _, _ in listing.files]
+        entries = tuple(FileEntry(name, path.name, size, rows) for name, path, size, rows in listing.files)
+        return _Open(stack.pop_all(), paths, entries, encode_tombstones(listing.tombstones))
+
+
+async def _pieces(path: Path, size_bytes: int, offset: int) -> AsyncGenerator[bytes, None]:
+    """The file from ``offset``, then its digest; the next piece is read while one is being sent."""
+    digest = new_digest()
+    fd = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+    reading: asyncio.Future[bytes] | None = None
+
+    def read(at: int, least: int) -> bytes:
+        data = os.pread(fd, min(PIECE_BYTES, least - at), at)
+        if not data:
+            raise OSError(f"{path} is shorter than it was")
+        digest.update(data)
+        return data
+
+    def skip() -> None:
+        at = 0
+        while at < offset:
+            at += len(read(at, offset))
+
+    try:
+        await asyncio.to_thread(skip)
+        at = offset
+        while at < size_bytes:
+            reading = asyncio.ensure_future(asyncio.to_thread(read, at, size_bytes)) if reading is None else reading
+            data = await reading
+            at += len(data)
+            reading = asyncio.ensure_future(asyncio.to_thread(read, at, size_bytes)) if at < size_bytes else None
+            yield data
+        yield digest.digest()
+    finally:
+        if reading is not None:
+            # A thread may still be reading from the descriptor.
+            with contextlib.suppress(OSError):
+                await asyncio.shield(reading)
+        os.close(fd)
+
+
+def _tree_bytes(directory: Path) -> int:
+    """Bytes of the files below a directory; what vanishes meanwhile does not count."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size  # noqa: PTH116,PTH118 - thousands of files
+    return total
