@@ -21,12 +21,16 @@ PIECE_BYTES = 1 << 20
 
 
 class FileEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One segment file; a name is used for one content only as long as the owner's directory lives."""
+    """One segment file; a name is used for one content only as long as the owner's directory lives.
+
+    ``modified_ns``: Unix time of its writing at the owner.
+    """
 
     measurement: str
     name: str
     size_bytes: int
     rows: int
+    modified_ns: int = 0
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True):

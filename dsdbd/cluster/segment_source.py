@@ -152,7 +152,9 @@ def _hold_files(store: Store, key: ShardKey, start_ns: int, end_ns: int) -> _Ope
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(store.make_replica(key, start_ns, end_ns).files())
         paths = [path for _, path, _, _ in listing.files]
-        entries = tuple(FileEntry(name, path.name, size, rows) for name, path, size, rows in listing.files)
+        entries = tuple(
+            FileEntry(name, path.name, size, rows, path.stat().st_mtime_ns) for name, path, size, rows in listing.files
+        )
         return _Open(stack.pop_all(), paths, entries, encode_tombstones(listing.tombstones))
 
 
