@@ -109,6 +109,7 @@ class Points:
     ``series_index``: int32[n], row to position in ``series``.
     ``time_ns``: int64[n], nanoseconds since 1970-01-01 UTC.
     ``fields``: field key to a Column of n rows.
+    ``versions``: int64[n], the version of each row; None where that of the batch counts for all.
     """
 
     measurement: str
@@ -116,6 +117,7 @@ class Points:
     series_index: Int32s
     time_ns: Int64s
     fields: Mapping[str, Column]
+    versions: Int64s | None = None
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -123,14 +125,26 @@ class Points:
     def take(self, rows: Int64s) -> Points:
         """The given rows in the given order; ``series`` keeps its entries, used or not."""
         fields = {key: column.take(rows) for key, column in self.fields.items()}
-        return Points(self.measurement, self.series, self.series_index[rows], self.time_ns[rows], fields)
+        return Points(
+            self.measurement,
+            self.series,
+            self.series_index[rows],
+            self.time_ns[rows],
+            fields,
+            None if self.versions is None else self.versions[rows],
+        )
 
     def select(self, rows: Int64s) -> Points:
         """The given rows in the given order, and of ``series`` only those that have one of them."""
         used, index = np.unique(self.series_index[rows], return_inverse=True)
         series = [self.series[place] for place in used.tolist()]
         fields = {key: column.take(rows) for key, column in self.fields.items()}
-        return Points(self.measurement, series, index.astype(np.int32), self.time_ns[rows], fields)
+        versions = None if self.versions is None else self.versions[rows]
+        return Points(self.measurement, series, index.astype(np.int32), self.time_ns[rows], fields, versions)
+
+    def newest_version(self, otherwise: int) -> int:
+        """Greatest version of a row; ``otherwise`` where rows have none of their own, or there is no row."""
+        return otherwise if self.versions is None or not len(self.versions) else int(self.versions.max())
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,8 @@ class Batch:
     """Points of one write that go to one shard: what the log stores and what a replica receives.
 
     ``version``: hybrid logical timestamp given by the coordinator; where series and time are equal, the field value
-    of the highest version wins, and inside one batch that of the later row.
+    of the highest version wins, and inside one batch that of the later row. Where rows have versions of their own,
+    as those have that one replica gives to another, it is the greatest of them.
     """
 
     version: int
@@ -173,6 +188,8 @@ class _WireBatch(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 _FORMAT = 2
+_FORMAT_VERSIONS = 3
+"""The same with a column of versions in some table."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_EncodedBatch)
 _keys_decoder = msgspec.msgpack.Decoder(list[bytes])
@@ -189,21 +206,28 @@ _WORDS = (FieldType.FLOAT, FieldType.INTEGER)
 
 
 def encode_points(points: Points) -> bytes:
-    """Arrow IPC stream of the columns ``series``, ``time`` and ``f:<field key>`` for each field."""
+    """Arrow IPC stream of the columns ``series``, ``time``, ``f:<field key>`` for each field, and ``version`` if any."""
+    if points.versions is not None:
+        return _encoded(points, [pa.array(points.versions, pa.int64())], ["version"])
     count = len(points)
     layout = count, tuple((name, column.type) for name, column in points.fields.items())
     head = _heads.get(layout, b"")
     values = [] if head is None else _plain_values(points)
     if head and values:
         return b"".join((head, *values, _END_OF_STREAM))
-    arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
-    arrays += [column.to_arrow() for column in points.fields.values()]
-    batch = pa.RecordBatch.from_arrays(arrays, names=["series", "time", *("f:" + name for name in points.fields)])
-    # What a stream writer would write, without making one for each batch.
-    encoded = b"".join((batch.schema.serialize(), batch.serialize(), _END_OF_STREAM))
+    encoded = _encoded(points)
     if values:
         _remember(layout, encoded, b"".join((*values, _END_OF_STREAM)))
     return encoded
+
+
+def _encoded(points: Points, more: Sequence[Any] = (), names: Sequence[str] = ()) -> bytes:
+    """What a stream writer would write, without making one for each batch; ``more``: arrays behind the others."""
+    arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
+    arrays += [column.to_arrow() for column in points.fields.values()]
+    known = ["series", "time", *("f:" + name for name in points.fields)]
+    batch = pa.RecordBatch.from_arrays([*arrays, *more], names=[*known, *names])
+    return b"".join((batch.schema.serialize(), batch.serialize(), _END_OF_STREAM))
 
 
 def _plain_values(points: Points) -> list[Any]:
@@ -231,7 +255,8 @@ def _remember(layout: _Layout, encoded: bytes, values: bytes) -> None:
 def encode_batch(batch: Batch) -> bytes:
     """The bytes of a batch: MessagePack around one Arrow IPC stream per measurement."""
     items = [_WirePoints(p.measurement, list(p.series), encode_points(p)) for p in batch.points]
-    return _encoder.encode(_WireBatch(_FORMAT, batch.version, items))
+    own = any(points.versions is not None for points in batch.points)
+    return _encoder.encode(_WireBatch(_FORMAT_VERSIONS if own else _FORMAT, batch.version, items))
 
 
 def decode_batch(data: bytes) -> Batch:
@@ -270,8 +295,10 @@ def _array_length(encoded: bytes | memoryview) -> int:
 def _decode(data: bytes | memoryview, keys: Callable[[str, memoryview], Sequence[bytes]]) -> Batch:
     try:
         wire = _decoder.decode(data)
-        if wire.format != _FORMAT:
-            raise CorruptData(f"batch has format {wire.format}; this version reads format {_FORMAT}")
+        if wire.format not in (_FORMAT, _FORMAT_VERSIONS):
+            raise CorruptData(
+                f"batch has format {wire.format}; this version reads formats {_FORMAT} and {_FORMAT_VERSIONS}"
+            )
         points = [_decode_points(item, keys(item.measurement, memoryview(item.series))) for item in wire.points]
         return Batch(wire.version, tuple(points))
     except (msgspec.MsgspecError, pa.ArrowException, KeyError, ValueError) as error:
@@ -286,5 +313,7 @@ def _decode_points(item: _EncodedPoints, series: Sequence[bytes]) -> Points:
     time_ns = columns.pop("time").to_numpy().astype(np.int64, copy=False)
     if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(series)):
         raise CorruptData(f"batch of measurement {item.measurement!r} names a series it does not hold")
+    own = columns.pop("version", None)
+    versions = None if own is None else own.to_numpy().astype(np.int64, copy=False)
     fields = {name.removeprefix("f:"): Column.from_arrow(column) for name, column in columns.items()}
-    return Points(item.measurement, series, index, time_ns, fields)
+    return Points(item.measurement, series, index, time_ns, fields, versions)

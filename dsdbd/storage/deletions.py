@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dsdbd.errors import Overloaded
 from dsdbd.limits import MAX_SHARD_TOMBSTONES
-from dsdbd.model.columns import Int64s
+from dsdbd.model.columns import Int64s, Points
 from dsdbd.storage.index import SeriesIndex
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import MAX_NS, MIN_NS
@@ -86,6 +88,25 @@ class Deletions:
             if one.predicate is None and (one.min_ns, one.max_ns) == (MIN_NS, MAX_NS):
                 erased[one.measurement] = max(one.version, erased.get(one.measurement, one.version))
         self.erased = erased
+
+    def left_of(self, points: Points, version: int) -> Points | None:
+        """Points of a write without what a deletion of their whole measurement hides; None when nothing is left.
+
+        ``version``: of rows that have none of their own. Of what it hides the field types do not count, either.
+        """
+        erased = self.erased.get(points.measurement)
+        if erased is None or not len(points):
+            return points if len(points) else None
+        if points.versions is None:
+            return points if version >= erased else None
+        left = np.flatnonzero(points.versions >= erased)
+        if len(left) == len(points):
+            return points
+        if not len(left):
+            return None
+        rest = points.select(left)
+        held = {key: column for key, column in rest.fields.items() if column.valid is None or column.valid.any()}
+        return replace(rest, fields=held)
 
     def of(self, measurement: str) -> tuple[Tombstone, ...]:
         """Those of one measurement."""

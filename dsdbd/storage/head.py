@@ -62,8 +62,9 @@ class HeadTable:
         self.sealing = threading.Lock()
 
     def add(self, points: Points, version: int, index: SeriesIndex) -> None:
-        """Append the rows of one batch (at least one); new series enter the index."""
+        """Append rows (at least one); new series enter the index. ``version``: of rows that have none of their own."""
         times = points.time_ns
+        oldest = newest = version
         count = len(times)
         size_bytes = _PART_BYTES + count * _ROW_BYTES
         for column in points.fields.values():
@@ -71,14 +72,17 @@ class HeadTable:
         if count == 1:
             low = high = int(times[0])
             number = index.number(points.series[int(points.series_index[0])])
-            rows = Rows(np.array((number,), np.int64), times, np.array((version,), np.int64), points.fields)
+            versions = np.array((version,), np.int64) if points.versions is None else points.versions
+            rows = Rows(np.array((number,), np.int64), times, versions, points.fields)
         else:
             low, high = int(times.min()), int(times.max())
-            versions = np.full(count, version, dtype=np.int64)
+            versions = np.full(count, version, dtype=np.int64) if points.versions is None else points.versions
             rows = Rows(index.numbers(points.series)[points.series_index], times, versions, points.fields)
+        if points.versions is not None:
+            oldest, newest = int(versions.min()), int(versions.max())
         self.rows += count
-        self.oldest_version = min(self.oldest_version, version)
-        self.newest_version = max(self.newest_version, version)
+        self.oldest_version = min(self.oldest_version, oldest)
+        self.newest_version = max(self.newest_version, newest)
         self.min_ns = min(self.min_ns, low)
         self.max_ns = max(self.max_ns, high)
         self._append(rows, size_bytes)
@@ -163,7 +167,7 @@ class Head:
         self.tables: dict[str, HeadTable] = {}
 
     def add(self, points: Points, version: int, index: SeriesIndex) -> int:
-        """Append the rows of one batch; returns by how many bytes memory has grown."""
+        """Append rows as ``HeadTable.add`` does; returns by how many bytes memory has grown."""
         table = self.tables.get(points.measurement)
         if table is None:
             table = self.tables[points.measurement] = HeadTable()

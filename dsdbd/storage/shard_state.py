@@ -109,13 +109,9 @@ class ShardState:
         """Raise FieldTypeConflict when a field has another type here; fields seen first get theirs fixed."""
         with self._lock:
             for points in batch.points:
-                if not self._is_erased(points.measurement, batch.version):
-                    self._measurement(points.measurement).fix_types(points)
-
-    def _is_erased(self, measurement: str, version: int) -> bool:
-        """Whether a deletion of the whole measurement is newer: nothing of such a write counts, nor do its types."""
-        erased = self._deletions.erased.get(measurement)
-        return erased is not None and version < erased
+                left = self._deletions.left_of(points, batch.version)
+                if left is not None:
+                    self._measurement(left.measurement).fix_types(left)
 
     def insert(self, batch: Batch, wal_sequence: int, now_s: float) -> None:
         """Make the rows of a logged batch visible."""
@@ -128,11 +124,12 @@ class ShardState:
                 self._head = Head(wal_sequence, now_s)
             for batch in batches:
                 for points in batch.points:
-                    if len(points) and not self._is_erased(points.measurement, batch.version):
-                        known = self._measurement(points.measurement)
+                    left = self._deletions.left_of(points, batch.version)
+                    if left is not None:
+                        known = self._measurement(left.measurement)
                         if known.deleted_from:
-                            known.know_types(points)
-                        self.head_bytes += self._head.add(points, batch.version, known.index)
+                            known.know_types(left)
+                        self.head_bytes += self._head.add(left, batch.version, known.index)
 
     def _heads(self) -> list[Head]:
         """Oldest first; needs the lock."""

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 
-from dsdbd.model.columns import Column, Points, encode_points
+from dsdbd.model.columns import (
+    Batch,
+    Column,
+    Points,
+    decode_batch,
+    decode_keys,
+    decode_lazily,
+    encode_batch,
+    encode_points,
+)
 from dsdbd.model.types import FieldType
 
 
@@ -69,3 +80,30 @@ def test_a_column_that_lacks_values_is_told_from_one_that_has_all() -> None:
         for column, expected in ((whole.fields["v"], [1.0, 1.0]), (part, [1.0, None])):
             points = Points("m", whole.series, whole.series_index, whole.time_ns, {"v": column})
             assert pa.ipc.open_stream(encode_points(points)).read_all()["f:v"].to_pylist() == expected
+
+
+def test_versions_of_rows_travel_with_them_and_change_nothing_where_there_are_none() -> None:
+    versions = np.array([5, 3, (1 << 62) + 1, -4], np.int64)
+    plain = points(4)
+    own = replace(plain, versions=versions)
+    table = pa.ipc.open_stream(encode_points(own)).read_all()
+    assert table.schema.names == ["series", "time", "f:a", "f:b", "f:c", "f:d", "version"]
+    encoded = encode_batch(Batch(own.newest_version(0), (own, plain)))
+    for batch in (decode_batch(encoded), decode_lazily(encoded, lambda name, keys, count: decode_keys(keys))):
+        assert batch.version == (1 << 62) + 1
+        assert batch.points[0].versions is not None and batch.points[0].versions.tolist() == versions.tolist()
+        assert batch.points[1].versions is None and set(batch.points[0].fields) == {"a", "b", "c", "d"}
+    rows = np.array([2, 0])
+    for some in (own.take(rows), own.select(rows)):
+        assert some.versions is not None and some.versions.tolist() == [(1 << 62) + 1, 5]
+    assert plain.take(rows).versions is None and plain.newest_version(7) == 7
+    # Who cannot read versions must not take such a batch for one without.
+    assert (encode_batch(Batch(1, (plain,)))[1], encoded[1]) == (2, 3)
+
+
+def test_a_field_named_version_is_no_version() -> None:
+    column = Column(FieldType.INTEGER, np.arange(2))
+    one = Points("m", (b"m",), np.zeros(2, np.int32), np.arange(2), {"version": column}, np.array([8, 9]))
+    (back,) = decode_batch(encode_batch(Batch(9, (one,)))).points
+    assert back.versions is not None and back.versions.tolist() == [8, 9]
+    assert back.fields["version"].values.tolist() == [0, 1]
