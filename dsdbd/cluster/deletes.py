@@ -63,7 +63,7 @@ async def delete(
     """
     await node.metadata.barrier(_BARRIER_TIMEOUT_S)
     policies = views.database(node.metadata.state, database).policies.values()
-    version = writes.version()
+    version = await writes.clock.next_reserved()
     work: dict[int, list[Tombstone]] = {}
     for policy in policies:
         fields = {name: types.keys() for name, types in policy.schema.items()}
@@ -77,9 +77,9 @@ async def drop_measurement(node: Node, writes: WritePath, database: str, name: s
     owner = views.database(node.metadata.state, database)
     if all(policy.schema.get(name) is None for policy in owner.policies.values()):
         return
-    await _erase(node, owner, name, writes.version())
+    await _erase(node, owner, name, await writes.clock.next_reserved())
     # Points that were written meanwhile must not outlive the types of their fields; those with new types are newer.
-    version = writes.version()
+    version = await writes.clock.next_reserved()
     await node.metadata.propose(DropMeasurementSchema(database, name))
     await _erase(node, views.database(node.metadata.state, database), name, version)
 

@@ -17,9 +17,9 @@ import structlog
 
 from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
-from dsdbd.cluster.hybrid_clock import HybridClock
 from dsdbd.cluster.owners import Owners, WriteStats
 from dsdbd.cluster.routing import fits, route, uncovered_times
+from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
@@ -59,7 +59,7 @@ class WritePath:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._hybrid_clock = HybridClock()
+        self.clock = VersionClock(node)
         self.stats = WriteStats()
         self._owners = Owners(node, self.stats)
         self._places_of: MetaState | None = None
@@ -88,12 +88,12 @@ class WritePath:
         return dropped
 
     def version(self) -> int:
-        """The version of a write that begins now; call it on the event loop."""
-        return self._hybrid_clock.next(self._node.clock.now_ns())
+        """The version of a write that begins now, for ``store_here``; call it on the event loop."""
+        return self.clock.next()
 
     def observe(self, version: int) -> None:
         """Take note of a version another coordinator gave: writes that begin from now on are newer."""
-        self._hybrid_clock.observe(version)
+        self.clock.observe(version)
 
     def store_here(
         self, *, database: str, policy: str, points: Sequence[Points], version: int, now_ns: int, in_thread: bool
@@ -101,7 +101,8 @@ class WritePath:
         """Hand points to this node's log at once where nothing stands between: on the event loop, or in a thread.
 
         None, and nothing is stored, where the general way is needed: a policy, a field or a time that the metadata does
-        not cover, a shard that others own, storage that is still opening, files that would be read on the event loop.
+        not cover, a shard that others own, storage that is still opening, files that would be read on the event loop,
+        the first version after a pause.
         """
         node = self._node
         store = node.store
@@ -109,7 +110,7 @@ class WritePath:
             found = views.policy(node.metadata.state, database, policy)
         except NotFound:
             return None
-        if store is None or not fits(points, found, now_ns):
+        if store is None or not self.clock.is_reserved(version) or not fits(points, found, now_ns):
             return None
         routed = route(points, found.shard_groups)
         for shard, _ in routed:
@@ -143,6 +144,7 @@ class WritePath:
     async def finish(self) -> None:
         """Wait for owners that were still storing when their request had been answered."""
         await self._owners.finish()
+        await self.clock.close()
 
     async def _write(
         self, database: str, policy_name: str, points: Sequence[Points], consistency: Consistency
@@ -155,7 +157,7 @@ class WritePath:
             return dropped
         policy = await self._cover(database, policy, points)
         routed = await _work(sum(map(len, points)), route, points, policy.shard_groups)
-        version = self._hybrid_clock.next(self._node.clock.now_ns())
+        version = await self.clock.next_reserved()
         outcomes = await asyncio.gather(
             *(
                 self._store(ShardKey(database, policy.name, shard.id), shard, Batch(version, tuple(parts)), consistency)
@@ -252,7 +254,7 @@ class WritePath:
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
-        self._hybrid_clock.observe(batch.version)
+        self.clock.observe(batch.version)
         await self._owners.submit(place, batch, encoded)
 
     def _places(self) -> dict[int, ShardKey]:

@@ -1,0 +1,150 @@
+"""The clock of a node that coordinates writes: versions from a hybrid clock whose ceiling is kept in a small file.
+
+The file is written ahead of the versions, so that a start after any end finds a number above all that were given. It is
+twice as long as its content: two places are written in turn, each with a checksum, and a torn one leaves the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dsdbd import fsio
+from dsdbd.cluster.hybrid_clock import HybridClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dsdbd.cluster.node import Node
+
+log = structlog.get_logger("write")
+_FILE = "versions"
+_PLACE = struct.Struct("<QI")
+_PLACE_BYTES = 512
+"""One sector each: what is being written cannot tear the other."""
+_WAIT_S = 1.0
+"""How long a write waits for the file. A disk that takes longer, or fails, delays no write twice: the clock goes on
+without it, which only matters when the machine's clock is set back while the daemon is down."""
+
+
+class CeilingFile:
+    """The number on disk; one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = 0
+
+    def load(self) -> int:
+        """The greater of the numbers that pass their check; 0 where there is none. Raises OSError."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return 0
+        found = [0]
+        for place in (0, 1):
+            raw = data[place * _PLACE_BYTES :][: _PLACE.size]
+            if len(raw) == _PLACE.size:
+                value, check = _PLACE.unpack(raw)
+                if check == zlib.crc32(raw[:8]):
+                    found.append(value)
+                    if value == max(found):
+                        self._turn = 1 - place
+        return max(found)
+
+    def store(self, ceiling: int) -> None:
+        """Put a number on stable storage. A crash leaves it or the one before. Raises OSError."""
+        raw = ceiling.to_bytes(8, "little")
+        record = raw + zlib.crc32(raw).to_bytes(4, "little")
+        if not self._path.exists():
+            fsio.write_atomic(self._path, record.ljust(_PLACE_BYTES, b"\0") * 2)
+            return
+        fd = os.open(self._path, os.O_WRONLY)
+        try:
+            # In place, so that it needs no room on a disk that is full.
+            os.pwrite(fd, record, self._turn * _PLACE_BYTES)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._turn = 1 - self._turn
+
+
+class VersionClock:
+    """Gives the versions of one node; use it on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._file = CeilingFile(node.config.meta.dir / _FILE)
+        try:
+            ceiling = self._file.load()
+        except OSError as error:
+            log.warning("the newest version given before cannot be read", reason=error.strerror)
+            ceiling = 0
+        self._clock = HybridClock(ceiling)
+        self._storing: asyncio.Task[None] | None = None
+
+    @property
+    def last(self) -> int:
+        """The newest version given or seen."""
+        return self._clock.last
+
+    def next(self) -> int:
+        """A version for a write that begins now; it may go out when ``is_reserved``."""
+        version = self._clock.next(self._node.clock.now_ns(), self._number())
+        if self._clock.wanted_ceiling() is not None:
+            _ = self._begin_storing()
+        return version
+
+    async def next_reserved(self) -> int:
+        """A version that may go out: a start after a crash knows that it was given."""
+        version = self.next()
+        if not self._clock.is_reserved(version):
+            waiting = self._begin_storing()
+            done, _ = await asyncio.wait({waiting}, timeout=_WAIT_S)
+            if not done:
+                log.warning("the disk does not take the newest version; it is used all the same", waited_s=_WAIT_S)
+            self._clock.reserve(version)
+        return version
+
+    def is_reserved(self, version: int) -> bool:
+        """Whether a version may go out at once."""
+        return self._clock.is_reserved(version)
+
+    def observe(self, version: int) -> None:
+        """Take note of a version another coordinator gave."""
+        self._clock.observe(version)
+
+    def _number(self) -> int:
+        identity = self._node.identity
+        if identity is None:
+            return 0
+        return identity.data_id if identity.data_id is not None else identity.meta_id or 0
+
+    def _begin_storing(self) -> asyncio.Task[None]:
+        if self._storing is None or self._storing.done():
+            self._storing = asyncio.create_task(self._store())
+        return self._storing
+
+    async def _store(self) -> None:
+        """Store the ceiling; what fails leaves it where it was, and the next version tries again."""
+        while (ceiling := self._clock.wanted_ceiling()) is not None:
+            try:
+                await asyncio.to_thread(self._file.store, ceiling)
+            except OSError as error:
+                log.warning("the newest version cannot be stored", reason=error.strerror)
+                return
+            self._clock.reserve(ceiling)
+
+    async def close(self) -> None:
+        """Store the newest version itself, so that the next start goes on there and not some seconds later."""
+        if self._storing is None:
+            return
+        await asyncio.wait({self._storing})
+        try:
+            await asyncio.to_thread(self._file.store, self._clock.last)
+        except OSError as error:
+            log.warning("the newest version cannot be stored", reason=error.strerror)
