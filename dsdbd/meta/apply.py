@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from dsdbd.limits import REQUEST_DEDUPE_CHUNK_BYTES, REQUEST_DEDUPE_ENTRIES
-from dsdbd.meta import apply_databases, apply_nodes, apply_schema, apply_shards, apply_users, commands
+from dsdbd.meta import apply_databases, apply_moves, apply_nodes, apply_schema, apply_shards, apply_users, commands
 from dsdbd.meta.commands import Failure, Result, decode_envelope, encode_result
 from dsdbd.meta.edit import Context
 from dsdbd.meta.refusals import Refusal
@@ -38,10 +38,12 @@ HANDLERS: dict[type, Handler] = {
     commands.UpdateDataNode: apply_nodes.update_data_node,
     commands.DropMetaNode: apply_nodes.drop_meta_node,
     commands.DropDataNode: apply_nodes.drop_data_node,
+    commands.SetDraining: apply_nodes.set_draining,
     commands.CreateDatabase: apply_databases.create_database,
     commands.DropDatabase: apply_databases.drop_database,
     commands.CreateRetentionPolicy: apply_databases.create_retention_policy,
     commands.UpdateRetentionPolicy: apply_databases.update_retention_policy,
+    commands.RaiseReplication: apply_databases.raise_replication,
     commands.SetDefaultRetentionPolicy: apply_databases.set_default_retention_policy,
     commands.DropRetentionPolicy: apply_databases.drop_retention_policy,
     commands.CreateShardGroups: apply_shards.create_shard_groups,
@@ -50,6 +52,9 @@ HANDLERS: dict[type, Handler] = {
     commands.DropShard: apply_shards.drop_shard,
     commands.AddShardOwner: apply_shards.add_shard_owner,
     commands.RemoveShardOwner: apply_shards.remove_shard_owner,
+    commands.BeginMoves: apply_moves.begin_moves,
+    commands.CompleteMove: apply_moves.complete_move,
+    commands.CancelMoves: apply_moves.cancel_moves,
     commands.CreateFields: apply_schema.create_fields,
     commands.DropMeasurementSchema: apply_schema.drop_measurement_schema,
     commands.CreateContinuousQuery: apply_schema.create_continuous_query,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         DropDatabase,
         DropRetentionPolicy,
         PolicySpec,
+        RaiseReplication,
         SetDefaultRetentionPolicy,
         UpdateRetentionPolicy,
     )
@@ -36,7 +37,7 @@ def create_database(state: MetaState, command: CreateDatabase, _context: Context
         if existing is not None:
             return state, None
         return with_database(state, _with_autogen(state, command)), None
-    policy = _policy_of_spec(command.policy)
+    policy = _policy_of_spec(command.policy, _automatic_copies(state, command.name, command.max_replicas))
     if existing is None or not existing.policies:
         _check_durations(policy.duration_ns, policy.shard_group_duration_ns)
         database = with_policy(existing or Database(command.name), policy)
@@ -102,11 +103,25 @@ def update_retention_policy(state: MetaState, command: UpdateRetentionPolicy, _c
         duration_ns=duration_ns,
         shard_group_duration_ns=shard_ns,
         replica_n=policy.replica_n if command.replica_n is None else command.replica_n,
+        replica_auto=policy.replica_auto and command.replica_n is None,
     )
     database = with_policy(database, changed)
     if command.default:
         database = replace(database, default_rp=policy.name)
     return with_database(state, database), None
+
+
+def raise_replication(state: MetaState, command: RaiseReplication, _context: Context) -> Applied:
+    """Raise the numbers of copies that nobody stated to what the data nodes allow."""
+    for database in state.databases.values():
+        changed = database
+        for policy in database.policies.values():
+            copies = _automatic_copies(state, database.name, command.cap)
+            if policy.replica_auto and policy.replica_n < copies:
+                changed = with_policy(changed, replace(policy, replica_n=copies))
+        if changed is not database:
+            state = with_database(state, changed)
+    return state, None
 
 
 def set_default_retention_policy(state: MetaState, command: SetDefaultRetentionPolicy, _context: Context) -> Applied:
@@ -129,23 +144,28 @@ def _with_autogen(state: MetaState, command: CreateDatabase) -> Database:
     database = Database(command.name)
     if not command.autocreate:
         return database
-    copies = 1 if command.name == INTERNAL_DATABASE else max(1, len(state.data_nodes))
-    if command.max_replicas > 0:
-        copies = min(copies, command.max_replicas)
-    policy = RetentionPolicy(AUTOGEN, 0, normal_shard_group_duration(0, 0), copies)
+    copies = _automatic_copies(state, command.name, command.max_replicas)
+    policy = RetentionPolicy(AUTOGEN, 0, normal_shard_group_duration(0, 0), copies, replica_auto=True)
     return replace(with_policy(database, policy), default_rp=AUTOGEN)
 
 
-def _policy_of_spec(spec: PolicySpec) -> RetentionPolicy:
+def _automatic_copies(state: MetaState, database_name: str, cap: int) -> int:
+    if database_name == INTERNAL_DATABASE:
+        return 1
+    copies = max(1, len(state.data_nodes))
+    return min(copies, cap) if cap > 0 else copies
+
+
+def _policy_of_spec(spec: PolicySpec, automatic_copies: int) -> RetentionPolicy:
     name = AUTOGEN if spec.name is None else spec.name
     check_name(name)
     duration_ns = spec.duration_ns or 0
     _check_minimum(duration_ns)
-    replica_n = 1 if spec.replica_n is None else spec.replica_n
+    replica_n = automatic_copies if spec.replica_n is None else spec.replica_n
     if replica_n < 1:
         raise fixed("replication_too_low")
     shard_ns = normal_shard_group_duration(spec.shard_group_duration_ns or 0, duration_ns)
-    return RetentionPolicy(name, duration_ns, shard_ns, replica_n)
+    return RetentionPolicy(name, duration_ns, shard_ns, replica_n, replica_auto=spec.replica_n is None)
 
 
 def _matches(spec: PolicySpec, wanted: RetentionPolicy, database: Database) -> bool:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from dsdbd.limits import MAX_TOMBSTONES
 from dsdbd.meta import placement
+from dsdbd.meta.apply_moves import arrived, without_node
 from dsdbd.meta.commands import ClusterIs, NodeIs, ShardsOrphaned
 from dsdbd.meta.edit import with_database, with_policy
 from dsdbd.meta.refusals import Refusal, fixed, shards_not_replicated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         DropDataNode,
         DropMetaNode,
         InitCluster,
+        SetDraining,
         UpdateDataNode,
         UpdateMetaNode,
     )
@@ -96,6 +98,18 @@ def drop_data_node(state: MetaState, command: DropDataNode, context: Context) ->
     return state, ShardsOrphaned(tuple(dropped.orphans))
 
 
+def set_draining(state: MetaState, command: SetDraining, _context: Context) -> Applied:
+    """Mark a data node as giving its shards away, or no longer."""
+    if not any(node.id == command.node_id for node in state.data_nodes):
+        raise fixed("node_not_found")
+    if command.draining and all(node.draining or node.id == command.node_id for node in state.data_nodes):
+        raise fixed("last_taking_node")
+    nodes = tuple(
+        replace(node, draining=command.draining) if node.id == command.node_id else node for node in state.data_nodes
+    )
+    return replace(state, data_nodes=nodes), None
+
+
 class _NodeDrop:
     """Takes one node off the owner lists, policy by policy, and notes the shards that lost their last copy."""
 
@@ -120,26 +134,27 @@ class _NodeDrop:
         )
 
     def _from_group(self, group: ShardGroup) -> ShardGroup:
-        if not any(self._node_id in shard.owners for shard in group.shards):
+        shards = [without_node(shard, self._node_id) for shard in group.shards]
+        if all(new is old for new, old in zip(shards, group.shards, strict=True)):
             return group
-        shards = [_without_owner(shard, self._node_id) for shard in group.shards]
         for position, shard in enumerate(shards):
             if not shard.owners:
-                lists = [other.owners for other in shards]
-                chosen = placement.heir(lists, self._left, self._preferred.get(shard.id))
-                self.orphans.append((shard.id, chosen))
-                if chosen is not None:
-                    shards[position] = replace(shard, owners=(chosen,))
+                shards[position] = self._inherited(shard, [other.owners for other in shards])
         if not self._left:
             # Nobody holds the points and nobody can take new ones: a group made later serves the interval again.
             return replace(group, shards=tuple(shards), deleted_at_ns=self._now_ns)
         return replace(group, shards=tuple(shards))
 
-
-def _without_owner(shard: Shard, node_id: int) -> Shard:
-    if node_id not in shard.owners:
-        return shard
-    return replace(shard, owners=tuple(owner for owner in shard.owners if owner != node_id))
+    def _inherited(self, shard: Shard, owner_lists: list[tuple[int, ...]]) -> Shard:
+        """A shard without owners, given to a node that was taking a copy, because it has a part, or else to any."""
+        preferred = self._preferred.get(shard.id) or next((arrival.node for arrival in shard.incoming), None)
+        chosen = placement.heir(owner_lists, self._left, preferred)
+        self.orphans.append((shard.id, chosen))
+        if chosen is None:
+            return shard
+        if any(arrival.node == chosen for arrival in shard.incoming):
+            return arrived(shard, chosen)
+        return replace(shard, owners=(chosen,))
 
 
 def _create(state: MetaState, role: Role, command: AnyCreate) -> Applied:

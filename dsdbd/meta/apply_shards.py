@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dsdbd.limits import MAX_SHARD_GROUPS_PER_WRITE
 from dsdbd.meta import placement
+from dsdbd.meta.apply_moves import arrived, without_node
 from dsdbd.meta.commands import ShardGroupsAre
 from dsdbd.meta.edit import need_policy, with_database, with_policy
 from dsdbd.meta.refusals import fixed, shard_not_found, shards_not_replicated, too_many_groups
@@ -123,9 +124,9 @@ def drop_shard(state: MetaState, command: DropShard, context: Context) -> Applie
     database, policy, group, shard = found
     if len(group.shards) == 1:
         return _set_policy(state, database, _without_group(policy, group, context.now_ns)), None
-    fresh = Shard(state.max_shard_id + 1, shard.owners)
+    fresh = Shard(state.max_shard_id + 1, _owners_after_moves(shard))
     policy = _with_shard(policy, group, shard, fresh)
-    dropped = replace(group, shards=(shard,), deleted_at_ns=context.now_ns)
+    dropped = replace(group, shards=(_settled(shard),), deleted_at_ns=context.now_ns)
     policy = replace(policy, deleted_groups=(*policy.deleted_groups, dropped))
     return _set_policy(replace(state, max_shard_id=fresh.id), database, policy), None
 
@@ -140,7 +141,10 @@ def add_shard_owner(state: MetaState, command: AddShardOwner, _context: Context)
     database, policy, group, shard = found
     if command.node_id in shard.owners:
         return state, None
-    changed = replace(shard, owners=(*shard.owners, command.node_id))
+    if any(arrival.node == command.node_id for arrival in shard.incoming):
+        changed = arrived(shard, command.node_id)
+    else:
+        changed = replace(shard, owners=(*shard.owners, command.node_id))
     return _set_policy(state, database, _with_shard(policy, group, shard, changed)), None
 
 
@@ -152,10 +156,10 @@ def remove_shard_owner(state: MetaState, command: RemoveShardOwner, _context: Co
     database, policy, group, shard = found
     if command.node_id not in shard.owners:
         return state, None
-    left = tuple(owner for owner in shard.owners if owner != command.node_id)
-    if not left:
+    changed = without_node(shard, command.node_id)
+    if not changed.owners:
         raise shards_not_replicated([shard.id])
-    return _set_policy(state, database, _with_shard(policy, group, shard, replace(shard, owners=left))), None
+    return _set_policy(state, database, _with_shard(policy, group, shard, changed)), None
 
 
 def _find_shard(state: MetaState, shard_id: int) -> tuple[Database, RetentionPolicy, ShardGroup, Shard] | None:
@@ -173,11 +177,24 @@ def _set_policy(state: MetaState, database: Database, policy: RetentionPolicy) -
 
 
 def _without_group(policy: RetentionPolicy, group: ShardGroup, now_ns: int) -> RetentionPolicy:
+    shards = tuple(_settled(shard) for shard in group.shards)
     return replace(
         policy,
         shard_groups=tuple(other for other in policy.shard_groups if other.id != group.id),
-        deleted_groups=(*policy.deleted_groups, replace(group, deleted_at_ns=now_ns)),
+        deleted_groups=(*policy.deleted_groups, replace(group, shards=shards, deleted_at_ns=now_ns)),
     )
+
+
+def _settled(shard: Shard) -> Shard:
+    """A shard nobody wants any more, without the moves it had."""
+    return replace(shard, incoming=()) if shard.incoming else shard
+
+
+def _owners_after_moves(shard: Shard) -> tuple[int, ...]:
+    """The owners once all moves are complete: there is nothing to copy of an empty shard."""
+    for arrival in shard.incoming:
+        shard = arrived(shard, arrival.node)
+    return shard.owners
 
 
 def _with_shard(policy: RetentionPolicy, group: ShardGroup, old: Shard, new: Shard) -> RetentionPolicy:

@@ -23,6 +23,28 @@ class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Encoded as an array that opens with the name of the class."""
 
 
+class _Registration(_Command, frozen=True):
+    uuid: Text
+    http_addr: Text
+    tcp_addr: Text
+
+
+class _OneCopy(_Command, frozen=True):
+    shard_id: Int64
+    node_id: Int64
+
+
+class _OnePrivilege(_Command, frozen=True):
+    user: str
+    database: str
+    privilege: Privilege
+
+
+class _OfDatabase(_Command, frozen=True):
+    database: str
+    name: str
+
+
 class PolicySpec(msgspec.Struct, frozen=True, array_like=True):
     """What WITH of CREATE DATABASE says about the first policy; None where it says nothing. Durations in ns, 0 = ∞."""
 
@@ -39,36 +61,20 @@ class InitCluster(_Command, frozen=True):
     cluster_id: ClusterId
 
 
-class CreateMetaNode(_Command, frozen=True):
+class CreateMetaNode(_Registration, frozen=True):
     """Register a meta node, or its changed addresses. Gives NodeIs."""
 
-    uuid: Text
-    http_addr: Text
-    tcp_addr: Text
 
-
-class CreateDataNode(_Command, frozen=True):
+class CreateDataNode(_Registration, frozen=True):
     """Register a data node, or its changed addresses. Gives NodeIs."""
 
-    uuid: Text
-    http_addr: Text
-    tcp_addr: Text
 
-
-class UpdateMetaNode(_Command, frozen=True):
+class UpdateMetaNode(_Registration, frozen=True):
     """Change the addresses of a registered meta node. Gives NodeIs."""
 
-    uuid: Text
-    http_addr: Text
-    tcp_addr: Text
 
-
-class UpdateDataNode(_Command, frozen=True):
+class UpdateDataNode(_Registration, frozen=True):
     """Change the addresses of a registered data node. Gives NodeIs."""
-
-    uuid: Text
-    http_addr: Text
-    tcp_addr: Text
 
 
 class DropMetaNode(_Command, frozen=True):
@@ -92,12 +98,20 @@ class DropDataNode(_Command, frozen=True):
     reason: str = ""
 
 
+class SetDraining(_Command, frozen=True):
+    """Say whether a data node gives its shards away and takes no new ones; the last node that takes any is refused."""
+
+    node_id: Int64
+    draining: bool
+
+
 # --- databases and retention policies
 class CreateDatabase(_Command, frozen=True):
     """Create a database, or find it as described.
 
-    With ``policy`` that policy is made its default. Without, ``autogen`` is made when ``autocreate``: infinite, one
-    copy per data node but at most ``max_replicas`` (0: no bound).
+    With ``policy`` that policy is made its default. Without, ``autogen`` is made when ``autocreate``: infinite. Where
+    no number of copies is stated there is one per data node, but at most ``max_replicas`` (0: no bound), and more when
+    nodes join (RaiseReplication).
     """
 
     name: str
@@ -112,40 +126,39 @@ class DropDatabase(_Command, frozen=True):
     name: str
 
 
-class CreateRetentionPolicy(_Command, frozen=True):
+class CreateRetentionPolicy(_OfDatabase, frozen=True):
     """Create a policy; the same one again is no error. Durations in ns; shard duration 0 = chosen from duration."""
 
-    database: str
-    name: str
     duration_ns: Int64
     replica_n: Int64
     shard_group_duration_ns: Int64 = 0
     default: bool = False
 
 
-class UpdateRetentionPolicy(_Command, frozen=True):
+class UpdateRetentionPolicy(_OfDatabase, frozen=True):
     """Change what is not None; shard groups that exist stay as they are."""
 
-    database: str
-    name: str
     duration_ns: Int64 | None = None
     replica_n: Int64 | None = None
     shard_group_duration_ns: Int64 | None = None
     default: bool = False
 
 
-class SetDefaultRetentionPolicy(_Command, frozen=True):
+class RaiseReplication(_Command, frozen=True):
+    """Give every policy whose number of copies nobody stated one copy per data node, ``cap`` at most (0: no bound).
+
+    A number is never lowered. Shard groups that exist stay as they are; BeginMoves brings them their copies.
+    """
+
+    cap: Int64
+
+
+class SetDefaultRetentionPolicy(_OfDatabase, frozen=True):
     """Make a policy the one that unnamed writes and queries use."""
 
-    database: str
-    name: str
 
-
-class DropRetentionPolicy(_Command, frozen=True):
+class DropRetentionPolicy(_OfDatabase, frozen=True):
     """Forget a policy and its shards; an unknown name is no error, the default policy is refused."""
-
-    database: str
-    name: str
 
 
 # --- shard groups
@@ -184,18 +197,48 @@ class DropShard(_Command, frozen=True):
     id: Int64
 
 
-class AddShardOwner(_Command, frozen=True):
+class AddShardOwner(_OneCopy, frozen=True):
     """Record that a data node holds a full copy of a shard; send it after the copy is complete."""
 
-    shard_id: Int64
-    node_id: Int64
 
-
-class RemoveShardOwner(_Command, frozen=True):
+class RemoveShardOwner(_OneCopy, frozen=True):
     """Take a data node off a shard's owners; the last owner is refused."""
 
+
+class ShardMove(msgspec.Struct, frozen=True, array_like=True):
+    """A data node shall take a copy of a shard, in place of the owner ``replaces``, or (0) in addition to all."""
+
     shard_id: Int64
     node_id: Int64
+    replaces: Int64 = 0
+
+
+class BeginMoves(_Command, frozen=True):
+    """Order copies: each node is noted at its shard until CompleteMove or CancelMoves.
+
+    All or nothing. Refused: a shard or node that does not exist, a node that owns the shard already or is taking a
+    copy, a node that is draining, a replaced node that is no owner or is being replaced already.
+    """
+
+    moves: tuple[ShardMove, ...]
+
+
+class CompleteMove(_OneCopy, frozen=True):
+    """The node's copy is complete: it becomes an owner, in one step with the replaced one's end as an owner.
+
+    Repeating it is no error; it is refused when the move was cancelled.
+    """
+
+
+class CancelMoves(_Command, frozen=True):
+    """Forget the moves that match all numbers given (0: any): receiving node, shard, replaced owner.
+
+    No move that matches is no error.
+    """
+
+    node_id: Int64 = 0
+    shard_id: Int64 = 0
+    replaces: Int64 = 0
 
 
 # --- field types
@@ -239,20 +282,12 @@ class DropUser(_Command, frozen=True):
     name: str
 
 
-class SetPrivilege(_Command, frozen=True):
+class SetPrivilege(_OnePrivilege, frozen=True):
     """GRANT … ON: replace a user's privilege on a database."""
 
-    user: str
-    database: str
-    privilege: Privilege
 
-
-class RevokePrivilege(_Command, frozen=True):
+class RevokePrivilege(_OnePrivilege, frozen=True):
     """REVOKE … ON: take the bits of ``privilege`` from a user's privilege on a database."""
-
-    user: str
-    database: str
-    privilege: Privilege
 
 
 class SetAdminPrivilege(_Command, frozen=True):
@@ -263,19 +298,14 @@ class SetAdminPrivilege(_Command, frozen=True):
 
 
 # --- continuous queries and subscriptions
-class CreateContinuousQuery(_Command, frozen=True):
+class CreateContinuousQuery(_OfDatabase, frozen=True):
     """Store a continuous query; the same text again (case ignored) is no error."""
 
-    database: str
-    name: str
     query: str
 
 
-class DropContinuousQuery(_Command, frozen=True):
+class DropContinuousQuery(_OfDatabase, frozen=True):
     """Forget a continuous query; an unknown one is no error."""
-
-    database: str
-    name: str
 
 
 class ContinuousQueryRun(msgspec.Struct, frozen=True, array_like=True):
@@ -318,10 +348,12 @@ Command = (
     | UpdateDataNode
     | DropMetaNode
     | DropDataNode
+    | SetDraining
     | CreateDatabase
     | DropDatabase
     | CreateRetentionPolicy
     | UpdateRetentionPolicy
+    | RaiseReplication
     | SetDefaultRetentionPolicy
     | DropRetentionPolicy
     | CreateShardGroups
@@ -330,6 +362,9 @@ Command = (
     | DropShard
     | AddShardOwner
     | RemoveShardOwner
+    | BeginMoves
+    | CompleteMove
+    | CancelMoves
     | CreateFields
     | DropMeasurementSchema
     | CreateUser

@@ -37,6 +37,7 @@ FIXED = {
     "shard_group_not_found": "shard group not found",
     "node_not_found": "node not found",
     "final_node": "unable to drop the final node in a cluster",
+    "last_taking_node": "no data node would be left that takes new shards: add one first",
     "no_data_nodes": "at least one node required",
     "time_out_of_range": "time outside range",
 }
@@ -81,3 +82,20 @@ def too_many_groups(allowed: int) -> Refusal:
         "too_many_shard_groups",
         f"the points need more than {allowed} new shard groups: split the write by time",
     )
+
+
+def move_impossible(shard_id: int, node_id: int, reason: str) -> Refusal:
+    """A copy cannot be ordered."""
+    return Refusal("move_impossible", f"shard {shard_id} cannot be copied to data node {node_id}: {reason}")
+
+
+def move_not_found(shard_id: int, node_id: int) -> Refusal:
+    """The node says its copy is complete, but nobody waits for it (any more)."""
+    return Refusal(
+        "move_not_found", f"data node {node_id} is not taking a copy of shard {shard_id}: the move was cancelled"
+    )
+
+
+def too_many_moves(allowed: int) -> Refusal:
+    """One command orders more copies than it may."""
+    return Refusal("too_many_moves", f"one command may order {allowed} copies of shards: send several")

@@ -69,6 +69,8 @@ class DataNode(msgspec.Struct, frozen=True, array_like=True, gc=False):
     uuid: str
     http_addr: str
     tcp_addr: str
+    draining: bool = False
+    """Its shards are being moved to others, and it gets no new ones while enough others are there."""
 
 
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -83,11 +85,27 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str
 
 
+class Incoming(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A data node that is taking a copy of a shard; it gets the shard's writes, but is not counted and answers nothing.
+
+    ``replaces`` is the owner that stops being one when the copy is complete, 0 where a copy is added. ``begun_ns`` is
+    when the copy was ordered.
+    """
+
+    node: int
+    replaces: int = 0
+    begun_ns: int = 0
+
+
 class Shard(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A part of a shard group. ``owners`` are ids of data nodes, the first being the preferred one."""
+    """A part of a shard group. ``owners`` are ids of data nodes, the first being the preferred one.
+
+    ``incoming`` names other nodes than the owners, each once; all this state knows of a move that is under way.
+    """
 
     id: int
     owners: tuple[int, ...]
+    incoming: tuple[Incoming, ...] = ()
 
 
 class ShardGroup(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -130,6 +148,8 @@ class RetentionPolicy(msgspec.Struct, frozen=True, array_like=True):
     deleted_groups: tuple[ShardGroup, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     schema: PersistentMap[FieldTypes] = PersistentMap()
+    replica_auto: bool = False
+    """The user stated no number of copies: RaiseReplication raises ``replica_n`` when data nodes join."""
 
 
 class ContinuousQuery(msgspec.Struct, frozen=True, array_like=True, gc=False):

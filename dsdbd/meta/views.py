@@ -108,6 +108,28 @@ def shards_owned(state: MetaState, node_id: int) -> tuple[ShardPlace, ...]:
     return tuple(place for place in all_shards(state) if node_id in place.shard.owners)
 
 
+def writers(shard: Shard) -> tuple[int, ...]:
+    """The data nodes that get a shard's writes: its owners first, then those that are taking a copy."""
+    if not shard.incoming:
+        return shard.owners
+    return (*shard.owners, *(arrival.node for arrival in shard.incoming))
+
+
+def is_here(state: MetaState, shard_id: int, node_id: int) -> bool:
+    """Whether a data node is an owner of a live shard or is taking a copy of it; a walk over all shards."""
+    place = find_shard(state, shard_id)
+    return place is not None and node_id in writers(place.shard)
+
+
+def shards_incoming(state: MetaState, node_id: int) -> tuple[ShardPlace, ...]:
+    """The live shards of which a data node is taking a copy."""
+    return tuple(
+        place
+        for place in all_shards(state)
+        if place.shard.incoming and any(arrival.node == node_id for arrival in place.shard.incoming)
+    )
+
+
 def under_replicated(state: MetaState) -> tuple[ShardPlace, ...]:
     """The live shards with fewer owners than their policy asks for and the cluster could give."""
     nodes = len(state.data_nodes)

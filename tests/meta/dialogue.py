@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from dsdbd.errors import DSDBError
-from dsdbd.meta import commands, rows, state
+from dsdbd.meta import commands, rows, state, views
 from dsdbd.meta.apply import apply
 from dsdbd.meta.commands import Command, Envelope, Result, decode_result, encode_envelope
 from dsdbd.meta.state import MetaState
@@ -69,6 +69,8 @@ def _question(now: MetaState, words: list[str]) -> list[str]:
         "grants": rows.show_grants,
         "queries": rows.show_continuous_queries,
         "subscriptions": rows.show_subscriptions,
+        "copies": _copies,
+        "deleted": _deleted,
         "tombstones": lambda now: rows.Table(
             "tombstones", ("id", "role", "uuid"), [(s.id, s.role.value, s.uuid) for s in now.tombstones]
         ),
@@ -83,6 +85,22 @@ def _question(now: MetaState, words: list[str]) -> list[str]:
         lines.append(f"  {table.name or '-'}: {' '.join(table.columns)}")
         lines += ["    " + " ".join(str(cell) for cell in row) for row in table.rows]
     return lines
+
+
+def _copies(now: MetaState) -> rows.Table:
+    places = [place.shard for place in views.all_shards(now)]
+    return rows.Table("copies", ("shard", "owners", "incoming"), [_copy(shard) for shard in places])
+
+
+def _deleted(now: MetaState) -> rows.Table:
+    policies = [policy for database in now.databases.values() for policy in database.policies.values()]
+    gone = [shard for policy in policies for group in policy.deleted_groups for shard in group.shards]
+    return rows.Table("deleted", ("shard", "owners", "incoming"), [_copy(shard) for shard in gone])
+
+
+def _copy(shard: state.Shard) -> tuple[rows.Cell, ...]:
+    arrivals = (f"{a.node}" + (f" for {a.replaces}" if a.replaces else "") for a in shard.incoming)
+    return shard.id, ",".join(map(str, shard.owners)), ", ".join(arrivals) or "-"
 
 
 def _literal(node: ast.expr) -> object:

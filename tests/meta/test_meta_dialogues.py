@@ -15,4 +15,4 @@ def test_script_gives_the_written_answers(path):
 
 
 def test_scripts_exist():
-    assert len(SCRIPTS) == 5
+    assert len(SCRIPTS) == 7

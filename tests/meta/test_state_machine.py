@@ -80,6 +80,11 @@ a_command = st.one_of(
     st.builds(c.DropShard, ids),
     st.builds(c.AddShardOwner, ids, ids),
     st.builds(c.RemoveShardOwner, ids, ids),
+    *[st.builds(c.BeginMoves, st.lists(st.builds(c.ShardMove, ids, ids, st.just(0) | ids), max_size=2).map(tuple))] * 3,
+    st.builds(c.CompleteMove, ids, ids),
+    st.builds(c.CancelMoves, st.just(0) | ids, st.just(0) | ids, st.just(0) | ids),
+    st.builds(c.SetDraining, ids, st.booleans()),
+    st.builds(c.RaiseReplication, st.integers(0, 4)),
     st.builds(c.CreateFields, names, policies, fields),
     st.builds(c.DropMeasurementSchema, names, st.sampled_from(["cpu", "mem"])),
     st.builds(c.CreateUser, names, st.sampled_from("xy"), st.booleans()),
@@ -124,6 +129,12 @@ def check(state: MetaState) -> None:
         assert shard.owners, shard
         assert len(set(shard.owners)) == len(shard.owners)
         assert set(shard.owners) <= alive
+        taking = [arrival.node for arrival in shard.incoming]
+        assert len({*taking, *shard.owners}) == len(taking) + len(shard.owners)
+        assert set(taking) <= alive
+        replaced = [arrival.replaces for arrival in shard.incoming if arrival.replaces]
+        assert len(set(replaced)) == len(replaced)
+        assert set(replaced) <= set(shard.owners)
     for database in state.databases.values():
         for name, policy in database.policies.items():
             assert policy.name == name
@@ -132,6 +143,7 @@ def check(state: MetaState) -> None:
                 assert left.end_ns <= right.start_ns
             assert all(g.start_ns < g.end_ns and g.deleted_at_ns is None for g in policy.shard_groups)
             assert all(g.deleted_at_ns is not None for g in policy.deleted_groups)
+            assert not any(shard.incoming for g in policy.deleted_groups for shard in g.shards)
     for user in state.users.values():
         assert set(user.privileges) <= set(state.databases)
 
