@@ -178,6 +178,14 @@ MAX_SUBSCRIPTION_BYTES_HELD = 64 << 20
 """Points in memory that wait for one destination of a subscription or are on their way to it; beyond it the oldest are
 dropped and counted."""
 
+# --- backup and restore
+MAX_RESTORE_BODY_BYTES = 16 << 20
+"""One request with points of a backup; ``dsdb restore`` sends a few megabytes at a time."""
+MAX_RESTORE_METADATA_BYTES = 64 << 20
+"""The metadata of a backup in one request: databases, policies, the types of fields, users."""
+MAX_RESTORE_BYTES_HELD = 256 << 20
+"""Bodies of restores that one node holds at the same time; above it a request is refused with 503 and repeated."""
+
 # --- storage
 LATE_BATCH_NS = 3_600 * 10**9
 """Time a batch may take from its coordinator to an owner: far more than any time-out and than clocks that are kept. A

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -17,7 +17,7 @@ import structlog
 
 from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
-from dsdbd.cluster.owners import Owners, WriteStats
+from dsdbd.cluster.owners import Owners, WriteStats, not_owner
 from dsdbd.cluster.routing import fits, route, uncovered_times
 from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable
@@ -63,7 +63,7 @@ class WritePath:
         self.stats = WriteStats()
         self._owners = Owners(node, self.stats)
         self._places_of: MetaState | None = None
-        self._known_places: dict[int, ShardKey] = {}
+        self._known_places: dict[int, tuple[ShardKey, Shard]] = {}
 
     async def write(
         self, *, database: str, policy: str, points: Sequence[Points], consistency: Consistency
@@ -86,6 +86,18 @@ class WritePath:
         if dropped:
             self.stats.write_partial += 1
         return dropped
+
+    async def restore(
+        self, *, database: str, policy: str, points: Sequence[Points], consistency: Consistency
+    ) -> list[Dropped]:
+        """Store rows that bring versions of their own, each with its own; returns and raises as ``write`` does.
+
+        So a newer row or deletion wins against them. Subscriptions hear nothing of them.
+        """
+        newest = max((part.newest_version(0) for part in points), default=0)
+        # A write that follows must win against them.
+        self.clock.observe(newest)
+        return await self._write(database, policy, points, consistency, newest)
 
     def version(self) -> int:
         """The version of a write that begins now, for ``store_here``; call it on the event loop."""
@@ -114,7 +126,9 @@ class WritePath:
             return None
         routed = route(points, found.shard_groups)
         for shard, _ in routed:
-            if shard.owners != (node.data_id,) or not (in_thread or shard.id in self._owners.opened):
+            if shard.owners != (node.data_id,) or shard.incoming:
+                return None
+            if not in_thread and shard.id not in self._owners.opened:
                 return None
         stored: Stored = []
         for shard, parts in routed:
@@ -147,8 +161,14 @@ class WritePath:
         await self.clock.close()
 
     async def _write(
-        self, database: str, policy_name: str, points: Sequence[Points], consistency: Consistency
+        self,
+        database: str,
+        policy_name: str,
+        points: Sequence[Points],
+        consistency: Consistency,
+        given: int | None = None,
     ) -> list[Dropped]:
+        """``given``: the greatest version of the rows, where each has its own; None where the write gets one."""
         policy = self._policy(database, policy_name)
         points, dropped = self._drop_expired(policy, points)
         points, conflicts = await self._fix_types(database, policy, points)
@@ -157,10 +177,10 @@ class WritePath:
             return dropped
         policy = await self._cover(database, policy, points)
         routed = await _work(sum(map(len, points)), route, points, policy.shard_groups)
-        version = await self.clock.next_reserved()
+        version = await self.clock.next_reserved() if given is None else given
         outcomes = await asyncio.gather(
             *(
-                self._store(ShardKey(database, policy.name, shard.id), shard, Batch(version, tuple(parts)), consistency)
+                self._store(ShardKey(database, policy.name, shard.id), shard, _batch(version, parts), consistency)
                 for shard, parts in routed
             ),
             return_exceptions=True,
@@ -168,7 +188,7 @@ class WritePath:
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures:
             raise _combine(failures, len(outcomes))
-        if policy.subscriptions and self._node.forward is not None:
+        if given is None and policy.subscriptions and self._node.forward is not None:
             self._node.forward(database, policy.name, points)
         return dropped
 
@@ -196,7 +216,7 @@ class WritePath:
             asked.setdefault(part.measurement, {}).update((key, column.type) for key, column in part.fields.items())
         missing = views.unknown_fields(policy, asked)
         held: dict[str, dict[str, FieldType]] = {}
-        for fields in _pieces(missing):
+        for fields in field_pieces(missing):
             result = await self._node.metadata.propose(CreateFields(database, policy.name, fields))
             assert isinstance(result.value, FieldTypesAre)
             for measurement, types in result.value.fields.items():
@@ -241,10 +261,10 @@ class WritePath:
     # --- storing at the owners
 
     async def receive(self, shard_id: int, encoded: bytes, metadata_index: int) -> None:
-        """Store a batch that another coordinator sent to this owner; durable on return.
+        """Store a batch that another coordinator sent to this node; durable on return.
 
-        The sender's metadata may be newer than ours: its index says how far to wait. A shard that the metadata does
-        not hold (any more) takes no points.
+        The sender's metadata may be newer than ours: its index says how far to wait. Raises NotOwner where this node
+        neither is an owner nor takes a copy: the sender's metadata is older than ours.
         """
         node = self._node
         if node.store is None:
@@ -253,16 +273,19 @@ class WritePath:
         place = self._places().get(shard_id)
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
+        key, shard = place
+        if node.data_id not in views.writers(shard):
+            raise not_owner(node, shard_id)
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
         self.clock.observe(batch.version)
-        await self._owners.submit(place, batch, encoded)
+        await self._owners.submit(key, batch, encoded)
 
-    def _places(self) -> dict[int, ShardKey]:
-        """Every live shard's place, made anew when the metadata changed."""
+    def _places(self) -> dict[int, tuple[ShardKey, Shard]]:
+        """Every live shard with its place, made anew when the metadata changed."""
         state = self._node.metadata.state
         if self._places_of is not state:
             self._known_places = {
-                place.shard.id: ShardKey(place.database.name, place.policy.name, place.shard.id)
+                place.shard.id: (ShardKey(place.database.name, place.policy.name, place.shard.id), place.shard)
                 for place in views.all_shards(state)
             }
             self._places_of = state
@@ -272,6 +295,11 @@ class WritePath:
     async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
         encoded = await _work(len(batch), encode_batch, batch)
         await self._owners.store(key, shard, batch, encoded, consistency)
+
+
+def _batch(version: int, parts: Sequence[Points]) -> Batch:
+    """The batch of one shard; rows that have versions of their own keep them."""
+    return Batch(max(part.newest_version(version) for part in parts), tuple(parts))
 
 
 def _forward(forward: Forward, database: str, policy: str, points: Sequence[Points], stored: Future[None]) -> None:
@@ -287,7 +315,7 @@ async def _work(rows: int, function: Callable[_Args, _Result], *args: _Args.args
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
-def _pieces(
+def field_pieces(
     fields: Mapping[str, Mapping[str, FieldType]],
 ) -> Iterator[dict[str, dict[str, FieldType]]]:
     """New fields divided so that each piece fits into a metadata command whatever characters the names have."""
@@ -323,7 +351,7 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
     """The points without the columns of another type, which hold no value any more."""
     known = {**(policy.schema.get(part.measurement) or {}), **held.get(part.measurement, {})}
     fields = {key: column for key, column in part.fields.items() if known[key] is column.type}
-    return Points(part.measurement, part.series, part.series_index, part.time_ns, fields)
+    return replace(part, fields=fields)
 
 
 def failure_of(stored: Stored) -> BaseException | None:

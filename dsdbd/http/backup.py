@@ -1,0 +1,160 @@
+"""Routes of backup and restore: public ones for administrators, and a signed one that asks an owner for digests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from dsdbd import limits
+from dsdbd.cluster.acks import parse_consistency
+from dsdbd.cluster.archive import Scope, describe
+from dsdbd.cluster.backup import BackupSource
+from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.restore import Restore
+from dsdbd.cluster.restored import Preparation
+from dsdbd.errors import RequestError
+from dsdbd.http.body import read_body
+from dsdbd.http.responses import JSON, json_response
+from dsdbd.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.writes import WritePath
+    from dsdbd.http.auth import Authenticator
+
+    Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
+    Signed = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
+
+_MAX_DIGITS = 18
+
+
+class BackupRoutes:
+    """The routes of one node; only administrators get past them while authentication is on."""
+
+    def __init__(self, node: Node, writes: WritePath, auth: Authenticator) -> None:
+        self._node = node
+        self._auth = auth
+        self._source = BackupSource(node)
+        self._restore = Restore(node, writes, self._source)
+        self._bodies = ByteBudget(limits.MAX_RESTORE_BYTES_HELD, "points that are being restored")
+
+    def public_routes(self) -> list[web.RouteDef]:
+        """Routes of the public API."""
+        shard = "/cluster/backup/shards/{shard_id:[0-9]{1,18}}"
+        return [
+            web.get("/cluster/backup", self._contents, allow_head=False),
+            web.post(shard, self._open),
+            web.get(shard + "/files/{index:[0-9]{1,9}}", self._file, allow_head=False),
+            web.delete(shard, self._close),
+            web.post("/cluster/restore", self._prepare),
+            web.post("/cluster/restore/points", self._points),
+            web.post("/cluster/restore/missing", self._missing),
+            web.get("/cluster/restore/digests", self._digests, allow_head=False),
+        ]
+
+    def node_routes(self, signed: Signed) -> list[web.RouteDef]:
+        """Routes for other nodes; ``signed`` puts the check of secret and cluster in front of a handler."""
+        return [
+            web.post("/internal/backup/digests", signed(self._serve_digests)),
+            web.post("/internal/backup/missing/{shard_id:[0-9]{1,18}}", signed(self._serve_missing)),
+        ]
+
+    # --- backup
+
+    async def _contents(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        await self._node.metadata.barrier()
+        query = request.query
+        scope = Scope(query.get("database", ""), query.get("retention", ""), _number(request, "shard"))
+        return json_response(describe(self._node.metadata.state, scope, VERSION, self._node.clock.now_ns()))
+
+    async def _open(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        opened = await self._source.open_shard(int(request.match_info["shard_id"]), _number(request, "prefer"))
+        return json_response(opened)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        """A file from ``offset`` and its digest, as the owner sends them; an owner that fails breaks it off."""
+        await self._authorize(request)
+        index, offset = int(request.match_info["index"]), _number(request, "offset")
+        response = web.StreamResponse()
+        response.content_type = "application/octet-stream"
+        async with self._source.file(_number(request, "owner"), _token(request), index, offset) as pieces:
+            async for piece in pieces:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _close(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        await self._source.close_shard(_number(request, "owner"), _token(request))
+        return web.Response(status=204)
+
+    async def _serve_digests(self, _: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(body=await self._source.serve_digests(body))
+
+    # --- restore
+
+    async def _prepare(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        with self._bodies.held() as hold:
+            body = await read_body(request, limits.MAX_RESTORE_METADATA_BYTES, hold)
+            try:
+                wanted = msgspec.json.decode(body, type=Preparation)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise RequestError(f"the metadata of the backup cannot be read: {error}") from error
+            return json_response(await self._restore.prepare(wanted))
+
+    async def _points(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        consistency = parse_consistency(request.query.get("consistency", "quorum"))
+        database, policy = _place(request)
+        with self._bodies.held() as hold:
+            body = await read_body(request, limits.MAX_RESTORE_BODY_BYTES, hold)
+            dropped = await self._restore.store(database, policy, body, consistency)
+        return json_response({"dropped": [{"reason": one.reason, "count": one.count} for one in dropped]})
+
+    async def _missing(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        database, policy = _place(request)
+        with self._bodies.held() as hold:
+            body = await read_body(request, limits.MAX_RESTORE_BODY_BYTES, hold)
+            return json_response({"missing": await self._restore.missing(database, policy, body)})
+
+    async def _digests(self, request: web.Request) -> web.StreamResponse:
+        await self._authorize(request)
+        return json_response({"digests": await self._restore.digests(*_place(request))})
+
+    async def _serve_missing(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        count = await self._restore.serve_missing(int(request.match_info["shard_id"]), body)
+        return web.Response(body=msgspec.json.encode(count), content_type=JSON)
+
+    async def _authorize(self, request: web.Request) -> None:
+        self._auth.authorize_admin(await self._auth.user_of(request, {}))
+
+
+def _number(request: web.Request, name: str) -> int:
+    text = request.query.get(name, "0")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
+        raise RequestError(f"{name} must be a number")
+    return int(text)
+
+
+def _token(request: web.Request) -> str:
+    token = request.query.get("token", "")
+    if token and (len(token) > 64 or not token.isascii() or not token.isalnum()):
+        raise RequestError("token is not one of this cluster")
+    return token
+
+
+def _place(request: web.Request) -> tuple[str, str]:
+    database, policy = request.query.get("database", ""), request.query.get("retention", "")
+    if not database or not policy:
+        raise RequestError("database and retention are required")
+    return database, policy
