@@ -58,7 +58,7 @@ def create_shard_groups(state: MetaState, command: CreateShardGroups, _context: 
                 groups = fresh = list(groups)
             if len(fresh) == room:
                 raise too_many_groups(MAX_SHARD_GROUPS_PER_WRITE)
-            group = _new_group(state, policy, fresh, time_ns, command.avoid)
+            group = _new_group(state, database, policy, fresh, time_ns, command.avoid)
             fresh.insert(bisect_left(fresh, group.start_ns, key=_start), group)
             state = replace(state, max_shard_group_id=group.id, max_shard_id=state.max_shard_id + len(group.shards))
         covering[group.id] = group
@@ -68,7 +68,12 @@ def create_shard_groups(state: MetaState, command: CreateShardGroups, _context: 
 
 
 def _new_group(
-    state: MetaState, policy: RetentionPolicy, groups: Sequence[ShardGroup], time_ns: int, avoid: Collection[int]
+    state: MetaState,
+    database: Database,
+    policy: RetentionPolicy,
+    groups: Sequence[ShardGroup],
+    time_ns: int,
+    avoid: Collection[int],
 ) -> ShardGroup:
     """A group for ``time_ns``, cut where its neighbours begin: they may have been made with another duration."""
     start_ns, end_ns = placement.shard_group_bounds(time_ns, policy.shard_group_duration_ns)
@@ -77,10 +82,12 @@ def _new_group(
         start_ns = max(start_ns, groups[after - 1].end_ns)
     if after < len(groups):
         end_ns = min(end_ns, groups[after].start_ns)
-    node_ids = [node.id for node in state.data_nodes]
     group_id = state.max_shard_group_id + 1
-    nodes = placement.eligible_nodes(node_ids, avoid, policy.replica_n)
-    owner_lists = placement.plan_group(nodes, policy.replica_n, group_id)
+    seed = placement.group_seed(database.name, policy.name, start_ns, policy.shard_group_duration_ns)
+    node_ids = [node.id for node in state.data_nodes]
+    draining = [node.id for node in state.data_nodes if node.draining]
+    nodes = placement.eligible_nodes(node_ids, avoid, draining, policy.replica_n, seed)
+    owner_lists = placement.plan_group(nodes, policy.replica_n, seed)
     if not owner_lists:
         raise fixed("no_data_nodes")
     first_id = state.max_shard_id + 1

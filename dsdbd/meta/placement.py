@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,27 +44,59 @@ def shard_group_bounds(time_ns: int, group_duration_ns: int) -> tuple[int, int]:
     return max(start, _FIRST_START_NS), min(start + group_duration_ns, _LAST_END_NS)
 
 
-def eligible_nodes(node_ids: Sequence[int], avoid: Collection[int], replica_n: int) -> tuple[int, ...]:
-    """The nodes without those to avoid, or all of them where too few would be left for ``replica_n`` copies."""
-    left = tuple(node_id for node_id in node_ids if node_id not in avoid)
-    return left if len(left) >= min(replica_n, len(node_ids)) else tuple(node_ids)
+def group_seed(database: str, policy: str, start_ns: int, group_duration_ns: int) -> int:
+    """What turns the nodes of a new group: consecutive intervals of a policy give consecutive numbers.
+
+    The names are in it because policies of equal durations would otherwise begin every interval at the same node.
+    """
+    return start_ns // group_duration_ns + zlib.crc32(f"{database}/{policy}".encode())
+
+
+def eligible_nodes(
+    node_ids: Sequence[int], avoid: Collection[int], draining: Collection[int], replica_n: int, seed: int
+) -> tuple[int, ...]:
+    """The nodes a new group is put on: those that are there to stay, and others only where copies would be missing.
+
+    Draining nodes come before those to avoid, because they take writes; ``seed`` chooses among them in turn.
+    """
+    stay = tuple(node_id for node_id in node_ids if node_id not in avoid and node_id not in draining)
+    missing = min(replica_n, len(node_ids)) - len(stay)
+    if missing <= 0:
+        return stay
+    leaving = _turned(tuple(node_id for node_id in node_ids if node_id in draining and node_id not in avoid), seed)
+    away = _turned(tuple(node_id for node_id in node_ids if node_id in avoid), seed)
+    return (*stay, *(*leaving, *away)[:missing])
 
 
 def plan_group(node_ids: Sequence[int], replica_n: int, seed: int) -> tuple[tuple[int, ...], ...]:
     """Owners of each shard of a new group; empty when there are no nodes.
 
     ``replica_n`` is clamped to the number of nodes. The number of shards is the smallest that gives every node the
-    same number of copies (3 nodes, 2 copies: 3 shards). ``seed`` rotates the nodes, so that the first owners of
-    consecutive groups differ.
+    same number of copies (3 nodes, 2 copies: 3 shards), ``nodes / gcd(nodes, copies)``. Consecutive seeds turn the nodes
+    until each was as often a first owner as any other, which takes ``gcd(nodes, copies)`` groups; then they are dealt
+    anew, so that a node shares its shards with ever other nodes and its failure is borne by all.
     """
     nodes = len(node_ids)
     if nodes == 0:
         return ()
     copies = max(1, min(replica_n, nodes))
-    shards = nodes // math.gcd(nodes, copies)
+    turns = math.gcd(nodes, copies)
+    deal, turn = divmod(seed, turns)
+    dealt = sorted(node_ids, key=lambda node_id: _drawn(deal, node_id))
     return tuple(
-        tuple(node_ids[(seed + shard * copies + copy) % nodes] for copy in range(copies)) for shard in range(shards)
+        tuple(dealt[(turn + shard * copies + copy) % nodes] for copy in range(copies))
+        for shard in range(nodes // turns)
     )
+
+
+def _drawn(deal: int, node_id: int) -> bytes:
+    """A number drawn for a node, the same on every machine: all of them must come to the same owners."""
+    return hashlib.blake2b(f"{deal} {node_id}".encode(), digest_size=8).digest()
+
+
+def _turned(nodes: tuple[int, ...], seed: int) -> tuple[int, ...]:
+    turn = seed % len(nodes) if nodes else 0
+    return nodes[turn:] + nodes[:turn]
 
 
 def heir(owner_lists: Sequence[Sequence[int]], node_ids: Sequence[int], preferred: int | None) -> int | None:
