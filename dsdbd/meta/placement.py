@@ -72,9 +72,9 @@ def plan_group(node_ids: Sequence[int], replica_n: int, seed: int) -> tuple[tupl
     """Owners of each shard of a new group; empty when there are no nodes.
 
     ``replica_n`` is clamped to the number of nodes. The number of shards is the smallest that gives every node the
-    same number of copies (3 nodes, 2 copies: 3 shards), ``nodes / gcd(nodes, copies)``. Consecutive seeds turn the nodes
-    until each was as often a first owner as any other, which takes ``gcd(nodes, copies)`` groups; then they are dealt
-    anew, so that a node shares its shards with ever other nodes and its failure is borne by all.
+    same number of copies (3 nodes, 2 copies: 3 shards), ``nodes / gcd(nodes, copies)``. Consecutive seeds turn the
+    nodes until each was as often a first owner as any other, which takes ``gcd(nodes, copies)`` groups; then they are
+    dealt anew, so that a node shares its shards with ever other nodes and its failure is borne by all.
     """
     nodes = len(node_ids)
     if nodes == 0:
