@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dsdbd.clock import Clock
+    from dsdbd.cluster.detector import FailureDetector
     from dsdbd.cluster.formation import Addresses, Progress
     from dsdbd.cluster.handoff import Handoff
     from dsdbd.cluster.peers import PeerClient
+    from dsdbd.cluster.repair import Repair
+    from dsdbd.cluster.transfer import Transfer
     from dsdbd.config import Config
     from dsdbd.errors import DSDBError
     from dsdbd.meta.identity import Identity
@@ -50,6 +53,12 @@ class Node:
     store: Store | None = None
     handoff: Handoff | None = None
     """Writes kept for owners that missed them; None before the start has come so far, or where none are to be kept."""
+    detector: FailureDetector | None = None
+    """Tells which other nodes answer; None before the start has come so far."""
+    repair: Repair | None = None
+    """Compares this node's shards with those of other owners; None without the data role or before the start."""
+    transfer: Transfer | None = None
+    """Takes the copies of shards that the metadata orders; None without the data role or before the start."""
     opening: str = ""
     """How far the storage is on its way to ``store``; empty before the first word of it."""
     refusals: dict[str, str] = field(default_factory=dict)

@@ -62,6 +62,8 @@ class SizesAnswer(msgspec.Struct, frozen=True, array_like=True):
     sizes: dict[int, int]
     rate_bytes_per_s: int
     """What the node takes when it copies shards; 0: as much as it gets."""
+    kept_bytes: int = 0
+    """Writes the node keeps for other owners."""
 
 
 def encode(message: msgspec.Struct) -> bytes:

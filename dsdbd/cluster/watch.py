@@ -1,4 +1,4 @@
-"""What a member does by itself while it runs: drop the files of dropped shards, and notice its own removal."""
+"""What a member does by itself while it runs: drop the files of shards it has no more, and notice its own removal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from dsdbd.cluster.absorb import given_away
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import hello
 from dsdbd.cluster.membership import removed_reason
+from dsdbd.cluster.transfer_plan import next_pause_s
 from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RemovedError
 from dsdbd.fsio import remove_tree
 from dsdbd.meta import views
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import MetaState
+    from dsdbd.storage import Store
 
 log = structlog.get_logger("node")
 _LOOK_S = 1.0
+_LONGEST_LOOK_S = 15.0
 _SETTLE_S = 0.3
 _BARRIER_TIMEOUT_S = 5.0
 _LEADERLESS_S = 2.0
@@ -54,15 +58,19 @@ class _LiveNow:
 
 
 class ShardReaper:
-    """Removes the files of shards that the metadata does not hold any more.
+    """Removes the files of shards that the metadata does not hold any more, and of those that moved to other nodes.
 
     A node that just started may hold metadata older than its shards, so nothing is removed before a barrier has shown
-    that this node's metadata is as new as any committed when it began. A crash half-way leaves the rest for later.
+    that this node's metadata is as new as any committed when it began. What moved away goes only after an owner has
+    confirmed that it holds all of it. A crash half-way leaves the rest for later.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._changed = asyncio.Event()
+        self._waiting = 0
+        self._moved: dict[int, int] = {}
+        """Shards that moved away, and the index of the metadata by which this node found it."""
         node.metadata.on_change(lambda _: self._changed.set())
 
     async def run(self) -> None:
@@ -73,15 +81,16 @@ class ShardReaper:
             self._changed.clear()
             try:
                 await self._reap()
+                await self._give_away()
             except NoLeader:
-                await self._again()
+                await self._again(_LOOK_S)
             except (DSDBError, OSError) as error:
                 # The files stay, nothing is lost; the next look may succeed.
                 log.error("cannot remove the files of dropped shards", reason=str(error))
-                await self._again()
+                await self._again(_LOOK_S)
 
-    async def _again(self) -> None:
-        await asyncio.sleep(_LOOK_S)
+    async def _again(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
         self._changed.set()
 
     async def _reap(self) -> None:
@@ -96,6 +105,45 @@ class ShardReaper:
         removed = await asyncio.to_thread(store.retain, _LiveNow(self._node))
         if removed:
             log.info("files of dropped shards removed", shards=removed)
+
+    async def _give_away(self) -> None:
+        """Remove the shards that moved away, as soon as an owner holds all that is in them."""
+        store = self._node.store
+        if store is None or not self._moved_away(store):
+            self._waiting = 0
+            return
+        await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+        removed, moved = 0, self._moved_away(store)
+        for shard_id, index in moved.items():
+            if await given_away(self._node, shard_id, index):
+                # By the newest metadata once more: it may have come back while it was confirmed.
+                removed += await asyncio.to_thread(store.retain, self._is_not_moved(shard_id))
+        if removed:
+            self._waiting = 0
+            log.info("files of shards that moved to other nodes removed", shards=removed)
+        if removed < len(moved):
+            self._waiting += 1
+            await self._again(next_pause_s(self._waiting, _LOOK_S, _LONGEST_LOOK_S))
+
+    def _moved_away(self, store: Store) -> dict[int, int]:
+        """Shards of which this node holds something and, by its metadata, is neither owner nor taking a copy."""
+        node, state = self._node, self._node.metadata.state
+        held = {shard.shard_id for shard in store.shards()} if node.data_id is not None else set()
+        self._moved = {
+            place.shard.id: self._moved.get(place.shard.id, state.index)
+            for place in views.all_shards(state)
+            if place.shard.id in held and node.data_id not in views.writers(place.shard)
+        }
+        return self._moved
+
+    def _is_not_moved(self, shard_id: int) -> Callable[[ShardKey], bool]:
+        def stays(key: ShardKey) -> bool:
+            if key.shard_id != shard_id:
+                return True
+            place = views.find_shard(self._node.metadata.state, shard_id)
+            return place is not None and self._node.data_id in views.writers(place.shard)
+
+        return stays
 
 
 class RemovalWatch:

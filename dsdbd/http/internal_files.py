@@ -1,4 +1,4 @@
-"""Signed routes with which another node copies the files of a shard: list them, read one, let them go."""
+"""Signed routes about shards that move: list and read their files, ask for sizes and progress, take over the rest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from dsdbd.cluster.absorb import ABSORB_PATH, Absorber
 from dsdbd.cluster.segment_messages import (
     DIGEST_BYTES,
     ListRequest,
@@ -17,6 +18,7 @@ from dsdbd.cluster.segment_messages import (
 )
 from dsdbd.cluster.segment_source import SegmentSource
 from dsdbd.errors import RequestError, ShardUnavailable
+from dsdbd.http.responses import json_response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +35,7 @@ class FileRoutes:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._source = SegmentSource(node)
+        self._absorber = Absorber(node)
 
     def routes(self, signed: Signed) -> list[web.RouteDef]:
         """Their routes; ``signed`` puts the check of secret and cluster in front of a handler."""
@@ -42,6 +45,8 @@ class FileRoutes:
             web.get(one + "/{index:[0-9]{1,9}}", signed(self._read), allow_head=False),
             web.delete(one, signed(self._close)),
             web.post("/internal/sizes", signed(self._sizes)),
+            web.post(ABSORB_PATH, signed(self._absorb)),
+            web.get("/internal/transfers", signed(self._transfers)),
         ]
 
     async def _list(self, _: web.Request, body: bytes) -> web.StreamResponse:
@@ -81,4 +86,12 @@ class FileRoutes:
         except OSError as error:
             raise ShardUnavailable(f"the sizes of shards cannot be read: {error.strerror}") from error
         rate = self._node.config.transfer.max_throughput_bytes
-        return web.Response(body=encode(SizesAnswer(sizes, rate)))
+        kept = 0 if self._node.handoff is None else self._node.handoff.counters["bytes"]
+        return web.Response(body=encode(SizesAnswer(sizes, rate, kept)))
+
+    async def _absorb(self, _: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(body=await self._absorber.receive(body))
+
+    async def _transfers(self, _request: web.Request, _: bytes) -> web.StreamResponse:
+        rows = [] if self._node.transfer is None else self._node.transfer.progress()
+        return json_response(rows)

@@ -1,0 +1,103 @@
+"""The end of a move at the side that keeps the shard: take over what a former owner still holds, and say so.
+
+A former owner removes its files only after an owner has confirmed this, because a coordinator with old metadata may
+have written to it until it learned that it is no owner any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dsdbd.cluster.segment_messages import decode, encode
+from dsdbd.errors import DSDBError, ShardUnavailable
+from dsdbd.meta import views
+
+if TYPE_CHECKING:
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import DataNode
+
+ABSORB_PATH = "/internal/absorb"
+_ANSWER_S = 2.0
+"""The former owner asks again after this, so that no request is open for long; the work goes on meanwhile."""
+_ASK_TIMEOUT_S = 10.0
+_METADATA_TIMEOUT_S = 5.0
+
+
+class AbsorbRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Body of ``POST /internal/absorb``: data node ``from_node`` holds the shard and is no owner of it.
+
+    ``index``: of the metadata by which it found that. It takes no writes of the shard since, so what is pulled after
+    it heard this is all it will ever hold.
+    """
+
+    shard_id: int
+    from_node: int
+    index: int
+
+
+class AbsorbAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Whether this owner holds all that the former owner does."""
+
+    holds_all: bool
+
+
+class Absorber:
+    """What one node takes over from former owners. Use it on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._pulls: dict[AbsorbRequest, asyncio.Task[bool]] = {}
+
+    async def receive(self, body: bytes) -> bytes:
+        """Answer a former owner. Raises ShardUnavailable where this node is no owner, and what stops the comparison."""
+        request = decode(body, AbsorbRequest)
+        metadata = self._node.metadata
+        if not await metadata.wait_index(request.index, _METADATA_TIMEOUT_S):
+            raise ShardUnavailable("this node's metadata are older than the former owner's")
+        place = views.find_shard(metadata.state, request.shard_id)
+        if place is None or self._node.data_id not in place.shard.owners:
+            raise ShardUnavailable(f"this node is no owner of shard {request.shard_id}")
+        repair = self._node.repair
+        if repair is None:
+            raise ShardUnavailable("this node cannot compare shards yet")
+        task = self._pulls.get(request)
+        if task is None:
+            for ended in [one for one, pull in self._pulls.items() if pull.done()]:
+                # Nobody came for its answer, or it was a failure; asking again compares again.
+                del self._pulls[ended]
+            task = self._pulls[request] = asyncio.create_task(repair.pull(place, request.from_node))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({task}, timeout=_ANSWER_S)
+        if not task.done():
+            return encode(AbsorbAnswer(holds_all=False))
+        self._pulls.pop(request, None)
+        return encode(AbsorbAnswer(holds_all=task.result()))
+
+
+async def ask_to_absorb(node: Node, owner: DataNode, shard_id: int, index: int) -> bool:
+    """Whether an owner holds all that this node does of a shard. Raises DSDBError where it cannot tell."""
+    assert node.data_id is not None
+    body = encode(AbsorbRequest(shard_id, node.data_id, index))
+    raw = await node.peers.call(owner.tcp_addr, "POST", ABSORB_PATH, body, timeout_s=_ASK_TIMEOUT_S)
+    return decode(raw, AbsorbAnswer).holds_all
+
+
+async def given_away(node: Node, shard_id: int, index: int) -> bool:
+    """Whether some owner of a shard, not this node's any more since ``index``, confirmed that it holds all of it."""
+    place = views.find_shard(node.metadata.state, shard_id)
+    if place is None or node.data_id is None or node.data_id in views.writers(place.shard):
+        return False
+    down = set() if node.detector is None else node.detector.down()
+    for owner in sorted(place.shard.owners, key=lambda owner: owner in down):
+        peer = views.data_node(node.metadata.state, owner)
+        if peer is None:
+            continue
+        try:
+            if await ask_to_absorb(node, peer, shard_id, index):
+                return True
+        except DSDBError:
+            continue
+    return False

@@ -1,0 +1,294 @@
+"""Taking copies of shards: what this node does for every shard in whose ``incoming`` the metadata names it.
+
+Files first, as they lie at an owner; then what the owners hold beyond them, until a comparison finds nothing; then one
+command makes this node an owner. Writes reach it all the while. Nothing but the metadata says what is to be done, so
+whatever ends in the middle is taken up again by the next look, here or after a start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.transfer_files import Workspace, remove_leftovers
+from dsdbd.cluster.transfer_plan import (
+    COMPARING,
+    COPYING,
+    DONE,
+    FAILED,
+    MoveProgress,
+    Rate,
+    copy_sources,
+    may_complete,
+    next_pause_s,
+)
+from dsdbd.errors import DiskFull, DSDBError, ShardUnavailable
+from dsdbd.meta import views
+from dsdbd.meta.commands import CompleteMove
+from dsdbd.storage import ShardKey
+from dsdbd.storage.compaction import has_room
+from dsdbd.storage.tombstones import decode_tombstones
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.state import DataNode, MetaState
+    from dsdbd.meta.views import ShardPlace
+    from dsdbd.storage import Replica, Store
+
+log = structlog.get_logger("transfer")
+_BARRIER_TIMEOUT_S = 5.0
+_AGAIN_S = 0.3
+"""Pause between two comparisons of a copy that does not hold everything yet."""
+_COMPARISONS = 20
+"""Comparisons in a row that find something, after which the copy begins anew with the files."""
+_RECENT = 50
+"""Copies that ended which are still shown."""
+
+
+class Transfer:
+    """The copies one node is taking. Use it on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._config = node.config.transfer
+        self._rate = Rate(self._config.max_throughput_bytes)
+        self._changed = asyncio.Event()
+        self._room = asyncio.Semaphore(self._config.max_shards)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._under_way: dict[int, MoveProgress] = {}
+        self._recent: deque[MoveProgress] = deque(maxlen=_RECENT)
+        self.counters = dict.fromkeys(("shards", "files", "bytes", "failures"), 0)
+        node.service_stats["transfer"] = self.counters
+        node.metadata.on_change(lambda _: self._changed.set())
+
+    def progress(self) -> list[dict[str, Any]]:
+        """Copies under way and lately ended, as plain values (``MoveProgress.as_row``)."""
+        return [one.as_row() for one in (*self._under_way.values(), *self._recent)]
+
+    def problems(self) -> list[str]:
+        """Sentences for /health: copies that do not get on."""
+        return [
+            f"shard {one.shard_id} of {one.database!r} cannot be copied to this node yet: {one.error}"
+            for one in self._under_way.values()
+            if one.error
+        ]
+
+    async def run(self) -> None:
+        """Take what the metadata orders; runs until cancelled."""
+        await self._tidy()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                wanted = self._wanted()
+                for shard_id, place in wanted.items():
+                    if shard_id not in self._tasks:
+                        self._tasks[shard_id] = group.create_task(self._take_until_done(place))
+                gone = [shard_id for shard_id in self._tasks if shard_id not in wanted]
+                for shard_id in gone:
+                    await self._end(shard_id)
+                if gone:
+                    await self._tidy()
+                await self._changed.wait()
+
+    def _wanted(self) -> dict[int, ShardPlace]:
+        """The shards this node shall take, by id, the newest times first: they are asked for most."""
+        node = self._node
+        if node.data_id is None or node.store is None:
+            return {}
+        places = views.shards_incoming(node.metadata.state, node.data_id)
+        return {place.shard.id: place for place in sorted(places, key=lambda place: -place.group.end_ns)}
+
+    async def _end(self, shard_id: int) -> None:
+        """The metadata does not want this copy any more: it is complete, or was cancelled."""
+        task = self._tasks.pop(shard_id)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        progress = self._under_way.pop(shard_id, None)
+        if progress is None:
+            return
+        progress.ended_ns = self._node.clock.now_ns()
+        place = views.find_shard(self._state(), shard_id)
+        if place is not None and progress.to_node in place.shard.owners:
+            progress.state, progress.error = DONE, ""
+            self.counters["shards"] += 1
+            log.info("this node holds a copy of a shard", shard=shard_id, bytes=progress.total_bytes)
+        else:
+            progress.state, progress.error = FAILED, "the copy is not wanted any more"
+        self._recent.append(progress)
+
+    async def _tidy(self) -> None:
+        """Remove from the disk what was begun for copies that are not wanted any more."""
+        if self._node.data_id is None or self._node.store is None:
+            return
+        try:
+            # A node that has just started may hold old metadata; what is still wanted must not go.
+            await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+            wanted = frozenset(self._wanted())
+            await asyncio.to_thread(remove_leftovers, self._node.config.data.dir, wanted.__contains__)
+        except (DSDBError, OSError) as error:
+            log.info("what is left of former copies stays for now", reason=str(error))
+
+    async def _take_until_done(self, place: ShardPlace) -> None:
+        """Take one copy, again after each failure, until it is complete; cancelled when it is not wanted any more."""
+        node, shard_id = self._node, place.shard.id
+        assert node.data_id is not None
+        arrival = next(one for one in place.shard.incoming if one.node == node.data_id)
+        progress = MoveProgress(
+            shard_id,
+            place.database.name,
+            place.policy.name,
+            node.data_id,
+            arrival.replaces,
+            started_ns=arrival.begun_ns,
+        )
+        self._under_way[shard_id] = progress
+        failures = 0
+        while True:
+            try:
+                async with self._room:
+                    await self._take(place, progress)
+                return
+            except (DSDBError, OSError) as error:
+                failures += 1
+                self.counters["failures"] += 1
+                progress.state, progress.error = FAILED, str(error)
+                log.warning("a shard cannot be copied yet", shard=shard_id, reason=str(error), failures=failures)
+            await asyncio.sleep(
+                next_pause_s(failures, self._config.retry_interval_s, self._config.retry_max_interval_s)
+            )
+
+    async def _take(self, place: ShardPlace, progress: MoveProgress) -> None:
+        """Files, differences, ownership; in this order. Raises DSDBError and OSError."""
+        store = self._store()
+        key = ShardKey(place.database.name, place.policy.name, place.shard.id)
+        replica = await asyncio.to_thread(store.make_replica, key, place.group.start_ns, place.group.end_ns)
+        work = Workspace(replica.shard.directory)
+        await asyncio.to_thread(work.open)
+        progress.state = COPYING
+        await self._copy_files(store, key, replica, work, progress)
+        progress.state, progress.error = COMPARING, ""
+        await self._compare(place, progress)
+        # A crash before this compares once more; after it, the work that is left on the disk is removed by the start.
+        await self._node.metadata.propose(CompleteMove(place.shard.id, progress.to_node))
+
+    # --- files
+
+    async def _copy_files(
+        self, store: Store, key: ShardKey, replica: Replica, work: Workspace, progress: MoveProgress
+    ) -> None:
+        """Copy from the first owner that gives its files; raises the last one's error where none does."""
+        place = self._place(key.shard_id)
+        failure: DSDBError = ShardUnavailable(f"shard {key.shard_id} has no owner")
+        for source in copy_sources(place.shard, self._down()):
+            try:
+                await self._copy_from(source, store, key, replica, work, progress)
+            except DiskFull:
+                raise
+            except DSDBError as error:
+                failure = error
+                progress.error = error.message
+            else:
+                return
+        raise failure
+
+    async def _copy_from(
+        self,
+        source: int,
+        store: Store,
+        key: ShardKey,
+        replica: Replica,
+        work: Workspace,
+        progress: MoveProgress,
+    ) -> None:
+        peer = self._peer(source)
+        async with segment_fetch.listing(self._node.peers, peer.tcp_addr, key.shard_id) as listing:
+            progress.from_node = source
+            progress.total_bytes = sum(entry.size_bytes for entry in listing.files)
+            progress.done_bytes = sum(entry.size_bytes for entry in listing.files if work.has(source, entry))
+            await asyncio.to_thread(work.keep_parts, source, listing.files)
+            tombstones = decode_tombstones(listing.tombstones)
+            for index, entry in enumerate(listing.files):
+                if work.has(source, entry):
+                    continue
+                part = work.part(source, entry)
+                if not has_room(work.directory, entry.size_bytes):
+                    raise DiskFull(f"no room for {entry.size_bytes} bytes of shard {key.shard_id} in {work.directory}")
+                done_bytes = progress.done_bytes
+
+                async def pace(size_bytes: int) -> None:
+                    progress.done_bytes += size_bytes
+                    self.counters["bytes"] += size_bytes
+                    await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
+
+                await segment_fetch.fetch(self._node.peers, peer.tcp_addr, listing.token, index, entry, part, pace)
+                await asyncio.to_thread(replica.adopt, entry.measurement, part)
+                await asyncio.to_thread(work.took, source, entry)
+                progress.done_bytes = done_bytes + entry.size_bytes
+                self.counters["files"] += 1
+            if tombstones:
+                # After the files: each deletion notes which of them hold rows it hides.
+                await asyncio.to_thread(store.delete, key, tombstones)
+
+    # --- differences
+
+    async def _compare(self, place: ShardPlace, progress: MoveProgress) -> None:
+        """Pull from the owners what they hold beyond the files, until this node may count as an owner."""
+        compared: set[int] = set()
+        failure: DSDBError | None = None
+        for _ in range(_COMPARISONS):
+            place = self._place(place.shard.id)
+            down = self._down()
+            for owner in copy_sources(place.shard, down):
+                if owner in compared or owner in down:
+                    continue
+                try:
+                    if await self._pull(place, owner):
+                        compared.add(owner)
+                except DSDBError as error:
+                    failure = error
+                    progress.error = error.message
+            if may_complete(place.shard, progress.replaces, compared, self._down()):
+                progress.error = ""
+                return
+            await asyncio.sleep(_AGAIN_S)
+        if not compared and failure is None:
+            raise ShardUnavailable(f"no owner of shard {place.shard.id} answers")
+        raise failure or ShardUnavailable(f"shard {place.shard.id} is not equal to its owners' copies yet")
+
+    async def _pull(self, place: ShardPlace, owner: int) -> bool:
+        repair = self._node.repair
+        if repair is None:
+            raise ShardUnavailable("this node cannot compare shards yet")
+        whole: bool = await repair.pull(place, owner)
+        return whole
+
+    # --- surroundings
+
+    def _place(self, shard_id: int) -> ShardPlace:
+        place = views.find_shard(self._node.metadata.state, shard_id)
+        if place is None:
+            raise ShardUnavailable(f"shard {shard_id} was dropped")
+        return place
+
+    def _peer(self, data_id: int) -> DataNode:
+        peer = views.data_node(self._state(), data_id)
+        if peer is None:
+            raise ShardUnavailable(f"data node {data_id} was removed")
+        return peer
+
+    def _state(self) -> MetaState:
+        return self._node.metadata.state
+
+    def _store(self) -> Store:
+        if self._node.store is None:
+            raise ShardUnavailable(self._node.storage_wait or "this node stores no points")
+        return self._node.store
+
+    def _down(self) -> Collection[int]:
+        return () if self._node.detector is None else self._node.detector.down()

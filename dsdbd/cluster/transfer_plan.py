@@ -1,0 +1,91 @@
+"""What a node that takes copies decides: from whom, how fast, when to try again, and how it tells. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dsdbd.meta.state import Shard
+
+WAITING, COPYING, COMPARING, DONE, FAILED = "waiting", "copying", "comparing", "done", "failed"
+_BURST_S = 0.1
+
+
+@dataclass(slots=True)
+class MoveProgress:
+    """How far this node is with one copy; ``replaces`` is 0 where a copy is added."""
+
+    shard_id: int
+    database: str
+    policy: str
+    to_node: int
+    replaces: int
+    from_node: int = 0
+    state: str = WAITING
+    done_bytes: int = 0
+    total_bytes: int = 0
+    started_ns: int = 0
+    ended_ns: int = 0
+    error: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        """The same as plain values, for JSON and for tables."""
+        return {
+            "shard": self.shard_id,
+            "database": self.database,
+            "retention_policy": self.policy,
+            "from": self.from_node or None,
+            "to": self.to_node,
+            "replaces": self.replaces or None,
+            "state": self.state,
+            "bytes": self.done_bytes,
+            "total_bytes": self.total_bytes,
+            "started_ns": self.started_ns or None,
+            "ended_ns": self.ended_ns or None,
+            "error": self.error,
+        }
+
+
+def copy_sources(shard: Shard, down: Collection[int]) -> list[int]:
+    """The owners to copy from, best first: those that are up, in turns, so that not all copies come from one."""
+    turn = shard.id % max(1, len(shard.owners))
+    turned = [*shard.owners[turn:], *shard.owners[:turn]]
+    return sorted(turned, key=lambda owner: owner in down)
+
+
+def may_complete(shard: Shard, replaces: int, compared: Collection[int], down: Collection[int]) -> bool:
+    """Whether a copy that holds all that the owners ``compared`` hold may count as one of the shard's copies.
+
+    One owner at least, and each that is up: a point that a majority acknowledged may be on two of three owners only,
+    and one of these may be the one that is replaced.
+    """
+    if not compared:
+        return False
+    must = {owner for owner in shard.owners if owner not in down}
+    if replaces in shard.owners and replaces not in down:
+        must.add(replaces)
+    return must <= set(compared)
+
+
+def next_pause_s(failures: int, first_s: float, longest_s: float) -> float:
+    """How long to wait after this many failures in a row: it doubles."""
+    return min(longest_s, first_s * 2.0 ** min(max(failures, 1) - 1, 30))
+
+
+class Rate:
+    """Keeps bytes within a rate, bursts of a tenth of a second aside. Time is an argument."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        """0: no limit."""
+        self._bytes_per_s = bytes_per_s
+        self._free_s = 0.0
+
+    def wait_s(self, size_bytes: int, now_s: float) -> float:
+        """How long to wait after ``size_bytes`` that came now."""
+        if not self._bytes_per_s:
+            return 0.0
+        self._free_s = max(self._free_s, now_s - _BURST_S) + size_bytes / self._bytes_per_s
+        return max(0.0, self._free_s - now_s)
