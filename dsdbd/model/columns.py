@@ -206,7 +206,7 @@ _WORDS = (FieldType.FLOAT, FieldType.INTEGER)
 
 
 def encode_points(points: Points) -> bytes:
-    """Arrow IPC stream of the columns ``series``, ``time``, ``f:<field key>`` for each field, and ``version`` if any."""
+    """Arrow IPC stream of the columns ``series``, ``time``, ``f:<field key>`` for each field, ``version`` if any."""
     if points.versions is not None:
         return _encoded(points, [pa.array(points.versions, pa.int64())], ["version"])
     count = len(points)

@@ -60,6 +60,17 @@ class Deletions:
             )
         self._keep(kept)
 
+    def concern(self, segment: Segment) -> None:
+        """Note that a file that is about to be there may hold what they hide. Raises OSError."""
+        kept = tuple(
+            replace(one, files=one.files | {(segment.low, segment.high)})
+            if one.measurement == segment.measurement and segment.min_ns <= one.max_ns and segment.max_ns >= one.min_ns
+            else one
+            for one in self.known
+        )
+        if kept != self.known:
+            self._keep(kept)
+
     def merged(self, applied: Sequence[Tombstone], segments: Sequence[Segment], result: Segment | None) -> None:
         """Note that segments became one, to which only ``applied`` deletions were applied. Raises OSError."""
         if result is not None and self.known is not applied:

@@ -36,11 +36,21 @@ class Horizon:
 
 
 class Forgetter:
-    """Lets shards forget deletions; for one thread. ``late_ns`` says how long after its version a batch may arrive."""
+    """Lets shards forget deletions; for one thread. ``late_ns`` says how long after its version a batch may arrive.
 
-    def __init__(self, shards: Callable[[], Sequence[Shard]], wal_dir: Path, late_ns: Callable[[], int]) -> None:
+    ``settled``: by shard id the version up to which no owner lacks anything; None where that is no question.
+    """
+
+    def __init__(
+        self,
+        shards: Callable[[], Sequence[Shard]],
+        wal_dir: Path,
+        late_ns: Callable[[], int],
+        settled: Callable[[int], int] | None = None,
+    ) -> None:
         self._shards = shards
         self._late_ns = late_ns
+        self._settled = settled
         self._wal_dir = wal_dir
         self._horizon = Horizon()
         self._looked_s = float("-inf")
@@ -54,4 +64,5 @@ class Forgetter:
         horizon = self._horizon.look(numbers, time.time_ns(), self._late_ns())
         for shard in self._shards():
             if shard.tombstones:
-                shard.forget_tombstones(horizon)
+                bound = horizon if self._settled is None else min(horizon, self._settled(shard.shard_id))
+                shard.forget_tombstones(bound)

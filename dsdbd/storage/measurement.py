@@ -26,7 +26,7 @@ class Measurement:
 
     ``types``: each field ever seen, in segments or in memory. ``next_number``: of the next segment file.
     ``deleted_from``: whether series may be known that have no row any more. ``live``: by block the deletions that were
-    looked at, and the series with rows that they leave.
+    looked at, and the series with rows that they leave. ``changed``: the shard's count of changes at the last one here.
     """
 
     directory: Path
@@ -35,6 +35,7 @@ class Measurement:
     types: dict[str, FieldType] = field(default_factory=dict)
     next_number: int = 1
     deleted_from: bool = False
+    changed: int = 0
     live: weakref.WeakKeyDictionary[Block, tuple[tuple[Tombstone, ...], Int64s]] = field(
         default_factory=weakref.WeakKeyDictionary
     )

@@ -21,14 +21,14 @@ from dsdbd.storage.pieces import gathered
 from dsdbd.storage.scanning import DamagedBlock, Scan
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import MAX_NS, MIN_NS, Wanted
+from dsdbd.storage.shard_copies import ShardCopies
 from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile
-from dsdbd.storage.shard_state import ShardState
 from dsdbd.storage.tombstones import Hidden, Tombstone, visible
 
 __all__ = ["ABOUT_FILE", "Shard", "ShardFile"]
 
 
-class Shard(ShardState):
+class Shard(ShardCopies):
     """Points of one shard; every method may be called from any thread."""
 
     # --- reading

@@ -47,7 +47,8 @@ class ShardState:
     ``_lock`` guards the state and is never held while files are read or written, or rows are sorted; ``_files`` lets
     one thread at a time write out, add or remove files, ``_merging`` one merge, ``_numbering`` one give series of files
     their numbers. Order: ``_merging``, ``_files``, ``_numbering``, the lock of a table of the head, ``_lock``.
-    ``head_bytes``: memory of the rows that are not in segments; may be read without a lock.
+    ``head_bytes``: memory of the rows that are not in segments; may be read without a lock. ``changes``: grows with
+    whatever may change what the shard holds, not when it is only written out or merged.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ShardState:
         self._frozen: list[Head] = []
         self._deletions = Deletions(self._disk, key.shard_id)
         self.head_bytes = 0
+        self.changes = 0
 
     # --- opening
 
@@ -103,6 +105,11 @@ class ShardState:
             )
         return measurement
 
+    def _changed(self, known: Measurement) -> None:
+        """Note that what a measurement holds may have changed; needs the lock."""
+        self.changes += 1
+        known.changed = self.changes
+
     # --- writing
 
     def check_types(self, batch: Batch) -> None:
@@ -130,6 +137,7 @@ class ShardState:
                         if known.deleted_from:
                             known.know_types(left)
                         self.head_bytes += self._head.add(left, batch.version, known.index)
+                        self._changed(known)
 
     def _heads(self) -> list[Head]:
         """Oldest first; needs the lock."""
@@ -347,6 +355,7 @@ class ShardState:
             if segment not in known.segments:
                 return
             known.segments.remove(segment)
+            self._changed(known)
         segment.close()
         self._disk.set_aside(segment.path, error)
 
@@ -379,6 +388,7 @@ class ShardState:
             if known is None:
                 return
             known.deleted_from = True
+            self._changed(known)
             segments = list(known.segments)
             heads = [(head, head.tables[measurement]) for head in self._heads() if measurement in head.tables]
         whole = [one for one in self._deletions.of(measurement) if one.predicate is None]
@@ -423,9 +433,10 @@ class ShardState:
                     for table in tables:
                         known.types.update(table.types())
                 else:
-                    self._measurements[name] = Measurement(
+                    self._measurements[name] = anew = Measurement(
                         known.directory, next_number=known.next_number, deleted_from=True
                     )
+                    self._changed(anew)
 
     def forget_tombstones(self, horizon: int) -> int:
         """Forget deletions that can meet no row any more; returns how many are left. Raises OSError.

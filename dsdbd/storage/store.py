@@ -31,12 +31,14 @@ from dsdbd.storage.forgetting import Forgetter
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.opener import Opener
 from dsdbd.storage.replay import replay_log
+from dsdbd.storage.replica import Replica
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import Shard
 from dsdbd.storage.shard_files import found_shards, remove_empty_parents
 from dsdbd.storage.tombstones import Tombstone, encode_tombstones
 from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
+from dsdbd.storage.writeout import due
 
 _MAX_PROBLEMS = 100
 """Sentences kept for problems(); when more happen the oldest go, they are in the daemon's log as well."""
@@ -72,8 +74,12 @@ class Store:
         on_fatal: Callable[[BaseException], None] | None = None,
         on_problem: Callable[[str], None] | None = None,
         late_ns: Callable[[], int] = lambda: LATE_BATCH_NS,
+        settled: Callable[[int], int] | None = None,
     ) -> None:
         """Nothing is touched before ``open``; ``late_ns`` says how long after its version a batch may arrive.
+
+        ``settled`` gives, by shard id, the version up to which every owner has the same: of greater ones deletions are
+        not forgotten. None: there is no other owner to wait for.
 
         ``on_fatal`` is called once, from a thread of the store, when the log cannot be trusted any more and the process
         should stop; ``on_problem`` with each sentence that problems() also shows.
@@ -104,7 +110,7 @@ class Store:
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
         self._opener = Opener(self.shards)
-        self._forgetter = Forgetter(self.shards, wal_dir, late_ns)
+        self._forgetter = Forgetter(self.shards, wal_dir, late_ns, settled)
         self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
 
     # --- life
@@ -368,6 +374,10 @@ class Store:
         with self._lock:
             return self._shards.get(shard_id)
 
+    def make_replica(self, key: ShardKey, start_ns: int, end_ns: int) -> Replica:
+        """A shard, which is created when it does not exist, as a replica; the times are those of its shard group."""
+        return Replica(self._shard_for(key), start_ns, end_ns, self._compactor.wake)
+
     def shards(self) -> list[Shard]:
         """Every shard the node holds."""
         with self._lock:
@@ -407,8 +417,10 @@ class Store:
             self._flush_due.clear()
             if self._closing:
                 return
-            due = itertools.takewhile(lambda _: not self._closing, self._due(time.monotonic()))
-            good = [self._flush_one(shard) for shard in due]
+            found = itertools.takewhile(
+                lambda _: not self._closing, due(self.shards(), self._settings, time.monotonic())
+            )
+            good = [self._flush_one(shard) for shard in found]
             self._count_heads()
             pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
             try:
@@ -420,18 +432,6 @@ class Store:
                 self._forgetter.look()
             except OSError as error:
                 self._trim_failure = f"old log files or deletions cannot be removed in {self._wal_dir}: {error}"
-
-    def _due(self, now_s: float) -> list[Shard]:
-        """Shards whose head is too big or too old; when all heads together are too big, the biggest as well."""
-        states = [(shard.head_bytes, shard.oldest_row_s(), shard) for shard in self.shards()]
-        total = sum(size for size, _, _ in states)
-        due = []
-        for size, since_s, shard in sorted(states, key=lambda state: -state[0]):
-            old = since_s is not None and now_s - since_s > self._settings.flush_age_s
-            if size > self._settings.head_max_bytes or old or (size and total > self._settings.head_total_bytes):
-                due.append(shard)
-                total -= size
-        return due
 
     def _flush_one(self, shard: Shard) -> bool:
         """Write out one shard; what fails is tried again later, the rows stay in memory and in the log."""
