@@ -20,6 +20,7 @@
     ├── Unavailable               503 unavailable           nothing was stored; retrying is safe
     │   ├── NoLeader              503 no_leader
     │   ├── ShardUnavailable      503 shard_unavailable
+    │   │   └── NotOwner          503 not_owner
     │   ├── DiskFull              503 disk_full
     │   └── Overloaded            503 overloaded
     ├── OutcomeUnknown            504 outcome_unknown       may be stored; repeating is harmless
@@ -165,6 +166,12 @@ class ShardUnavailable(Unavailable):
     """No owner of a shard answers."""
 
     code = "shard_unavailable"
+
+
+class NotOwner(ShardUnavailable):
+    """The node is no owner of the shard (any more); who sent it there has older metadata."""
+
+    code = "not_owner"
 
 
 class DiskFull(Unavailable):

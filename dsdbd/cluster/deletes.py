@@ -1,28 +1,31 @@
 """Deleting points at every owner of every shard concerned.
 
 A deletion hides what has an older version than its own, whenever that arrives; so owners agree on what is left whatever
-the order in which they hear of writes and deletions.
+the order in which they hear of writes and deletions. It is done when it is durable at one owner of each shard and kept
+for the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from dsdbd import query
+from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.limits import MAX_TOMBSTONE_BYTES
 from dsdbd.meta import views
 from dsdbd.meta.commands import DropMeasurementSchema
-from dsdbd.storage import ShardKey
+from dsdbd.storage import RecordKind, ShardKey
 from dsdbd.storage.tombstones import Tombstone, decode_tombstones, encode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import WritePath
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("write")
 _BARRIER_TIMEOUT_S = 5.0
+_KEPT_AT_ONCE = 256
 _OBSERVE_TIMEOUT_S = 2.0
 """For nodes that own nothing of it and only take note of the version."""
 
@@ -56,7 +60,7 @@ _decoder = msgspec.msgpack.Decoder(DeleteRequest)
 async def delete(
     node: Node, writes: WritePath, database: str, statement: ast.Delete | ast.DropSeries, now_ns: int
 ) -> None:
-    """Carry out DELETE or DROP SERIES: on return no owner shows the points.
+    """Carry out DELETE or DROP SERIES: on return no owner shows the points, or will when it is back.
 
     Raises RequestError and NotFound (nothing is deleted), Unavailable (nothing is deleted), OutcomeUnknown (some owners
     have deleted; the statement may be repeated).
@@ -124,64 +128,149 @@ async def receive(node: Node, writes: WritePath, body: bytes) -> None:
     await _here(node, request)
 
 
+def encode_kept(key: ShardKey, encoded: bytes, metadata_index: int) -> bytes:
+    """The request for a deletion of one shard that was kept for an owner. Raises CorruptData."""
+    version = max((one.version for one in decode_tombstones(encoded)), default=0)
+    return _encoder.encode(DeleteRequest(version, metadata_index, [(key.shard_id, 0)], [encoded]))
+
+
 async def _here(node: Node, request: DeleteRequest) -> None:
     store = node.store
     if store is None:
         raise Unavailable("the storage of this node is still opening")
-    keys = {
-        place.shard.id: ShardKey(place.database.name, place.policy.name, place.shard.id)
-        for place in views.all_shards(node.metadata.state)
-    }
+    places = {place.shard.id: place for place in views.all_shards(node.metadata.state)}
     decoded = [decode_tombstones(encoded) for encoded in request.tombstones]
-    for shard_id, place in request.shards:
-        # A shard that is not in the metadata any more was dropped, and its points with it.
-        if shard_id in keys:
-            await asyncio.to_thread(store.delete, keys[shard_id], decoded[place])
+    for shard_id, at in request.shards:
+        place = places.get(shard_id)
+        if place is None:
+            # A shard that is not in the metadata any more was dropped, and its points with it.
+            continue
+        if node.data_id not in views.writers(place.shard):
+            raise not_owner(node, shard_id)
+        key = ShardKey(place.database.name, place.policy.name, shard_id)
+        await asyncio.to_thread(store.delete, key, decoded[at])
+
+
+@dataclass
+class _Round:
+    """One deletion at the nodes that shall hear of it: what each is told, and what became of it.
+
+    ``keys``: the shards concerned; ``failures``: by node, those that did not confirm.
+    """
+
+    requests: dict[int, DeleteRequest]
+    keys: dict[int, ShardKey] = field(default_factory=dict)
+    owners: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    encoded: dict[int, bytes] = field(default_factory=dict)
+    failures: dict[int, DSDBError] = field(default_factory=dict)
+
+    def missed(self) -> list[tuple[int, int]]:
+        """Nodes that did not confirm, with each shard they were told of that is deleted at some owner."""
+        return [
+            (node_id, shard_id)
+            for node_id in self.failures
+            for shard_id, _ in self.requests[node_id].shards
+            if self.is_done(shard_id)
+        ]
+
+    def is_done(self, shard_id: int) -> bool:
+        """Whether an owner of the shard confirmed."""
+        return any(owner not in self.failures for owner in self.owners[shard_id])
+
+
+def _plan_round(node: Node, work: Mapping[int, Sequence[Tombstone]], version: int) -> _Round:
+    """Tell every owner what to delete; every other data node only the version, so that what it writes is newer."""
+    state = node.metadata.state
+    found = _Round({one.id: DeleteRequest(version, state.index, [], []) for one in state.data_nodes})
+    known: dict[int, dict[bytes, int]] = {}
+    for place in views.all_shards(state):
+        shard = place.shard
+        if shard.id not in work:
+            continue
+        found.keys[shard.id] = ShardKey(place.database.name, place.policy.name, shard.id)
+        found.owners[shard.id] = shard.owners
+        deleted = found.encoded[shard.id] = encode_tombstones(work[shard.id])
+        for writer in views.writers(shard):
+            request = found.requests.get(writer)
+            if request is None:
+                raise Unavailable(f"data node {writer}, an owner of shard {shard.id}, is not registered")
+            places = known.setdefault(writer, {})
+            if deleted not in places:
+                request.tombstones.append(deleted)
+            request.shards.append((shard.id, places.setdefault(deleted, len(places))))
+    return found
 
 
 async def _at_owners(node: Node, work: Mapping[int, Sequence[Tombstone]], version: int) -> None:
-    """Tell every owner what to delete; every other data node only the version, so that what it writes is newer."""
-    state = node.metadata.state
-    parts: dict[int, DeleteRequest] = {one.id: DeleteRequest(version, state.index, [], []) for one in state.data_nodes}
-    encoded: dict[int, dict[bytes, int]] = {}
-    for place in views.all_shards(state):
-        if place.shard.id not in work:
-            continue
-        deleted = encode_tombstones(work[place.shard.id])
-        for owner in place.shard.owners:
-            if owner not in parts:
-                raise Unavailable(f"data node {owner}, an owner of shard {place.shard.id}, is not registered")
-            known = encoded.setdefault(owner, {})
-            parts[owner].shards.append((place.shard.id, known.setdefault(deleted, len(known))))
-    for owner, known in encoded.items():
-        parts[owner].tombstones.extend(known)
+    """Delete at every owner; keep it for those that did not confirm where another one did.
+
+    A crash before it is kept leaves owners that differ, and a client without an answer: repair brings the deletion to
+    all owners of the shards where one has it.
+    """
+    found = _plan_round(node, work, version)
     results = await asyncio.gather(
-        *(_at_owner(node, owner, request) for owner, request in parts.items()), return_exceptions=True
+        *(_at_owner(node, owner, request) for owner, request in found.requests.items()), return_exceptions=True
     )
-    owners = [owner for owner in parts if parts[owner].shards]
-    failures: dict[int, DSDBError] = {}
-    for owner, result in zip(parts, results, strict=True):
+    for owner, result in zip(found.requests, results, strict=True):
         if isinstance(result, DSDBError):
-            failures[owner] = result
+            if found.requests[owner].shards:
+                found.failures[owner] = result
         elif isinstance(result, BaseException):
             raise result
-    raise_failures(owners, {owner: failures[owner] for owner in owners if owner in failures})
+    unkept = await _keep_missed(node, found)
+    raise_failures(found.owners, found.failures, unkept)
 
 
-def raise_failures(owners: Sequence[int], failures: Mapping[int, DSDBError]) -> None:
-    """Raise what a client is told when owners did not delete: Unavailable if none did anything, else OutcomeUnknown."""
-    if not failures:
+async def _keep_missed(node: Node, found: _Round) -> set[int]:
+    """Keep the deletion durably for every node that missed it; returns the nodes for which it could not be kept."""
+    missed = found.missed()
+    if node.handoff is None:
+        return {owner for owner, _ in missed}
+    unkept: set[int] = set()
+    for at in range(0, len(missed), _KEPT_AT_ONCE):
+        some = missed[at : at + _KEPT_AT_ONCE]
+        kept = await asyncio.gather(
+            *(
+                node.handoff.keep(owner, found.keys[shard_id], found.encoded[shard_id], kind=RecordKind.DELETE)
+                for owner, shard_id in some
+            ),
+            return_exceptions=True,
+        )
+        for (owner, shard_id), result in zip(some, kept, strict=True):
+            if isinstance(result, Unavailable):
+                log.warning("a deletion is not kept", owner=owner, shard=shard_id, reason=result.message)
+                unkept.add(owner)
+            elif isinstance(result, BaseException):
+                raise result
+    return unkept
+
+
+def raise_failures(
+    owners: Mapping[int, tuple[int, ...]], failures: Mapping[int, DSDBError], unkept: Collection[int]
+) -> None:
+    """Raise what a client is told: nothing, where each shard has an owner that deleted and the others will. Pure.
+
+    ``owners``: those of each shard. ``failures``: nodes that did not confirm. ``unkept``: those of them for which the
+    deletion is not kept. Raises Unavailable if no owner did anything, else OutcomeUnknown.
+    """
+    undone = [shard_id for shard_id, those in owners.items() if all(one in failures for one in those)]
+    if not undone and not unkept:
         return
     reasons = "; ".join(f"data node {owner}: {error.message}" for owner, error in failures.items())
     nothing = all(
         isinstance(error, Unavailable | RequestError) and not (isinstance(error, PeerUnreachable) and error.sent)
         for error in failures.values()
     )
-    if nothing and len(failures) == len(owners):
+    if nothing and len(undone) == len(owners):
         raise Unavailable(f"nothing was deleted: {reasons}")
+    if undone:
+        raise OutcomeUnknown(
+            f"deleted in {len(owners) - len(undone)} of {len(owners)} shards, no owner of the others has confirmed: "
+            f"{reasons}; repeat the statement when they are there"
+        )
     raise OutcomeUnknown(
-        f"deleted at {len(owners) - len(failures)} of {len(owners)} owners, queries may still show the points: "
-        f"{reasons}; repeat the statement when all owners are there"
+        f"deleted, but not at every owner, and not kept for all that are away: {reasons}; queries may still show the "
+        "points until repair has reached those; repeating the statement is harmless"
     )
 
 

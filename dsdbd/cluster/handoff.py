@@ -1,4 +1,4 @@
-"""Hinted handoff: writes an owner missed are kept on disk by their coordinator and delivered when it is back.
+"""Hinted handoff: writes and deletions an owner missed are kept on disk by their coordinator until it is back.
 
 What cannot be kept or delivered is never lost silently: the shard is noted for that owner in ``lost.json``, in
 ``/health`` and in the counters.
@@ -19,6 +19,7 @@ import structlog
 
 from dsdbd import fsio, limits
 from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.deletes import encode_kept
 from dsdbd.errors import DSDBError, OutcomeUnknown, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
-    from dsdbd.meta.state import DataNode
+    from dsdbd.meta.state import Shard
 
 log = structlog.get_logger("handoff")
 _Args = ParamSpec("_Args")
@@ -87,12 +88,13 @@ class Handoff:
             return
         self._lost = {owner: set(keys) for owner, keys in stored.items()}
 
-    async def keep(self, owner: int, key: ShardKey, encoded: bytes) -> None:
-        """Keep a write for an owner; durable on return. Writes that come together share one sync.
+    async def keep(self, owner: int, key: ShardKey, encoded: bytes, *, kind: RecordKind = RecordKind.WRITE) -> None:
+        """Keep a write, or a DELETE with its tombstones, for an owner; durable on return.
 
-        Raises Unavailable where it was not kept; the shard is then noted as in need of repair.
+        What comes together shares one sync. Raises Unavailable where it was not kept; the shard is then noted as in
+        need of repair.
         """
-        record = Record(RecordKind.WRITE, key, encoded)
+        record = Record(kind, key, encoded)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             with self._held.held() as hold:
@@ -190,10 +192,10 @@ class Handoff:
             try:
                 # A node that has just started may hold old metadata: by it nothing is given up.
                 await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
-                if views.data_node(self._node.metadata.state, target.owner) is None:
+                delivered = await self._send_some(target)
+                if views.data_node(self._node.metadata.state, target.owner) is None and target.queue.empty:
                     await self._work(self._remove, target)
                     return
-                delivered = await self._send_some(target)
             except (DSDBError, OSError) as error:
                 log.info("kept writes wait", owner=target.owner, reason=str(error), pause_s=pause_s)
                 await self._pause(target, pause_s)
@@ -208,18 +210,19 @@ class Handoff:
 
     async def _send_some(self, target: _Target) -> int:
         """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
-        peer = views.data_node(self._node.metadata.state, target.owner)
-        assert peer is not None
         records = await self._work(target.queue.next, _SEND_BYTES)
-        owners = {place.shard.id: place.shard.owners for place in views.all_shards(self._node.metadata.state)}
+        shards = {place.shard.id: place.shard for place in views.all_shards(self._node.metadata.state)}
         size = 0
         try:
             for position, record in records:
-                if target.owner in owners.get(record.key.shard_id, ()):
-                    await self._send(target, peer, record)
-                else:
-                    # The shard was dropped, or moved away from that node.
+                shard = shards.get(record.key.shard_id)
+                if shard is None:
+                    # It was dropped.
                     self.counters["dropped"] += 1
+                elif target.owner in views.writers(shard):
+                    await self._send(target, record, target.owner)
+                elif shard.owners:
+                    await self._send_elsewhere(target, record, shard)
                 target.queue.delivered(position)
                 size += len(record.payload)
         finally:
@@ -227,24 +230,40 @@ class Handoff:
             self._count()
         return size
 
-    async def _send(self, target: _Target, peer: DataNode, record: Record) -> None:
+    async def _send_elsewhere(self, target: _Target, record: Record, shard: Shard) -> None:
+        """Deliver to one owner of a shard that moved: where only this queue had the points, that owner now has.
+
+        Raises what stands in the way at the last of them.
+        """
+        for owner in shard.owners:
+            try:
+                await self._send(target, record, owner)
+            except (Unavailable, OutcomeUnknown):
+                if owner == shard.owners[-1]:
+                    raise
+            else:
+                return
+
+    async def _send(self, target: _Target, record: Record, owner: int) -> None:
         node, key = self._node, record.key
+        peer = views.data_node(node.metadata.state, owner)
+        if peer is None:
+            raise Unavailable(f"data node {owner} is not registered")
+        path, body = f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}", bytes(record.payload)
         try:
+            if record.kind is RecordKind.DELETE:
+                path, body = "/internal/delete", encode_kept(key, body, node.metadata.state.index)
             await node.peers.call(
-                peer.tcp_addr,
-                "POST",
-                f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}",
-                bytes(record.payload),
-                timeout_s=node.config.cluster.shard_writer_timeout_s,
+                peer.tcp_addr, "POST", path, body, timeout_s=node.config.cluster.shard_writer_timeout_s
             )
         except (Unavailable, OutcomeUnknown):
             raise
         except DSDBError as error:
             # It would be refused for ever; those behind it go on.
-            log.error("a kept write is put aside", owner=target.owner, shard=key.shard_id, reason=error.message)
+            log.error("a kept write is put aside", owner=owner, shard=key.shard_id, reason=error.message)
             await self._work(target.queue.put_aside, record)
             self.counters["refused"] += 1
-            self.note_lost(target.owner, [key])
+            self.note_lost(owner, [key])
         else:
             self.counters["delivered"] += 1
 
@@ -278,13 +297,13 @@ class Handoff:
         return self._targets[owner]
 
     def _remove(self, target: _Target) -> None:
-        """Give up the writes of a node that was removed from the cluster: its shards have other owners."""
+        """Give up the queue of a node that was removed from the cluster: other owners have what it held."""
         del self._targets[target.owner]
         self._lost.pop(target.owner, None)
         target.queue.close()
         shutil.rmtree(self._directory(target.owner))
         self._save_lost()
-        log.info("the writes kept for a node that was removed are given up", owner=target.owner)
+        log.info("the queue of a node that was removed is given up", owner=target.owner)
 
     async def _purge_now_and_then(self) -> None:
         while True:

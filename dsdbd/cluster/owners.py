@@ -12,7 +12,7 @@ from dsdbd import limits
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, late, lone_failure, required_acks
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.peers import PeerUnreachable
-from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.errors import DSDBError, NotOwner, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dsdbd.storage import ShardKey
 
 log = structlog.get_logger("write")
+_MOST_TURNS = 3
+"""Owners that a batch is offered to one after another, while the shard moves on from each."""
+_REFRESH_TIMEOUT_S = 2.0
 
 
 @dataclass
@@ -40,14 +43,20 @@ class WriteStats:
 
 @dataclass
 class _Copies:
-    """One batch on its way to the owners of its shard; ``missed`` are those that may lack it."""
+    """One batch on its way to the owners of its shard.
+
+    ``asked``: every node it was or will be sent to. ``missed`` are those that may lack it, ``refused`` those that will
+    not take it.
+    """
 
     key: ShardKey
     batch: Batch
     encoded: bytes
     count: AckCount
     decided: asyncio.Future[None]
+    asked: set[int]
     missed: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
 
     def decide(self) -> None:
         """Answer the client, if enough is known."""
@@ -69,18 +78,21 @@ class Owners:
     async def store(self, key: ShardKey, shard: Shard, batch: Batch, encoded: bytes, consistency: Consistency) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed.
 
-        An owner that fails while another one has the batch gets it later, from its handoff queue. Raises Unavailable
-        or RequestError (nothing stored), OutcomeUnknown.
+        An owner that fails while another one has the batch gets it later, from its handoff queue. Nodes that are taking
+        a copy of the shard get the batch as soon as it is decided, and are not counted. Raises Unavailable or
+        RequestError (nothing stored), OutcomeUnknown.
         """
-        if self._node.data_id is not None and shard.owners == (self._node.data_id,):
+        if self._node.data_id is not None and shard.owners == (self._node.data_id,) and not shard.incoming:
             await self._store_alone(key, batch, encoded)
             return
         if not shard.owners:
             raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
         keeps = consistency is Consistency.ANY and self._node.handoff is not None
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)), keeps=keeps)
-        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future())
+        writers = views.writers(shard)
+        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(writers))
         tasks = [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
+        tasks += [asyncio.create_task(self._store_arriving(node, copies)) for node in writers[len(shard.owners) :]]
         self._follow(asyncio.create_task(self._keep_missed(copies, tasks)))
         timeout_s = self._node.config.cluster.write_timeout_s
         try:
@@ -124,13 +136,14 @@ class Owners:
             raise lone_failure(error, key.shard_id) from None
 
     async def _store_counted(self, owner: int, copies: _Copies) -> None:
-        """Store at one owner and count what became of it; raises nothing."""
+        """Store at one owner, or at the one that took its place, and count what became of it; raises nothing."""
         count = copies.count
         try:
-            await self._store_at(owner, copies)
+            owner = await self._store_at_owner(owner, copies)
             count.confirm()
         except RequestError as error:
             # It would refuse the batch again and again: nothing is kept for it.
+            copies.refused.append(owner)
             count.refuse(error)
         except PeerUnreachable as error:
             copies.missed.append(owner)
@@ -149,6 +162,49 @@ class Owners:
             log.exception("storing at an owner failed by a defect of dsdbd", owner=owner, shard=copies.key.shard_id)
             count.lose(OutcomeUnknown(f"owner {owner} failed: {type(error).__name__}; its log has the details"))
         copies.decide()
+
+    async def _store_at_owner(self, owner: int, copies: _Copies) -> int:
+        """Store at an owner, or at the one that took its place meanwhile; returns which. Raises what that one answers.
+
+        An owner knows of a move no later than the metadata it was done in, so that newer metadata name another one.
+        """
+        for turn in range(_MOST_TURNS):
+            try:
+                await self._store_at(owner, copies)
+            except NotOwner:
+                successor = await self._successor(copies) if turn + 1 < _MOST_TURNS else None
+                if successor is None:
+                    raise
+                owner = successor
+            else:
+                break
+        return owner
+
+    async def _successor(self, copies: _Copies) -> int | None:
+        """An owner in the newest metadata that the batch was not sent to yet; None where there is no other."""
+        await self._node.metadata.barrier(_REFRESH_TIMEOUT_S)
+        place = views.find_shard(self._node.metadata.state, copies.key.shard_id)
+        if place is None:
+            return None
+        found = next((one for one in place.shard.owners if one not in copies.asked), None)
+        if found is not None:
+            copies.asked.add(found)
+        return found
+
+    async def _store_arriving(self, node_id: int, copies: _Copies) -> None:
+        """Store at a node that is taking a copy, when some owner has or may have the batch; raises nothing.
+
+        What it misses is found when it compares its copy with that of an owner.
+        """
+        await asyncio.wait({copies.decided})
+        if not copies.count.confirmed and not copies.count.unknown:
+            return
+        try:
+            await self._store_at(node_id, copies)
+        except NotOwner:
+            return
+        except DSDBError:
+            copies.missed.append(node_id)
 
     async def _store_at(self, owner: int, copies: _Copies) -> None:
         node = self._node
@@ -190,5 +246,16 @@ class Owners:
                 except Unavailable as error:
                     log.warning("a write is not kept", owner=owner, shard=copies.key.shard_id, reason=error.message)
                 copies.decide()
+        if handoff is not None and count.confirmed:
+            for owner in copies.refused:
+                # Such as a field whose old type is not deleted there yet: repair brings both in the right order.
+                handoff.note_lost(owner, [copies.key])
         count.all_kept = True
         copies.decide()
+
+
+def not_owner(node: Node, shard_id: int) -> NotOwner:
+    """What a node answers to what is meant for a shard that others own."""
+    return NotOwner(
+        f"data node {node.data_id} is no owner of shard {shard_id} by its metadata (index {node.metadata.state.index})"
+    )

@@ -1,4 +1,4 @@
-"""Deletions in a cluster of three nodes: every owner, or an error that says what was done."""
+"""Deletions in a cluster of three nodes: at every owner, now or when it is back; or an error that says what was done."""
 
 from __future__ import annotations
 
@@ -83,26 +83,48 @@ def test_deletions_show_at_every_node_and_last(cluster: Cluster) -> None:
         assert nodes[0].rows("SHOW SERIES", db=name) == [["cpu,host=h9"], ["mem,host=h0"]]
 
 
-def test_an_owner_that_is_away_makes_the_statement_fail_by_name(cluster: Cluster) -> None:
-    nodes = cluster.grow(3)
+def test_an_owner_that_was_away_deletes_when_it_is_back(cluster: Cluster) -> None:
+    nodes = cluster.grow(3, settings={"hinted-handoff": ['retry-interval = "100ms"', 'retry-max-interval = "500ms"']})
     create(nodes, "d", "REPLICATION 3")
     fill(nodes[0], "d")
     victim = next(node for node in nodes if not node.is_leader())
     first, second = (node for node in nodes if node is not victim)
     victim.kill()
-    for statement in ("DELETE FROM cpu WHERE host = 'h1'", "DROP MEASUREMENT cpu"):
-        answer = first.get("/query", db="d", q=statement)
-        assert (answer.status, answer.json["code"]) == (504, "outcome_unknown")
-        assert answer.json["error"].startswith(
-            "deleted at 2 of 3 owners, queries may still show the points: data node "
-        )
-        assert f"cannot reach {victim.address}" in answer.json["error"]
-        assert answer.json["error"].endswith("repeat the statement when all owners are there")
-    # The types stay as long as an owner may hold points of them.
-    answer = second.write('cpu,host=h1 v="text" 1', db="d")
+    assert first.query("DELETE FROM cpu WHERE host = 'h1'", db="d") == DONE
+    assert second.query("DROP MEASUREMENT mem", db="d") == DONE
+    left = {f"h{host}": 4 for host in (0, 2, 3, 4, 5)}
+    assert counts(first, "d") == counts(second, "d") == left
+    # The types are gone with the points: new ones may have others.
+    assert second.write('mem,host=h1 f="text" 1', db="d").status == 204
+    # What is kept is on disk: who keeps it may be killed as well.
+    for node in (first, second):
+        node.kill()
+    for node in nodes:
+        node.start(wait=False)
+    for node in nodes:
+        node.wait_ready()
+    wait_until(lambda: counts(victim, "d") == left, "the owner that was away has deleted", 30)
+    wait_until(lambda: victim.rows("SELECT f FROM mem", db="d", epoch="ns") == [[1, "text"]], "the new type", 30)
+    for node in (first, second):
+        node.kill()
+    assert counts(victim, "d") == left, "from its own files, alone"
+
+
+def test_a_shard_whose_only_owner_is_away_makes_the_statement_fail(cluster: Cluster) -> None:
+    nodes = cluster.grow(3)
+    create(nodes, "d", "REPLICATION 1")
+    fill(nodes[0], "d")
+    victim = next(node for node in nodes if not node.is_leader())
+    first = next(node for node in nodes if node is not victim)
+    victim.kill()
+    answer = first.get("/query", db="d", q="DROP MEASUREMENT cpu")
+    assert (answer.status, answer.json["code"]) == (504, "outcome_unknown")
+    assert "shards, no owner of the others has confirmed: data node " in answer.json["error"]
+    assert f"cannot reach {victim.address}" in answer.json["error"]
+    # The types stay as long as points of them may be there.
+    answer = first.write('cpu,host=h1 v="text" 1', db="d")
     assert answer.status == 400 and "already exists as type float" in answer.json["error"]
     victim.start()
-    assert counts(victim, "d") == {f"h{host}": 4 for host in range(6)}
     wait_until(lambda: first.query("DROP MEASUREMENT cpu", db="d") == DONE, "the owner takes part again")
     for node in nodes:
         assert node.rows("SHOW MEASUREMENTS", db="d") == [["mem"]]

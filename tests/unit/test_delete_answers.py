@@ -11,19 +11,28 @@ from dsdbd.meta.state import RetentionPolicy, Shard, ShardGroup
 from dsdbd.model.predicate import TagEquals
 from dsdbd.query import Deletion
 
+AWAY = PeerUnreachable("cannot reach b", sent=False)
+SHARDS = {10: (1, 2), 11: (2, 3)}
 
-def test_all_owners_done_is_no_error() -> None:
-    raise_failures([1, 2], {})
+
+def test_an_owner_of_each_shard_is_enough_where_the_deletion_is_kept_for_the_others() -> None:
+    raise_failures(SHARDS, {}, ())
+    raise_failures(SHARDS, {2: AWAY}, ())
+    raise_failures(SHARDS, {1: AWAY, 3: DiskFull("full"), 7: AWAY}, ())
+    with pytest.raises(OutcomeUnknown, match=r"^deleted, but not at every owner, and not kept .*: data node 2: cannot"):
+        raise_failures(SHARDS, {2: AWAY}, {2})
+
+
+def test_a_shard_without_any_owner_that_deleted_makes_it_fail() -> None:
+    with pytest.raises(OutcomeUnknown, match=r"^deleted in 1 of 2 shards, .*: data node 2: cannot reach b; data node"):
+        raise_failures(SHARDS, {2: AWAY, 3: AWAY}, ())
 
 
 def test_nothing_done_is_said_only_when_it_is_certain() -> None:
-    away = PeerUnreachable("cannot reach b", sent=False)
     with pytest.raises(Unavailable, match=r"^nothing was deleted: data node 1: full; data node 2: cannot reach b$"):
-        raise_failures([1, 2], {1: DiskFull("full"), 2: away})
-    with pytest.raises(OutcomeUnknown, match=r"^deleted at 1 of 2 owners, .*: data node 2: cannot reach b; repeat"):
-        raise_failures([1, 2], {2: away})
-    with pytest.raises(OutcomeUnknown, match=r"^deleted at 0 of 1 owners"):
-        raise_failures([1], {1: PeerUnreachable("no answer", sent=True)})
+        raise_failures({10: (1, 2)}, {1: DiskFull("full"), 2: AWAY}, ())
+    with pytest.raises(OutcomeUnknown, match=r"^deleted in 0 of 1 shards"):
+        raise_failures({10: (1,)}, {1: PeerUnreachable("no answer", sent=True)}, ())
 
 
 def test_only_shards_of_the_times_are_told_and_long_conditions_are_refused() -> None:
