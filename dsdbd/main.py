@@ -30,6 +30,7 @@ from dsdbd.bringup import (
     start_metadata,
 )
 from dsdbd.clock import SystemClock
+from dsdbd.cluster.detector import FailureDetector
 from dsdbd.cluster.formation import Formation, Progress, check_lone_member
 from dsdbd.cluster.membership import Membership
 from dsdbd.cluster.node import Node
@@ -111,6 +112,7 @@ async def _serve(config: Config) -> None:
     """Run the node until a signal or a fatal error, which is raised."""
     node = await _make_node(config)
     membership, writes, reads = Membership(node), WritePath(node), ReadPath(node)
+    node.detector = detector = FailureDetector(node)
     subscriber = Subscriber(node) if config.subscriber.enabled else None
     network = Network(config, node.addresses)
     network.bind()
@@ -127,6 +129,7 @@ async def _serve(config: Config) -> None:
         jobs = _jobs(node, reads, writes)
         tasks.append(asyncio.create_task(_live(node, membership, network, jobs), name="live"))
         tasks.append(asyncio.create_task(watch_loop_lag(), name="loop-lag"))
+        tasks.append(asyncio.create_task(detector.run(), name="detector"))
         await _until_the_end(node, tasks)
     finally:
         _tell(notify.STOPPING)
@@ -164,7 +167,11 @@ async def _make_node(config: Config) -> Node:
     node_uuid = identity.uuid if identity is not None else uuid.uuid4().hex
     clock = SystemClock()
     holder: list[Node] = []
-    peers = PeerClient(secret, lambda: (holder[0].cluster_id, node_uuid))
+    peers = PeerClient(
+        secret,
+        lambda: (holder[0].cluster_id, node_uuid),
+        write_connections=config.cluster.max_remote_write_connections,
+    )
     node = Node(
         config=config,
         clock=clock,

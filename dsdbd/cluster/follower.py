@@ -117,7 +117,7 @@ class FollowerBackend:
 
     def _nodes(self) -> list[str]:
         known = [node.tcp_addr for node in self._metadata.state.meta_nodes]
-        known.sort(key=lambda address: address != self._leader)
+        known.sort(key=lambda address: (self._peers.lately_away(address), address != self._leader))
         return known or list(self._first_nodes)
 
     async def _follow(self) -> None:

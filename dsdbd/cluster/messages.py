@@ -92,6 +92,14 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
 
 
+class PulseAnswer(msgspec.Struct, frozen=True):
+    """Answer of ``GET /cluster/pulse``: who answers, the time of its clock, and whether its storage is open."""
+
+    uuid: str
+    now_ns: int
+    serves: bool
+
+
 def encode(message: msgspec.Struct) -> bytes:
     """JSON bytes of a message."""
     return msgspec.json.encode(message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +14,10 @@ import msgspec
 
 from dsdbd import errors, limits
 from dsdbd.cluster import signing
-from dsdbd.errors import DSDBError, ShardUnavailable, Unavailable
+from dsdbd.cluster.peer_lines import Lane as Lane
+from dsdbd.cluster.peer_lines import Line, lane_of
+from dsdbd.cluster.peer_lines import PeerUnreachable as PeerUnreachable
+from dsdbd.errors import DSDBError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,43 +53,100 @@ def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
 KEPT_ALIVE = "application/x-dsdb-kept-alive"
 """Content type of an answer that took long: zero bytes while it was made, then a tag byte and the body."""
 TAG_ALIVE, TAG_ANSWER, TAG_ERROR = b"\0", b"\1", b"\2"
+_HELD_BACK = frozenset((Lane.WRITE, Lane.BULK))
+"""What is not even tried while a peer is down."""
+_LAST_RESORT_S = 1.0
+"""How long a read waits for a peer that is down; it asks one only where no other is left."""
 _AWAY_S = 2.0
 """How long a peer counts as away after a connection to it failed."""
-_MAX_AWAY = 1000
-
-
-class PeerUnreachable(ShardUnavailable):
-    """A peer did not accept the connection or broke it; ``sent`` tells whether it may have acted on the request."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
 
 
 class PeerClient:
-    """The one HTTP client of the node; use it on one event loop."""
+    """Asks other nodes, over connections of their own for each peer and kind of request; use it on one event loop."""
 
-    def __init__(self, secret: bytes, sender: Callable[[], tuple[str, str]]) -> None:
-        """``sender`` gives the cluster id (empty before the node belongs to one) and the node's uuid."""
+    def __init__(
+        self,
+        secret: bytes,
+        sender: Callable[[], tuple[str, str]],
+        *,
+        write_connections: int = limits.MAX_PEER_CONNECTIONS,
+    ) -> None:
+        """``sender`` gives the cluster id (empty before the node belongs to one) and the node's uuid.
+
+        ``write_connections``: to each peer, for the lane that carries writes.
+        """
         self._secret = secret
         self._sender = sender
-        self._session: aiohttp.ClientSession | None = None
+        self._write_connections = write_connections
+        self._lines: dict[tuple[str, Lane], Line] = {}
         self._away_since_s: dict[str, float] = {}
+        self._down: dict[str, str] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.answered_s: dict[str, float] = {}
+        """When each peer last answered anything, by the monotonic clock."""
 
     def lately_away(self, address: str) -> bool:
-        """Whether the last connection to ``address`` failed a moment ago, so that another owner is better asked."""
+        """Whether another owner is better asked than ``address``: it is down, left alone, or failed a moment ago."""
+        if address in self._down:
+            return True
         since_s = self._away_since_s.get(address)
-        return since_s is not None and time.monotonic() - since_s < _AWAY_S
+        if since_s is not None and time.monotonic() - since_s < _AWAY_S:
+            return True
+        line = self._lines.get((address, Lane.READ))
+        return line is not None and not line.breaker.is_closed
+
+    def set_down(self, address: str, reason: str) -> None:
+        """The peer is known to be down: what is under way to it is broken off, writes and copies are not tried.
+
+        Control requests are, and reads where nobody else can be asked.
+        """
+        self._down[address] = reason
+        for (other, lane), line in self._lines.items():
+            if other == address and lane is not Lane.PULSE:
+                line.went_down(self._follow)
+
+    def set_up(self, address: str) -> None:
+        """The peer answers again: requests may try it at once."""
+        self._down.pop(address, None)
+        self._away_since_s.pop(address, None)
+        for (other, _), line in self._lines.items():
+            if other == address:
+                line.breaker.healed(time.monotonic())
+
+    def forget(self, address: str) -> None:
+        """The peer is no member any more: close its connections."""
+        self._down.pop(address, None)
+        self._away_since_s.pop(address, None)
+        self.answered_s.pop(address, None)
+        for key in [key for key in self._lines if key[0] == address]:
+            self._follow(asyncio.get_running_loop().create_task(self._lines.pop(key).close()))
+
+    def open_breakers(self) -> list[tuple[str, str]]:
+        """Peers that are left alone because they failed, each with the lane."""
+        return [(address, lane.value) for (address, lane), line in self._lines.items() if not line.breaker.is_closed]
 
     async def start(self) -> None:
-        """Open the connection pool on the running loop."""
-        connector = aiohttp.TCPConnector(limit=256, limit_per_host=32, ttl_dns_cache=10)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        """Begin; connections are made when they are needed."""
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        lines, self._lines = list(self._lines.values()), {}
+        await asyncio.gather(*(line.close() for line in lines), *self._closing, return_exceptions=True)
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _line(self, address: str, lane: Lane) -> Line:
+        line = self._lines.get((address, lane))
+        if line is None:
+            if len(self._lines) >= limits.MAX_PEER_LINES:
+                for key, idle in list(self._lines.items()):
+                    if not idle.busy:
+                        self._follow(asyncio.get_running_loop().create_task(self._lines.pop(key).close()))
+            connections = self._write_connections if lane is Lane.WRITE else limits.MAX_PEER_CONNECTIONS
+            line = self._lines[address, lane] = Line(address, lane, connections)
+        return line
 
     async def call(
         self,
@@ -95,34 +157,50 @@ class PeerClient:
         *,
         timeout_s: float,
         cluster_id: str | None = None,
+        lane: Lane | None = None,
     ) -> bytes:
         """The body of a 2xx answer of ``http://address path_qs``.
 
-        ``timeout_s`` bounds the connection's silence, not the whole call. Raises PeerUnreachable, or the error the
-        peer answered with.
+        ``timeout_s`` bounds the wait for a connection and the connection's silence, not the whole call. ``lane``: that
+        of the path, when it is not given. Raises PeerUnreachable, also at once where the peer is known to be down, or
+        the error the peer answered with.
         """
-        assert self._session is not None
+        lane = lane_of(path_qs) if lane is None else lane
+        if address in self._down:
+            if lane in _HELD_BACK:
+                raise PeerUnreachable(f"{address} is down: {self._down[address]}", sent=False)
+            if lane is Lane.READ:
+                timeout_s = min(timeout_s, _LAST_RESORT_S)
         own_cluster, uuid = self._sender()
         cluster = own_cluster if cluster_id is None else cluster_id
         headers = self._signed(method, path_qs, cluster, uuid, body)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.PEER_CONNECT_TIMEOUT_S, sock_read=timeout_s)
-        try:
-            async with self._session.request(
+        line = self._line(address, lane)
+        async with line.request(timeout_s), self._explained(address, OSError):
+            async with line.session.request(
                 method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
             ) as response:
                 answer = await self._read(response, address)
-                self._away_since_s.pop(address, None)
-                if response.status >= 300:
-                    raise error_from_body(response.status, answer, address)
-                if response.content_type == KEPT_ALIVE:
-                    return _late_answer(answer, address)
-                return answer
+            self._away_since_s.pop(address, None)
+            self.answered_s[address] = time.monotonic()
+            if response.status >= 300:
+                raise error_from_body(response.status, answer, address)
+            if response.content_type == KEPT_ALIVE:
+                return _late_answer(answer, address)
+            return answer
+
+    @contextlib.asynccontextmanager
+    async def _explained(self, address: str, *further: type[OSError]) -> AsyncIterator[None]:
+        """Turn the failures of a connection, and those of ``further`` classes, into PeerUnreachable."""
+        try:
+            yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            if len(self._away_since_s) >= _MAX_AWAY:
+            if len(self._away_since_s) >= limits.MAX_PEER_LINES:
                 self._away_since_s.clear()
             self._away_since_s[address] = time.monotonic()
-            raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            refused = isinstance(error, OSError) and error.errno == errno.ECONNREFUSED
+            raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False, refused=refused) from error
+        except (TimeoutError, aiohttp.ClientError, *further) as error:
             raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
 
     @contextlib.asynccontextmanager
@@ -134,24 +212,23 @@ class PeerClient:
         It has a connection of its own, so that it holds up no other request. ``timeout_s`` bounds the silence. Raises
         as ``call`` does, also while pieces are taken; an answer that ends early counts as no answer.
         """
+        if address in self._down:
+            raise PeerUnreachable(f"{address} is down: {self._down[address]}", sent=False)
         cluster, uuid = self._sender()
         headers = self._signed(method, path_qs, cluster, uuid, body)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.PEER_CONNECT_TIMEOUT_S, sock_read=timeout_s)
         connector = aiohttp.TCPConnector(limit=1, force_close=True)
-        try:
-            async with (
-                aiohttp.ClientSession(connector=connector, auto_decompress=False, read_bufsize=piece_bytes) as session,
-                session.request(
-                    method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
-                ) as response,
-            ):
-                if response.status >= 300:
-                    raise error_from_body(response.status, await self._read(response, address), address)
-                yield response.content.iter_chunked(piece_bytes)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False) from error
-        except (TimeoutError, aiohttp.ClientError) as error:
-            raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
+        async with (
+            self._line(address, Lane.BULK).request(timeout_s),
+            self._explained(address),
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, read_bufsize=piece_bytes) as session,
+            session.request(
+                method, f"http://{address}{path_qs}", data=body or None, headers=headers, timeout=timeout
+            ) as response,
+        ):
+            if response.status >= 300:
+                raise error_from_body(response.status, await self._read(response, address), address)
+            yield response.content.iter_chunked(piece_bytes)
 
     def _signed(self, method: str, path_qs: str, cluster: str, uuid: str, body: bytes) -> dict[str, str]:
         return {

@@ -13,7 +13,7 @@ from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.health import own_state
 from dsdbd.cluster.membership import removed_reason
-from dsdbd.cluster.messages import encode
+from dsdbd.cluster.messages import PulseAnswer, encode
 from dsdbd.cluster.peers import KEPT_ALIVE, TAG_ALIVE, TAG_ANSWER, TAG_ERROR
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements.queries import own_queries
@@ -56,6 +56,7 @@ class InternalApi:
         return [
             web.get("/cluster/hello", self._signed(self._hello, any_cluster=True)),
             web.get("/cluster/state", self._signed(self._state)),
+            web.get("/cluster/pulse", self._signed(self._pulse)),
             web.post("/cluster/prepare", self._signed(self._prepare, any_cluster=True)),
             web.post("/cluster/barrier", self._signed(self._barrier)),
             web.post("/join", self._signed(self._join)),
@@ -132,6 +133,13 @@ class InternalApi:
 
     async def _state(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         return web.Response(body=encode(own_state(self._node)), content_type=JSON)
+
+    async def _pulse(self, request: web.Request, _: bytes) -> web.StreamResponse:
+        node = self._node
+        if node.detector is not None:
+            node.detector.heard(request.headers.get(signing.SENDER_HEADER, ""))
+        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves=node.store is not None)
+        return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:
         answer = await self._membership.prepare(body, forwarded="forwarded" in request.query)

@@ -1,0 +1,98 @@
+"""What a node makes of looking at another one again and again: up or down, and how far its clock is off. Pure.
+
+A node is down when it has not answered for a while, or refuses connections; it is up as soon as it answers. Time in
+which this node itself did not run does not count against others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOOK_PERIOD_S = 0.5
+SILENT_S = 1.5
+"""A node that has not answered for so long is down."""
+REFUSALS = 2
+"""A node that refuses so many connections in a row is down at once: nothing listens there."""
+ASLEEP_S = 1.0
+"""A longer pause between two ticks means that this node did not run, or hardly."""
+CLOCK_WARN_S = 1.0
+"""Clocks that differ by more are worth a word: retention, shard groups and the order of writes follow them."""
+
+
+@dataclass(slots=True)
+class Contact:
+    """One other node. ``since_s`` is when it became what it is, up or down."""
+
+    seen_s: float
+    since_s: float
+    is_down: bool = False
+    refused: int = 0
+    reason: str = ""
+    clock_ahead_s: float = 0.0
+    """How far its clock is ahead of this node's beyond what the time of the request can explain; negative: behind."""
+
+    @classmethod
+    def begin(cls, now_s: float) -> Contact:
+        """A node that is looked at from now on, and up until it does not answer."""
+        return cls(seen_s=now_s, since_s=now_s)
+
+    def answered(self, now_s: float, clock_ahead_s: float | None = None) -> bool:
+        """It has answered; True when it was down. ``clock_ahead_s`` is None where nothing is known of its clock."""
+        self.seen_s = now_s
+        self.refused = 0
+        self.reason = ""
+        if clock_ahead_s is not None:
+            self.clock_ahead_s = clock_ahead_s
+        was_down, self.is_down = self.is_down, False
+        if was_down:
+            self.since_s = now_s
+        return was_down
+
+    def failed(self, reason: str, *, refused: bool) -> None:
+        """It was looked at and gave no answer; ``refused``: its machine says that nothing listens."""
+        self.reason = reason
+        self.refused = self.refused + 1 if refused else 0
+
+    def slept(self, gap_s: float) -> None:
+        """Take note that this node did not run for a while, so that nobody's silence in it means anything."""
+        self.seen_s += gap_s
+
+    def tick(self, now_s: float) -> bool:
+        """Look at the time; True when the node is down from now on."""
+        if self.is_down or (now_s - self.seen_s < SILENT_S and self.refused < REFUSALS):
+            return False
+        self.is_down = True
+        self.since_s = now_s
+        self.clock_ahead_s = 0.0
+        return True
+
+
+def clock_ahead_s(sent_ns: int, received_ns: int, peer_ns: int) -> float:
+    """How far the clock of a peer is ahead (positive) or behind, by an answer that was made between two own times.
+
+    The time under way is not known to belong to one direction, so that only what lies outside of it counts.
+    """
+    if peer_ns > received_ns:
+        return (peer_ns - received_ns) / 1e9
+    return min(0.0, (peer_ns - sent_ns) / 1e9)
+
+
+def clock_problems(ahead_s: Mapping[str, float]) -> list[str]:
+    """Sentences about clocks, given how far those of other nodes are ahead.
+
+    Where most of the others are off the same way it is this node's clock that is wrong.
+    """
+    off = {name: value for name, value in ahead_s.items() if abs(value) > CLOCK_WARN_S}
+    for sign, words in ((1, "behind"), (-1, "ahead of")):
+        same = [value for value in off.values() if value * sign > 0]
+        if len(same) > 1 and 2 * len(same) > len(ahead_s):
+            least = min(map(abs, same))
+            return [f"this node's clock is {least:.1f}s {words} that of {len(same)} of {len(ahead_s)} other nodes"]
+    return [
+        f"the clock of {name} is {abs(value):.1f}s {'ahead of' if value > 0 else 'behind'} this node's"
+        for name, value in sorted(off.items())
+    ]

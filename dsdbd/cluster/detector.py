@@ -1,0 +1,214 @@
+"""Failure detection: every node looks at every other one twice a second, over a connection of its own.
+
+What follows from the answers is decided in ``contact.py``. A node that is down gets no writes, reads or copies until it
+answers, so that nothing waits for a time-out; who wants to know of its return registers a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from dsdbd.cluster.contact import ASLEEP_S, LOOK_PERIOD_S, SILENT_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.cluster.messages import PulseAnswer
+from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.errors import DSDBError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dsdbd.cluster.node import Node
+
+log = structlog.get_logger("detector")
+_TICK_S = 0.2
+_LEAST_PAUSE_S = 0.05
+_DOWN_LOOK_S = 1.0
+"""A look at a node that is down ends sooner and begins anew: a fresh connection finds a healed way faster."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    uuid: str
+    address: str
+    contact: Contact
+    data_id: int | None
+    serves: bool
+    task: asyncio.Task[None]
+    hurry: asyncio.Event
+    """Set when there is a reason to look at once."""
+
+
+class FailureDetector:
+    """What one node knows of the others being there; one per node, used on the event loop."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._watched: dict[str, _Watched] = {}
+        self._by_data_id: dict[int, _Watched] = {}
+        self._seen_state: object = None
+        self._on_back: list[Callable[[int], None]] = []
+        self._on_down: list[Callable[[int], None]] = []
+
+    # --- questions
+
+    def is_down(self, data_id: int) -> bool:
+        """Whether a data node does not answer now; False for this node and for one not looked at yet."""
+        watched = self._by_data_id.get(data_id)
+        return watched is not None and watched.contact.is_down
+
+    def down(self) -> set[int]:
+        """Ids of the data nodes that do not answer now."""
+        return {number for number, watched in self._by_data_id.items() if watched.contact.is_down}
+
+    def since_s(self, data_id: int) -> float | None:
+        """Seconds since a data node went down, None while it is up or unknown."""
+        watched = self._by_data_id.get(data_id)
+        if watched is None or not watched.contact.is_down:
+            return None
+        return time.monotonic() - watched.contact.since_s
+
+    def serves(self, data_id: int) -> bool:
+        """Whether a data node answers and has its storage open, as far as is known."""
+        watched = self._by_data_id.get(data_id)
+        return watched is None or (watched.serves and not watched.contact.is_down)
+
+    def silent(self) -> dict[str, str]:
+        """Address and reason of every node that is down."""
+        return {
+            one.address: f"{one.contact.reason or 'it does not answer'}, for {self._age_s(one):.0f}s"
+            for one in self._watched.values()
+            if one.contact.is_down
+        }
+
+    def seen_s(self) -> dict[str, float]:
+        """Seconds since each node last answered, by address."""
+        now_s = time.monotonic()
+        return {one.address: max(0.0, now_s - one.contact.seen_s) for one in self._watched.values()}
+
+    def clock_problems(self) -> list[str]:
+        """Sentences about clocks that are off."""
+        return clock_problems(
+            {one.address: one.contact.clock_ahead_s for one in self._watched.values() if not one.contact.is_down}
+        )
+
+    def heard(self, uuid: str) -> None:
+        """A node has asked something of this one: where it counts as down, look at it now."""
+        watched = self._watched.get(uuid)
+        if watched is not None and watched.contact.is_down:
+            watched.hurry.set()
+
+    def on_back(self, callback: Callable[[int], None]) -> None:
+        """Call with the id of every data node that answers again, on the event loop."""
+        self._on_back.append(callback)
+
+    def on_down(self, callback: Callable[[int], None]) -> None:
+        """Call with the id of every data node that does not answer any more, on the event loop."""
+        self._on_down.append(callback)
+
+    # --- work
+
+    async def run(self) -> None:
+        """Look at the others; runs until cancelled."""
+        ticked_s = time.monotonic()
+        try:
+            while True:
+                self._take_members()
+                now_s = time.monotonic()
+                gap_s, ticked_s = now_s - ticked_s, now_s
+                for watched in list(self._watched.values()):
+                    self._tick(watched, now_s, gap_s)
+                await asyncio.sleep(_TICK_S)
+        finally:
+            tasks = [watched.task for watched in self._watched.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tick(self, watched: _Watched, now_s: float, gap_s: float) -> None:
+        contact = watched.contact
+        if gap_s > ASLEEP_S:
+            contact.slept(gap_s)
+        if not contact.is_down:
+            contact.seen_s = max(contact.seen_s, self._node.peers.answered_s.get(watched.address, 0.0))
+        if contact.tick(now_s):
+            reason = contact.reason or "it does not answer"
+            log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
+            self._node.peers.set_down(watched.address, reason)
+            self._tell(self._on_down, watched)
+
+    def _tell(self, callbacks: list[Callable[[int], None]], watched: _Watched) -> None:
+        if watched.data_id is None:
+            return
+        for callback in callbacks:
+            try:
+                callback(watched.data_id)
+            except Exception:
+                log.exception("a callback of the failure detector failed by a defect of dsdbd")
+
+    def _take_members(self) -> None:
+        """Watch the members that the metadata names now, and nobody else."""
+        state = self._node.metadata.state
+        if state is self._seen_state:
+            return
+        self._seen_state = state
+        data = {one.uuid: one for one in state.data_nodes}
+        wanted = {one.uuid: one.tcp_addr for one in state.meta_nodes}
+        wanted.update((one.uuid, one.tcp_addr) for one in state.data_nodes)
+        wanted.pop(self._node.uuid, None)
+        for uuid, watched in list(self._watched.items()):
+            if wanted.get(uuid) != watched.address:
+                watched.task.cancel()
+                del self._watched[uuid]
+                self._node.peers.forget(watched.address)
+        for uuid, address in wanted.items():
+            if uuid not in self._watched:
+                contact = Contact.begin(time.monotonic())
+                task = asyncio.get_running_loop().create_task(self._look_again_and_again(uuid))
+                self._watched[uuid] = _Watched(uuid, address, contact, None, True, task, asyncio.Event())
+            self._watched[uuid].data_id = data[uuid].id if uuid in data else None
+        self._by_data_id = {one.data_id: one for one in self._watched.values() if one.data_id is not None}
+
+    async def _look_again_and_again(self, uuid: str) -> None:
+        while (watched := self._watched.get(uuid)) is not None:
+            began_s = time.monotonic()
+            await self._look(watched)
+            pause_s = max(_LEAST_PAUSE_S, began_s + LOOK_PERIOD_S - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await watched.hurry.wait()
+            watched.hurry.clear()
+
+    async def _look(self, watched: _Watched) -> None:
+        node, contact = self._node, watched.contact
+        timeout_s = _DOWN_LOOK_S if contact.is_down else SILENT_S
+        sent_ns = node.clock.now_ns()
+        try:
+            async with asyncio.timeout(timeout_s):
+                raw = await node.peers.call(watched.address, "GET", "/cluster/pulse", timeout_s=timeout_s)
+            answer = msgspec.json.decode(raw, type=PulseAnswer)
+        except PeerUnreachable as error:
+            contact.failed(error.message, refused=error.refused)
+        except TimeoutError:
+            contact.failed(f"no answer within {timeout_s:g}s", refused=False)
+        except (DSDBError, msgspec.MsgspecError) as error:
+            contact.failed(str(error), refused=False)
+        else:
+            if answer.uuid != watched.uuid:
+                contact.failed("another node answers at its address", refused=False)
+                return
+            watched.serves = answer.serves
+            ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
+            if contact.answered(time.monotonic(), ahead_s):
+                log.info("a node is back", address=watched.address, data_id=watched.data_id)
+                node.peers.set_up(watched.address)
+                self._tell(self._on_back, watched)
+
+    @staticmethod
+    def _age_s(watched: _Watched) -> float:
+        return time.monotonic() - watched.contact.since_s

@@ -1,0 +1,99 @@
+"""What a node makes of others' answers and silence, and when it leaves one alone: the pure parts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdbd.cluster.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
+from dsdbd.cluster.contact import REFUSALS, SILENT_S, Contact, clock_ahead_s, clock_problems
+
+
+def test_silence_makes_a_node_down_and_an_answer_up() -> None:
+    contact = Contact.begin(10.0)
+    assert not contact.tick(10.0 + SILENT_S - 0.01)
+    contact.failed("no answer", refused=False)
+    assert contact.tick(10.0 + SILENT_S)
+    assert contact.is_down
+    assert not contact.tick(20.0)
+    assert contact.since_s == 10.0 + SILENT_S
+    assert contact.answered(21.0)
+    assert (contact.is_down, contact.since_s, contact.reason) == (False, 21.0, "")
+    assert not contact.answered(21.5)
+
+
+def test_refused_connections_make_a_node_down_at_once() -> None:
+    contact = Contact.begin(0.0)
+    for _ in range(REFUSALS - 1):
+        contact.failed("connection refused", refused=True)
+        assert not contact.tick(0.1)
+    contact.failed("no answer", refused=False)
+    assert not contact.tick(0.2)
+    for _ in range(REFUSALS):
+        contact.failed("connection refused", refused=True)
+    assert contact.tick(0.3)
+
+
+@given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=20))
+def test_time_in_which_this_node_did_not_run_counts_against_nobody(gaps_s: list[float]) -> None:
+    contact, now_s = Contact.begin(0.0), 0.0
+    for gap_s in gaps_s:
+        now_s += gap_s
+        contact.slept(gap_s)
+        assert not contact.tick(now_s)
+
+
+@given(sent=st.integers(0, 10**12), took=st.integers(0, 10**10), at=st.floats(0, 1), off=st.integers(-(10**12), 10**12))
+def test_a_clock_is_never_called_more_wrong_than_it_is(sent: int, took: int, at: float, off: int) -> None:
+    found_s = clock_ahead_s(sent, sent + took, sent + int(took * at) + off)
+    assert abs(found_s) <= abs(off) / 1e9 + 1e-9
+    assert abs(off) / 1e9 - abs(found_s) <= took / 1e9 + 1e-9
+    assert found_s * off >= 0
+
+
+def test_the_clock_that_is_off_is_named() -> None:
+    assert clock_problems({"a": 0.2, "b": -0.9}) == []
+    assert clock_problems({"a": 0.2, "b": -9.0}) == ["the clock of b is 9.0s behind this node's"]
+    assert clock_problems({"a": 60.0, "b": 61.0}) == ["this node's clock is 60.0s behind that of 2 of 2 other nodes"]
+    assert clock_problems({"a": -60.0, "b": -61.0, "c": 0.0}) == [
+        "this node's clock is 60.0s ahead of that of 2 of 3 other nodes"
+    ]
+    assert len(clock_problems({"a": 60.0, "b": -61.0})) == 2
+
+
+def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_through() -> None:
+    breaker = Breaker()
+    for number in range(FAILURES_TO_OPEN):
+        assert breaker.allows(number)
+        assert breaker.is_closed
+        breaker.failed(number)
+    opened_s = FAILURES_TO_OPEN - 1
+    assert not breaker.allows(opened_s + FIRST_PAUSE_S / 2)
+    assert breaker.left_s(opened_s) == FIRST_PAUSE_S
+    assert breaker.allows(opened_s + FIRST_PAUSE_S)
+    assert not breaker.allows(opened_s + FIRST_PAUSE_S)
+    breaker.gave_up()
+    assert breaker.allows(opened_s + FIRST_PAUSE_S)
+    breaker.failed(opened_s + FIRST_PAUSE_S)
+    assert breaker.left_s(opened_s + FIRST_PAUSE_S) == 2 * FIRST_PAUSE_S
+    breaker.healed(opened_s + FIRST_PAUSE_S)
+    assert breaker.allows(opened_s + FIRST_PAUSE_S)
+    breaker.succeeded()
+    assert breaker.is_closed
+    assert breaker.failures == 0
+
+
+def test_the_pause_of_a_breaker_grows_up_to_its_bound() -> None:
+    breaker, now_s = Breaker(), 0.0
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.failed(now_s)
+    pauses_s = []
+    for _ in range(10):
+        pauses_s.append(breaker.left_s(now_s))
+        breaker.failed(now_s)
+        assert breaker.left_s(now_s) == pauses_s[-1], "a request that began before does not make it longer"
+        now_s += pauses_s[-1]
+        assert breaker.allows(now_s)
+        breaker.failed(now_s)
+    assert pauses_s[:6] == [1, 2, 4, 8, 16, LONGEST_PAUSE_S]
+    assert max(pauses_s) == LONGEST_PAUSE_S
