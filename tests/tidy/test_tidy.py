@@ -30,6 +30,8 @@ PURE_ROOMS = (
     "dsdbd/query/answer.py",
     "dsdbd/cluster/routing.py",
     "dsdbd/cluster/acks.py",
+    "dsdbd/cluster/breaker.py",
+    "dsdbd/cluster/contact.py",
     "dsdbd/cluster/hybrid_clock.py",
     "dsdbd/cluster/running.py",
     "dsdbd/services/groups.py",
