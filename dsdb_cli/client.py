@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import select
 import socket
 import ssl
@@ -136,7 +137,14 @@ class Client:
 
     def get_document(self, path: str, timeout_s: float) -> tuple[int, Any]:
         """Status and JSON document of a GET, the document None when the body is not one JSON document."""
-        answer = self._request("GET", path, timeout_s=timeout_s)
+        return self._document(self._request("GET", path, timeout_s=timeout_s))
+
+    def post_document(self, path: str, value: Any, timeout_s: float) -> tuple[int, Any]:
+        """As ``get_document``, of a POST whose body is ``value`` as JSON; it may be sent twice."""
+        body, headers = json.dumps(value).encode(), {"Content-Type": "application/json"}
+        return self._document(self._request("POST", path, body, headers, timeout_s))
+
+    def _document(self, answer: http.client.HTTPResponse) -> tuple[int, Any]:
         try:
             (document,) = jsontext.decode_documents(self._text(answer))
         except (ValueError, RecursionError):
@@ -233,20 +241,34 @@ class Client:
         return self._body(answer).decode("utf-8", errors="replace")
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        return b"".join(self.pieces(answer))
+
+    def open(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> http.client.HTTPResponse:
+        """The answer to any request, whatever its status, with a body to be taken by ``pieces``."""
+        return self._request(method, target, body, headers, timeout_s)
+
+    def pieces(self, answer: http.client.HTTPResponse, size_bytes: int = _READ_BYTES) -> Iterator[bytes]:
+        """The body of an answer, unpacked; an answer that is not read to its end costs the connection."""
         try:
-            body = b"".join(_decoded(answer))
+            yield from _decoded(answer, size_bytes)
         except (OSError, http.client.HTTPException, zlib.error) as error:
             self.close()
             raise ConnectionFailed(
                 f"The connection to {self.endpoint.url} broke in the middle of an answer: {_reason(error)}. "
                 "What was asked for may have been done."
             ) from error
-        except KeyboardInterrupt:
+        except BaseException:
             self.close()
             raise
         if answer.will_close:
             self.close()
-        return body
 
 
 def _form(parameters: Mapping[str, str]) -> str:
@@ -254,10 +276,10 @@ def _form(parameters: Mapping[str, str]) -> str:
     return urlencode({name: value for name, value in parameters.items() if value}, errors="surrogateescape")
 
 
-def _decoded(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+def _decoded(answer: http.client.HTTPResponse, size_bytes: int) -> Iterator[bytes]:
     inflate = zlib.decompressobj(wbits=31) if answer.headers.get("Content-Encoding", "").lower() == "gzip" else None
     received = False
-    while piece := answer.read(_READ_BYTES):
+    while piece := answer.read(size_bytes):
         received = True
         yield piece if inflate is None else inflate.decompress(piece)
     # http.client tells of an early end only where the transfer is chunked.

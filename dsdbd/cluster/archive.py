@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import numpy as np
 
 from dsdbd.errors import CorruptData, NotFound, RequestError
 from dsdbd.meta import views
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dsdbd.meta.state import Database, MetaState, RetentionPolicy, User
+    from dsdbd.model.digest import Grid
 
     Digests = dict[str, str]
     """Measurement to the sum of its cells' digests as 16 hexadecimal digits."""
@@ -267,6 +269,12 @@ def _user(user: User) -> UserEntry:
 def digest_text(total: int) -> str:
     """A sum of digests as it is written down."""
     return f"{total & _MASK:016x}"
+
+
+def grid_digests(grids: Mapping[str, Grid]) -> Digests:
+    """Digest of each measurement: the sum of its cells, which does not depend on how series and times are divided."""
+    totals = {name: int(np.add.reduce(grid.cells, dtype=np.uint64)) for name, grid in grids.items()}
+    return {name: digest_text(total) for name, total in totals.items() if total}
 
 
 def add_digests(parts: Iterable[Mapping[str, str]]) -> Digests:

@@ -11,10 +11,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from dsdbd.cluster import segment_messages as files
-from dsdbd.cluster.archive import ListedFile, OpenedShard, digest_text
+from dsdbd.cluster.archive import ListedFile, OpenedShard, grid_digests
 from dsdbd.errors import DSDBError, NotFound, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import ShardKey
@@ -177,7 +176,4 @@ def _digests(node: Node, place: ShardPlace) -> dict[str, str]:
     if store is None or store.shard(place.shard.id) is None:
         return {}
     key = ShardKey(place.database.name, place.policy.name, place.shard.id)
-    found = store.make_replica(key, place.group.start_ns, place.group.end_ns).digests()
-    # The sum of the cells does not depend on how a cluster divides series and times.
-    totals = {name: int(np.add.reduce(grid.cells, dtype=np.uint64)) for name, grid in found.items()}
-    return {name: digest_text(total) for name, total in totals.items() if total}
+    return grid_digests(store.make_replica(key, place.group.start_ns, place.group.end_ns).digests())
