@@ -24,6 +24,7 @@ class Program(Enum):
     DAEMON = "daemon"
     STATUS = "status"
     DEMO = "demo"
+    NODE = "node"
 
 
 def choose_program(words: Sequence[str], shell_flags: Mapping[str, Kind]) -> Program:
@@ -34,7 +35,7 @@ def choose_program(words: Sequence[str], shell_flags: Mapping[str, Kind]) -> Pro
     first = words[0] if words else ""
     if first in DAEMON_COMMANDS:
         return Program.DAEMON
-    if first in (Program.STATUS.value, Program.DEMO.value):
+    if first in (Program.STATUS.value, Program.DEMO.value, Program.NODE.value):
         return Program(first)
     index = 0
     while index < len(words):

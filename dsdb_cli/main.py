@@ -59,6 +59,10 @@ def _run_program(words: Sequence[str]) -> int:
         from dsdb_cli.status import run_status
 
         return run_status(words[1:], os.environ)
+    if program is Program.NODE:
+        from dsdb_cli.node import run_node
+
+        return run_node(words[1:], os.environ)
     if program is Program.DEMO:
         from dsdb_cli.demo import run_demo
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dsdb_cli.client import Credentials, split_address
 from dsdb_cli.errors import UsageError
-from dsdb_cli.flags import Kind, Parsed, parse_flags
+from dsdb_cli.flags import Kind, Parsed, Value, parse_flags
 
 SERVER_FLAGS: Mapping[str, Kind] = {
     "host": Kind.TEXT,
@@ -104,6 +104,65 @@ def parse_status(words: Sequence[str], environ: Mapping[str, str]) -> StatusOpti
     if output_format not in ("text", "json"):
         raise UsageError(f'invalid value "{output_format}" for flag -format: status prints text or json')
     return StatusOptions(server_options(parsed, environ), output_format, parsed.switch("h") or parsed.switch("help"))
+
+
+NODE_FLAGS: Mapping[str, Kind] = {**SERVER_FLAGS, "dry-run": Kind.SWITCH, "detach": Kind.SWITCH}
+_NODE_NUMBERS = {"list": 0, "add": 1, "drain": 1, "cancel": 1, "remove": 1, "replace": 2, "rebalance": 0}
+"""How many numbers of nodes each command of `dsdb node` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """The command line of `dsdb node`; numbers that a command does not take are 0."""
+
+    server: ServerOptions
+    command: str
+    node: int
+    to: int
+    dry_run: bool
+    detach: bool
+    output_format: str
+    show_help: bool
+
+
+def parse_node(words: Sequence[str], environ: Mapping[str, str]) -> NodeOptions:
+    """Read the words after ``dsdb node``, flags between and behind them. Raises UsageError."""
+    values: dict[str, Value] = {}
+    plain: list[str] = []
+    left = tuple(words)
+    while left:
+        parsed = parse_flags(NODE_FLAGS, left)
+        values |= parsed.values
+        plain += parsed.rest[:1]
+        left = parsed.rest[1:]
+    parsed = Parsed(values, ())
+    show_help = parsed.switch("h") or parsed.switch("help")
+    command, *texts = plain or [""]
+    if not show_help and command not in _NODE_NUMBERS:
+        raise UsageError(f'unknown command "{command}" of dsdb node: it has {", ".join(_NODE_NUMBERS)}')
+    numbers = [] if show_help else [_node_number(text) for text in texts]
+    if not show_help and len(numbers) != _NODE_NUMBERS[command]:
+        raise UsageError(f"dsdb node {command} takes {_NODE_NUMBERS[command]} numbers of nodes, not {len(numbers)}")
+    output_format = parsed.text("format", "text")
+    if output_format not in ("text", "json"):
+        raise UsageError(f'invalid value "{output_format}" for flag -format: node prints text or json')
+    node, to = (*numbers, 0, 0)[:2]
+    return NodeOptions(
+        server_options(parsed, environ),
+        command,
+        node,
+        to,
+        parsed.switch("dry-run"),
+        parsed.switch("detach"),
+        output_format,
+        show_help,
+    )
+
+
+def _node_number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 63:
+        raise UsageError(f'"{text}" is no number of a node: dsdb node list shows them')
+    return int(text)
 
 
 def _refuse_rest(parsed: Parsed) -> None:
