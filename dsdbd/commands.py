@@ -24,6 +24,8 @@ usage: dsdbd [command] [flags]
 commands:
   run         start this node; the command if none is given
   config      print the configuration that would be in force, as a file
+  backup      copy a running cluster to a directory; dsdbd backup -h tells more
+  restore     write a backup into a running cluster; dsdbd restore -h tells more
   version     print the version
   help        print this text
 

@@ -66,6 +66,11 @@ _WRITE_OUT_S = 12.0
 
 def main() -> int:
     """Entry point of ``dsdbd``; returns the exit code, and prints one sentence instead of a traceback."""
+    if sys.argv[1:2] in (["backup"], ["restore"]):
+        # They are clients of a daemon, and nothing of theirs is needed to run one.
+        from dsdbd.backup import program
+
+        return program.main(sys.argv[1:])
     try:
         invocation = commands.parse(sys.argv[1:])
         match invocation.command:

@@ -87,9 +87,12 @@ class BackupDirectory:
             if found is not None and int(found[1]) == number:
                 fsio.remove_tree(entry)
 
-    def check(self, file: FileRecord, *, below: Path | None = None) -> None:
-        """Read a file from end to end. Raises CorruptData where it is missing, or not the one of the manifest."""
-        path = (self.path if below is None else below) / file.path
+    def check(self, file: FileRecord, *, path: Path | None = None) -> None:
+        """Read a file from end to end, at ``path`` while it is not in its place yet.
+
+        Raises CorruptData where it is missing, or not the one of the manifest.
+        """
+        path = self.path / file.path if path is None else path
         try:
             size_bytes, sha256 = checksum(path)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from dsdbd.storage.shard_files import TOMBSTONES_FILE
 from dsdbd.storage.tombstones import decode_tombstones, encode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dsdbd.cluster.archive import ShardRecord
 
@@ -26,8 +26,12 @@ _SETTINGS = StoreSettings(read_cache_bytes=64 << 20)
 
 
 @contextlib.contextmanager
-def opened_shard(directory: Path, record: ShardRecord) -> Iterator[Replica]:
+def opened_shard(
+    directory: Path, record: ShardRecord, elsewhere: Mapping[str, Path] | None = None
+) -> Iterator[Replica]:
     """The files of a shard that are below ``directory``, together with its deletions, for reading.
+
+    ``elsewhere``: where a file is that is not in its place yet, by the path of its record.
 
     The engine works on links in a directory of its own, so nothing it does changes the backup; the files get new
     numbers, because those of several nodes may meet. Raises CorruptData, OSError.
@@ -40,7 +44,7 @@ def opened_shard(directory: Path, record: ShardRecord) -> Iterator[Replica]:
                 number = numbers[file.measurement] = numbers.get(file.measurement, 0) + 1
                 link = root / escape_name(file.measurement) / segment_name(number, number)
                 link.parent.mkdir(exist_ok=True)
-                link.symlink_to((directory / file.path).resolve())
+                link.symlink_to((elsewhere or {}).get(file.path, directory / file.path).resolve())
         tombstones = [
             replace(one, files=frozenset((at, at) for at in range(1, numbers.get(one.measurement, 0) + 1)))
             for one in decode_tombstones(bytes(record.tombstones))

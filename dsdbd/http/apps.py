@@ -10,6 +10,7 @@ from aiohttp import web
 from dsdbd.cluster.freshness import Freshness
 from dsdbd.cluster.small_reads import SmallReads
 from dsdbd.http.auth import Authenticator
+from dsdbd.http.backup import BackupRoutes
 from dsdbd.http.debug import DebugPages
 from dsdbd.http.front import Front
 from dsdbd.http.internal import InternalApi
@@ -47,6 +48,7 @@ class Applications:
         freshness = Freshness(node)
         self._internal = InternalApi(node, membership, writes, reads)
         self._public = PublicPages(node, writes, self._auth)
+        self._backup = BackupRoutes(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
         self._small_queries = SmallQueries(node, SmallReads(node, reads), self._auth, freshness)
@@ -87,6 +89,7 @@ class Applications:
                 web.post("/write", self._write),
                 web.post("/api/v2/write", self._write.v2),
                 *self._debug.routes(),
+                *self._backup.routes(),
                 web.get("/query", self._query, allow_head=False),
                 web.post("/query", self._query),
             ]

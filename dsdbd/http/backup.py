@@ -1,7 +1,8 @@
-"""Routes of backup and restore: public ones for administrators, and a signed one that asks an owner for digests."""
+"""Routes of backup and restore: public ones for administrators, and signed ones that ask an owner what it holds."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,8 +43,8 @@ class BackupRoutes:
         self._restore = Restore(node, writes, self._source)
         self._bodies = ByteBudget(limits.MAX_RESTORE_BYTES_HELD, "points that are being restored")
 
-    def public_routes(self) -> list[web.RouteDef]:
-        """Routes of the public API."""
+    def routes(self) -> list[web.RouteDef]:
+        """Their routes."""
         shard = "/cluster/backup/shards/{shard_id:[0-9]{1,18}}"
         return [
             web.get("/cluster/backup", self._contents, allow_head=False),
@@ -56,21 +57,15 @@ class BackupRoutes:
             web.get("/cluster/restore/digests", self._digests, allow_head=False),
         ]
 
-    def node_routes(self, signed: Signed) -> list[web.RouteDef]:
-        """Routes for other nodes; ``signed`` puts the check of secret and cluster in front of a handler."""
-        return [
-            web.post("/internal/backup/digests", signed(self._serve_digests)),
-            web.post("/internal/backup/missing/{shard_id:[0-9]{1,18}}", signed(self._serve_missing)),
-        ]
-
     # --- backup
 
     async def _contents(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)
-        await self._node.metadata.barrier()
+        await self._node.metadata.barrier(self._node.config.cluster.write_timeout_s)
         query = request.query
         scope = Scope(query.get("database", ""), query.get("retention", ""), _number(request, "shard"))
-        return json_response(describe(self._node.metadata.state, scope, VERSION, self._node.clock.now_ns()))
+        now_ns, state = self._node.clock.now_ns(), self._node.metadata.state
+        return json_response(await asyncio.to_thread(describe, state, scope, VERSION, now_ns))
 
     async def _open(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)
@@ -95,9 +90,6 @@ class BackupRoutes:
         await self._authorize(request)
         await self._source.close_shard(_number(request, "owner"), _token(request))
         return web.Response(status=204)
-
-    async def _serve_digests(self, _: web.Request, body: bytes) -> web.StreamResponse:
-        return web.Response(body=await self._source.serve_digests(body))
 
     # --- restore
 
@@ -131,12 +123,30 @@ class BackupRoutes:
         await self._authorize(request)
         return json_response({"digests": await self._restore.digests(*_place(request))})
 
-    async def _serve_missing(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        count = await self._restore.serve_missing(int(request.match_info["shard_id"]), body)
-        return web.Response(body=msgspec.json.encode(count), content_type=JSON)
-
     async def _authorize(self, request: web.Request) -> None:
         self._auth.authorize_admin(await self._auth.user_of(request, {}))
+
+
+class BackupNodeRoutes:
+    """What the nodes ask each other for backups and restores."""
+
+    def __init__(self, node: Node, writes: WritePath) -> None:
+        self._source = BackupSource(node)
+        self._restore = Restore(node, writes, self._source)
+
+    def routes(self, signed: Signed) -> list[web.RouteDef]:
+        """Their routes; ``signed`` puts the check of secret and cluster in front of a handler."""
+        return [
+            web.post("/internal/backup/digests", signed(self._digests)),
+            web.post("/internal/backup/missing/{shard_id:[0-9]{1,18}}", signed(self._missing)),
+        ]
+
+    async def _digests(self, _: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(body=await self._source.serve_digests(body))
+
+    async def _missing(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        count = await self._restore.serve_missing(int(request.match_info["shard_id"]), body)
+        return web.Response(body=msgspec.json.encode(count), content_type=JSON)
 
 
 def _number(request: web.Request, name: str) -> int:

@@ -18,6 +18,7 @@ from dsdbd.cluster.peers import KEPT_ALIVE, TAG_ALIVE, TAG_ANSWER, TAG_ERROR
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements.queries import own_queries
 from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
+from dsdbd.http.backup import BackupNodeRoutes
 from dsdbd.http.body import read_body
 from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.http.internal_files import FileRoutes
@@ -48,6 +49,7 @@ class InternalApi:
         self._writes = writes
         self._reads = reads
         self._files = FileRoutes(node)
+        self._backup = BackupNodeRoutes(node, writes)
         self._bodies = ByteBudget(limits.MAX_INTERNAL_BYTES_HELD, "requests of other nodes")
         self._state_bytes: tuple[object, bytes] = (None, b"")
 
@@ -68,6 +70,7 @@ class InternalApi:
             web.get("/internal/queries", self._signed(self._queries)),
             web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
             *self._files.routes(self._signed),
+            *self._backup.routes(self._signed),
         ]
 
     def meta_routes(self) -> list[web.RouteDef]:

@@ -1,0 +1,279 @@
+"""`dsdb backup`: copies the shards of a running cluster, reads every copy back, and writes the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow.parquet as pq
+
+from dsdb_cli.errors import BadAnswer, ConnectionFailed, ShellError
+from dsdbd import fsio
+from dsdbd.backup.directory import PENDING, BackupDirectory
+from dsdbd.backup.link import Link, Refused
+from dsdbd.backup.opened import opened_shard
+from dsdbd.cluster.archive import (
+    FORMAT,
+    Contents,
+    FileRecord,
+    Manifest,
+    OpenedShard,
+    ShardEntry,
+    ShardRecord,
+    differing,
+    grid_digests,
+)
+from dsdbd.errors import CorruptData
+from dsdbd.storage.names import escape_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dsdbd.backup.flags import BackupOptions
+    from dsdbd.cluster.archive import ListedFile
+
+_TRIES = 3
+"""How often a file is fetched, and a shard opened anew where its owner went away meanwhile."""
+
+
+class _Identity(NamedTuple):
+    """What tells a segment file from all others of a cluster: an owner uses a name for one content only."""
+
+    uuid: str
+    shard: int
+    measurement: str
+    name: str
+    size_bytes: int
+    rows: int
+
+
+class Backup:
+    """One run of the program; ``say`` is told each line of its report."""
+
+    def __init__(self, options: BackupOptions, link: Link, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._link = link
+        self._say = say
+        self._directory = BackupDirectory(options.path)
+        self._number = 0
+        self._held: dict[_Identity, FileRecord] = {}
+        self._owners: dict[int, int] = {}
+        self._copied_files = 0
+        self._copied_bytes = 0
+
+    def run(self) -> None:
+        """Make the backup. Raises ShellError, CorruptData, OSError; then the directory holds what it held before.
+
+        A crash leaves files without a manifest, which the next backup removes.
+        """
+        scope = self._options.scope
+        parameters = {"database": scope.database, "retention": scope.retention, "shard": scope.shard}
+        contents = self._link.ask("GET", "/cluster/backup", Contents, parameters)
+        self._number = self._directory.begin()
+        self._read_earlier(contents.cluster_id)
+        try:
+            shards = self._take_shards(contents.shards)
+            if not any(file.rows for shard in shards for file in shard.files):
+                raise ShellError(
+                    "there is nothing to back up: "
+                    + (f"database {scope.database} holds" if scope.database else "the cluster holds")
+                    + " no points. No backup was made."
+                )
+            manifest = Manifest(
+                FORMAT,
+                contents.cluster_id,
+                contents.version,
+                contents.taken_ns,
+                scope,
+                self._options.since_ns,
+                contents.databases,
+                contents.users,
+                shards,
+            )
+            self._say(f"backing up metastore to {self._directory.manifest_path(self._number)}")
+            self._directory.finish(self._number, manifest)
+        except BaseException:
+            self._directory.discard(self._number)
+            raise
+        self._report(shards)
+
+    def _read_earlier(self, cluster_id: str) -> None:
+        """Take note of the files that earlier backups hold, unless all are to be copied anew."""
+        for number in self._directory.numbers():
+            manifest = self._directory.read(number)
+            if manifest.cluster_id != cluster_id:
+                raise ShellError(
+                    f"{self._options.path} holds backups of cluster {manifest.cluster_id}, this is cluster "
+                    f"{cluster_id}: give another directory"
+                )
+            for shard in manifest.shards:
+                self._owners[shard.id] = shard.owner
+                for file in shard.files:
+                    if file.path and not self._options.full:
+                        self._held[_identity(shard, file)] = file
+
+    def _take_shards(self, shards: list[ShardEntry]) -> list[ShardRecord]:
+        taken: list[ShardRecord] = []
+        policy = ""
+        for entry in shards:
+            if entry.policy != policy:
+                policy = entry.policy
+                self._say(f"backing up rp={policy}{self._since()}")
+            path = self._directory.path / self._directory.shard_directory(entry, self._number)
+            self._say(f"backing up db={entry.database} rp={policy} shard={entry.id} to {path}{self._since()}")
+            taken.append(self._take_shard(entry, path))
+        return taken
+
+    def _since(self) -> str:
+        if self._options.since_ns is None:
+            return ""
+        moment = datetime.fromtimestamp(self._options.since_ns // 10**9, UTC)
+        return f" since {moment:%Y-%m-%d %H:%M:%S} +0000 UTC"
+
+    # --- one shard
+
+    def _take_shard(self, entry: ShardEntry, path: Path) -> ShardRecord:
+        """One shard, copied and checked; its directory is there when it has a new file. Opens it anew when that fails.
+
+        A file that an earlier backup took for the same may be another one, when the shard left a node and came back:
+        then what the files hold differs from what the owner says, and all are copied.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            pending = path.with_name(path.name + PENDING)
+            try:
+                record = self._copy_shard(entry, pending, path.name)
+                self._verify(record, pending)
+            except (CorruptData, ConnectionFailed, BadAnswer, Refused) as error:
+                fsio.remove_tree(pending)
+                if tries == _TRIES or (isinstance(error, Refused) and error.status not in (404, 503, 504)):
+                    raise
+                self._say(f"copying shard {entry.id} again: {error.message.splitlines()[0]}")
+                self._held = {one: file for one, file in self._held.items() if one.shard != entry.id}
+            else:
+                if pending.exists():
+                    pending.rename(path)
+                    fsio.fsync_dir(path.parent)
+                return record
+
+    def _copy_shard(self, entry: ShardEntry, pending: Path, name: str) -> ShardRecord:
+        resource = f"/cluster/backup/shards/{entry.id}"
+        opened = self._link.ask("POST", resource, OpenedShard, {"prefer": self._owners.get(entry.id, 0)})
+        place = {"owner": opened.owner, "token": opened.token}
+        try:
+            files = [self._copy_file(entry, opened, index, pending, name) for index, _ in enumerate(opened.files)]
+        finally:
+            self._let_go(resource, place)
+        if not opened.clean:
+            self._say(f"shard {entry.id}: no owner is known to be whole; node {opened.owner} was copied as it is")
+        return ShardRecord(
+            entry.id,
+            entry.database,
+            entry.policy,
+            entry.start_ns,
+            entry.end_ns,
+            opened.owner,
+            opened.uuid,
+            opened.clean,
+            files,
+            opened.tombstones,
+            opened.digests,
+        )
+
+    def _let_go(self, resource: str, place: dict[str, object]) -> None:
+        """End the hold on the owner's files; where that fails it ends by itself."""
+        try:
+            self._link.tell("DELETE", resource, place)
+        except (ConnectionFailed, BadAnswer, Refused) as error:
+            self._say(f"the owner keeps files for another minute: {error.message.splitlines()[0]}")
+
+    def _copy_file(self, entry: ShardEntry, opened: OpenedShard, index: int, pending: Path, name: str) -> FileRecord:
+        file = opened.files[index]
+        known = self._held.get(_Identity(opened.uuid, entry.id, *_listed(file)))
+        if known is not None:
+            self._directory.check(known)
+            return known
+        since_ns = self._options.since_ns
+        if since_ns is not None and file.modified_ns < since_ns:
+            return FileRecord(file.measurement, file.name, "", file.size_bytes, file.rows, "")
+        relative = f"{escape_name(file.measurement)}/{file.name}"
+        fsio.make_dirs((pending / relative).parent, mode=0o700)
+        parameters = {"owner": opened.owner, "token": opened.token}
+        sha256 = self._fetch(f"/cluster/backup/shards/{entry.id}/files/{index}", parameters, file, pending / relative)
+        self._copied_files += 1
+        self._copied_bytes += file.size_bytes
+        return FileRecord(file.measurement, file.name, f"{name}/{relative}", file.size_bytes, file.rows, sha256)
+
+    def _fetch(self, resource: str, parameters: dict[str, object], file: ListedFile, path: Path) -> str:
+        """Write an owner's file to ``path``, durably; returns its SHA-256."""
+        digest = hashlib.sha256()
+        with path.open("wb") as target:
+
+            def take(piece: bytes) -> None:
+                digest.update(piece)
+                target.write(piece)
+
+            self._link.fetch(resource, parameters, file.size_bytes, take)
+            target.flush()
+            os.fsync(target.fileno())
+        fsio.fsync_dir(path.parent)
+        return digest.hexdigest()
+
+    # --- checks
+
+    def _verify(self, record: ShardRecord, pending: Path) -> None:
+        """Read back what was copied, and compare what all files of the shard hold with what the owner said.
+
+        Raises CorruptData.
+        """
+        fresh = [file for file in record.files if file.path.startswith(pending.name.removesuffix(PENDING) + "/")]
+        for file in fresh:
+            path = _below(pending, file)
+            self._directory.check(file, path=path)
+            rows = pq.read_metadata(path).num_rows
+            if rows != file.rows:
+                raise CorruptData(f"{path} has {rows} rows, its owner says {file.rows}")
+        if not record.whole:
+            return
+        paths = {file.path: _below(pending, file) for file in fresh}
+        with opened_shard(self._directory.path, record, paths) as replica:
+            found = grid_digests(replica.digests())
+        if record.digests is None:
+            self._say(f"shard {record.id} is being written to; its files are checked, but not compared with its owner")
+        elif wrong := differing(record.digests, found):
+            raise CorruptData(
+                f"the copied files of shard {record.id} do not hold the points that data node {record.owner} says: "
+                f"measurement {wrong[0]} differs" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            )
+
+    def _report(self, shards: list[ShardRecord]) -> None:
+        files = [file for shard in shards for file in shard.files]
+        rows, size_bytes = sum(file.rows for file in files), sum(file.size_bytes for file in files)
+        self._say(
+            f"verified {len(shards)} shards: {len(files)} files, {rows} rows, {size_bytes} bytes; copied now "
+            f"{self._copied_files} files, {self._copied_bytes} bytes"
+        )
+        missing = [file for file in files if not file.path]
+        if missing:
+            self._say(
+                f"{len(missing)} files with {sum(file.rows for file in missing)} rows were written before the time of "
+                f"-since and are not in {self._options.path}: restore an earlier backup first"
+            )
+        self._say("backup complete")
+
+
+def _identity(shard: ShardRecord, file: FileRecord) -> _Identity:
+    return _Identity(shard.uuid, shard.id, *_listed(file))
+
+
+def _listed(file: FileRecord | ListedFile) -> tuple[str, str, int, int]:
+    return file.measurement, file.name, file.size_bytes, file.rows
+
+
+def _below(pending: Path, file: FileRecord) -> Path:
+    """Where a file is as long as its directory has the name of one that is not finished."""
+    return pending / file.path.split("/", 1)[1]
