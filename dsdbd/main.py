@@ -37,6 +37,7 @@ from dsdbd.cluster.node import Node
 from dsdbd.cluster.peers import PeerClient
 from dsdbd.cluster.reads import ReadPath
 from dsdbd.cluster.secret import resolve_secret
+from dsdbd.cluster.transfer import Transfer
 from dsdbd.cluster.watch import RemovalWatch, ShardReaper
 from dsdbd.cluster.writes import WritePath
 from dsdbd.config import load_config, split_address
@@ -221,6 +222,9 @@ async def _live(node: Node, membership: Membership, network: Network, jobs: list
     async with asyncio.TaskGroup() as group:
         group.create_task(membership.sweep())
         group.create_task(ShardReaper(node).run())
+        if node.config.data.enabled:
+            node.transfer = Transfer(node)
+            group.create_task(node.transfer.run())
         group.create_task(watch.run())
         if node.handoff is not None:
             group.create_task(node.handoff.run())
