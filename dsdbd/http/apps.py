@@ -11,6 +11,7 @@ from dsdbd.cluster.freshness import Freshness
 from dsdbd.cluster.small_reads import SmallReads
 from dsdbd.http.auth import Authenticator
 from dsdbd.http.backup import BackupRoutes
+from dsdbd.http.cluster_admin import ClusterAdmin
 from dsdbd.http.debug import DebugPages
 from dsdbd.http.front import Front
 from dsdbd.http.internal import InternalApi
@@ -48,6 +49,7 @@ class Applications:
         freshness = Freshness(node)
         self._internal = InternalApi(node, membership, writes, reads)
         self._public = PublicPages(node, writes, self._auth)
+        self._cluster_admin = ClusterAdmin(node, membership, self._auth)
         self._backup = BackupRoutes(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
@@ -85,6 +87,7 @@ class Applications:
         routes: list[web.RouteDef] = []
         if Service.PUBLIC in wanted:
             routes += self._public.routes()
+            routes += self._cluster_admin.routes()
             routes += [
                 web.post("/write", self._write),
                 web.post("/api/v2/write", self._write.v2),
