@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from dsdbd.limits import MAX_TOMBSTONES
 from dsdbd.meta import placement
-from dsdbd.meta.apply_moves import arrived, without_node
-from dsdbd.meta.commands import ClusterIs, NodeIs, ShardsOrphaned
+from dsdbd.meta.apply_moves import arrived, cancel_moves, without_node
+from dsdbd.meta.commands import CancelMoves, ClusterIs, NodeIs, ShardsOrphaned
 from dsdbd.meta.edit import with_database, with_policy
 from dsdbd.meta.refusals import Refusal, fixed, shards_not_replicated
 from dsdbd.meta.state import DataNode, MetaNode, Role, Tombstone
@@ -98,8 +98,8 @@ def drop_data_node(state: MetaState, command: DropDataNode, context: Context) ->
     return state, ShardsOrphaned(tuple(dropped.orphans))
 
 
-def set_draining(state: MetaState, command: SetDraining, _context: Context) -> Applied:
-    """Mark a data node as giving its shards away, or no longer."""
+def set_draining(state: MetaState, command: SetDraining, context: Context) -> Applied:
+    """Mark a data node as giving its shards away, or no longer; moves in the other direction are cancelled with it."""
     if not any(node.id == command.node_id for node in state.data_nodes):
         raise fixed("node_not_found")
     if command.draining and all(node.draining or node.id == command.node_id for node in state.data_nodes):
@@ -107,7 +107,8 @@ def set_draining(state: MetaState, command: SetDraining, _context: Context) -> A
     nodes = tuple(
         replace(node, draining=command.draining) if node.id == command.node_id else node for node in state.data_nodes
     )
-    return replace(state, data_nodes=nodes), None
+    contrary = CancelMoves(node_id=command.node_id) if command.draining else CancelMoves(replaces=command.node_id)
+    return cancel_moves(replace(state, data_nodes=nodes), contrary, context)
 
 
 class _NodeDrop:

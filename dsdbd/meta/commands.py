@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.meta.state import Privilege, ShardGroup, SubscriptionMode
 from dsdbd.model.types import FieldType
 
@@ -99,7 +100,10 @@ class DropDataNode(_Command, frozen=True):
 
 
 class SetDraining(_Command, frozen=True):
-    """Say whether a data node gives its shards away and takes no new ones; the last node that takes any is refused."""
+    """Say whether a data node gives its shards away and takes no new ones; the last node that takes any is refused.
+
+    Copies that a draining node is taking are cancelled, and those that replace it when it is draining no longer.
+    """
 
     node_id: Int64
     draining: bool
@@ -458,8 +462,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
-_result_decoder = msgspec.msgpack.Decoder(Result)
+_envelope_decoder = msgpack_decoder(Envelope)
+_result_decoder = msgpack_decoder(Result)
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

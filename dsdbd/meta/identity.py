@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dsdbd.decoding import decode_json
 from dsdbd.errors import IdentityError, StorageCorrupt
 from dsdbd.fsio import write_atomic
 
@@ -55,7 +56,7 @@ def load_identity(meta_dir: Path) -> Identity | None:
     """
     path = meta_dir / FILE_NAME
     try:
-        identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+        identity = decode_json(path.read_bytes(), Identity)
     except FileNotFoundError:
         if (meta_dir / "raft").exists():
             raise IdentityError(

@@ -49,6 +49,13 @@ def fixed(code: str) -> Refusal:
     return Refusal(code, FIXED[code])
 
 
+def shard_list(shard_ids: Sequence[int]) -> str:
+    """The first of some shards, and how many more there are."""
+    listed = ", ".join(str(shard_id) for shard_id in shard_ids[:LISTED_SHARDS])
+    more = f" and {len(shard_ids) - LISTED_SHARDS} more" if len(shard_ids) > LISTED_SHARDS else ""
+    return listed + more
+
+
 def database_not_found(name: str) -> Refusal:
     """No database has that name."""
     return Refusal("database_not_found", f"database not found: {name}")
@@ -71,9 +78,7 @@ def shard_not_found(shard_id: int) -> Refusal:
 
 def shards_not_replicated(shard_ids: Sequence[int]) -> Refusal:
     """The change would take the last copy of these shards."""
-    listed = ", ".join(str(shard_id) for shard_id in shard_ids[:LISTED_SHARDS])
-    more = f" and {len(shard_ids) - LISTED_SHARDS} more" if len(shard_ids) > LISTED_SHARDS else ""
-    return Refusal("shard_not_replicated", f"shard not replicated: {listed}{more}")
+    return Refusal("shard_not_replicated", f"shard not replicated: {shard_list(shard_ids)}")
 
 
 def too_many_groups(allowed: int) -> Refusal:

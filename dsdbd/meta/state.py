@@ -13,6 +13,7 @@ import enum
 
 import msgspec
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import CorruptData
 from dsdbd.meta.persistent import PersistentMap
 from dsdbd.model.types import FieldType
@@ -223,8 +224,8 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_snapshot_decoder = msgspec.msgpack.Decoder(_Snapshot)
-_state_decoder = msgspec.msgpack.Decoder(MetaState)
+_snapshot_decoder = msgpack_decoder(_Snapshot)
+_state_decoder = msgpack_decoder(MetaState)
 
 
 def encode_state(state: MetaState) -> bytes:

@@ -20,6 +20,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.meta.raft.membership import MAX_ADDRESS_BYTES, check_address
 
 VERSION: Final = 1
@@ -64,7 +65,7 @@ class Refusal(msgspec.Struct, tag="refusal", frozen=True):
     sender: _Text
 
 
-_decoder: Final[msgspec.msgpack.Decoder[Hello | Challenge | Proof | Refusal]] = msgspec.msgpack.Decoder(
+_decoder: Final[msgspec.msgpack.Decoder[Hello | Challenge | Proof | Refusal]] = msgpack_decoder(
     Hello | Challenge | Proof | Refusal
 )
 _encode: Final = msgspec.msgpack.Encoder().encode
