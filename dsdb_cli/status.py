@@ -8,6 +8,7 @@ from typing import Any
 
 from dsdb_cli import jsontext
 from dsdb_cli.errors import BadAnswer, ConnectionFailed
+from dsdb_cli.node import size_text
 from dsdb_cli.opening import open_client
 from dsdb_cli.options import parse_status
 
@@ -70,6 +71,7 @@ def status_lines(document: Mapping[str, Any], *, colours: bool) -> list[str]:
         f"status   {_coloured(_text(document.get('status')), colours)}",
         f"leader   {_leader(document)}",
         f"shards   {_shards(document.get('shards') or {})}",
+        *_activity(document),
         "",
     ]
     nodes = [node for node in document.get("nodes") or () if isinstance(node, Mapping)]
@@ -93,6 +95,19 @@ def _parts(message: object) -> list[str]:
 def _shards(shards: Mapping[str, Any]) -> str:
     total, groups, unavailable = (_text(shards.get(key)) for key in ("total", "groups", "unavailable"))
     return f"{total} in {groups} groups, {unavailable} unavailable"
+
+
+def _activity(document: Mapping[str, Any]) -> list[str]:
+    """What goes on beside serving requests; nothing where nothing does, or the server is an older one."""
+    moves, kept = document.get("moves") or {}, document.get("handoff_bytes")
+    lines = []
+    draining = [str(number) for number in moves.get("draining") or ()]
+    if draining or int(moves.get("copies") or 0):
+        line = f"moves    {_text(moves.get('copies'))} copies to take, {size_text(int(moves['copied_bytes']))} so far"
+        lines.append(line + (f"; draining: data node {', '.join(draining)}" if draining else ""))
+    if kept is not None and int(kept):
+        lines.append(f"handoff  {size_text(int(kept))} of writes wait for nodes that were away")
+    return lines
 
 
 def _leader(document: Mapping[str, Any]) -> str:

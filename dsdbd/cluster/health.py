@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dsdbd.cluster.messages import StatusAnswer
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError
 from dsdbd.meta import views
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dsdbd.cluster.node import Node
     from dsdbd.config import Config
 
@@ -33,6 +36,8 @@ def own_problems(node: Node) -> list[str]:
         problems += node.store.problems()
     if node.handoff is not None:
         problems += node.handoff.problems()
+    if node.transfer is not None:
+        problems += node.transfer.problems()
     problems += [f"{peer}: {reason}" for peer, reason in node.refusals.items()]
     return problems
 
@@ -58,6 +63,8 @@ def own_state(node: Node) -> StatusAnswer:
         term=0 if status is None else status.term,
         leader=node.metadata.leader(),
         problems=tuple(own_problems(node)),
+        kept_bytes=0 if node.handoff is None else node.handoff.counters["bytes"],
+        copied_bytes=0 if node.transfer is None else node.transfer.copied_bytes(),
     )
 
 
@@ -89,6 +96,7 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         if isinstance(answer, StatusAnswer):
             row.update(state="up", version=answer.version, applied_index=answer.applied_index)
             row.update(lag=newest - answer.applied_index, message="; ".join(answer.problems))
+            row.update(kept_bytes=answer.kept_bytes, copied_bytes=answer.copied_bytes)
             problems += [f"{row['tcp_addr']}: {problem}" for problem in answer.problems]
         else:
             row.update(state="down", message=answer)
@@ -114,6 +122,8 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         "commit_index": 0 if raft is None else raft.commit_index,
         "nodes": sorted(rows.values(), key=lambda row: row["meta_id"] or row["data_id"] or 0),
         "shards": shards,
+        "moves": _moves(node, rows.values()),
+        "handoff_bytes": sum(row["kept_bytes"] or 0 for row in rows.values()),
     }
 
 
@@ -140,6 +150,8 @@ def _row(tcp_addr: str) -> dict[str, Any]:
         "lag": None,
         "version": "",
         "last_contact_s": None,
+        "kept_bytes": None,
+        "copied_bytes": None,
         "message": "",
     }
 
@@ -150,7 +162,7 @@ async def _ask(node: Node, uuid: str, address: str) -> StatusAnswer | str:
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):
             raw = await node.peers.call(address, "GET", "/cluster/state", timeout_s=_ASK_TIMEOUT_S)
-        return msgspec.json.decode(raw, type=StatusAnswer)
+        return decode_json(raw, StatusAnswer)
     except TimeoutError:
         return f"no answer within {_ASK_TIMEOUT_S:g}s"
     except (DSDBError, msgspec.MsgspecError) as error:
@@ -163,4 +175,14 @@ def _shards(node: Node, down: set[int]) -> dict[str, int]:
         "groups": len({place.group.id for place in places}),
         "total": len(places),
         "unavailable": sum(1 for place in places if set(place.shard.owners) <= down),
+    }
+
+
+def _moves(node: Node, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Copies that are ordered and not complete, what of them has come so far, and the data nodes that drain."""
+    state = node.metadata.state
+    return {
+        "copies": sum(len(place.shard.incoming) for place in views.all_shards(state)),
+        "copied_bytes": sum(row["copied_bytes"] or 0 for row in rows),
+        "draining": [data.id for data in state.data_nodes if data.draining],
     }

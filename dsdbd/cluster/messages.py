@@ -90,6 +90,10 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     term: int
     leader: str
     problems: tuple[str, ...]
+    kept_bytes: int = 0
+    """Writes it keeps for other owners."""
+    copied_bytes: int = 0
+    """What has come so far of the copies of shards it is taking."""
 
 
 class PulseAnswer(msgspec.Struct, frozen=True):

@@ -71,6 +71,10 @@ class Transfer:
         """Copies under way and lately ended, as plain values (``MoveProgress.as_row``)."""
         return [one.as_row() for one in (*self._under_way.values(), *self._recent)]
 
+    def copied_bytes(self) -> int:
+        """What has come so far of the copies under way."""
+        return sum(one.done_bytes for one in self._under_way.values())
+
     def problems(self) -> list[str]:
         """Sentences for /health: copies that do not get on."""
         return [
