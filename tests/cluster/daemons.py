@@ -8,8 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -18,10 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.cluster.preloaded import start_dsdbd
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Mapping, Sequence
 
-DSDBD = Path(sys.executable).parent / "dsdbd"
+    from tests.cluster.preloaded import ForkedProcess
+
 START_TIMEOUT_S = 60.0
 """Long: on a machine busy with other tests the imports of a daemon alone may take ten seconds."""
 
@@ -89,7 +91,10 @@ def request(
 
 @dataclass
 class Daemon:
-    """One dsdbd process. ``settings`` are further lines of its configuration, per section."""
+    """One dsdbd process. ``settings`` are further lines of its configuration, per section.
+
+    ``installed``: start the installed program, which loads its libraries, instead of a process that has them.
+    """
 
     root: Path
     host: str = "127.0.0.1"
@@ -99,7 +104,8 @@ class Daemon:
     settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
-    process: subprocess.Popen[bytes] | None = None
+    installed: bool = False
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def __post_init__(self) -> None:
         self.http_port = self.http_port or free_port(self.host)
@@ -149,14 +155,12 @@ class Daemon:
     def start(self, *, wait: bool = True) -> Daemon:
         """Start the process; with ``wait`` until it is a member and its storage is open."""
         config = self.write_config()
-        command = [str(DSDBD), "-config", str(config), *self.arguments]
+        arguments = ["-config", str(config), *self.arguments]
         if self.join:
-            command += ["-join", ",".join(self.join)]
+            arguments += ["-join", ",".join(self.join)]
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("DSDB_", "INFLUXDB_"))}
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environ, **self.environ}
-            )
+            self.process = start_dsdbd(arguments, {**environ, **self.environ}, log, installed=self.installed)
         if wait:
             self.wait_ready()
         return self

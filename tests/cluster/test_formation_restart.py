@@ -216,9 +216,11 @@ def test_sigterm_of_members_with_and_without_quorum(cluster: Cluster) -> None:
     stops(daemons[0])
 
 
-@pytest.mark.parametrize("delay_s", [0.4, 0.8, 1.2, 1.6, 2.0, 2.4])
-def test_sigterm_at_any_moment_of_a_start(cluster: Cluster, delay_s: float) -> None:
-    daemon = cluster.add()
+@pytest.mark.parametrize(
+    ("installed", "delay_s"), [(True, 0.4), (True, 1.2), (False, 0.02), (False, 0.05), (False, 0.1), (False, 0.2)]
+)
+def test_sigterm_at_any_moment_of_a_start(cluster: Cluster, installed: bool, delay_s: float) -> None:
+    daemon = cluster.add(installed=installed)
     daemon.start(wait=False)
     time.sleep(delay_s)
     assert daemon.process is not None
