@@ -12,6 +12,7 @@ from dsdb_cli.errors import BadAnswer, ConnectionFailed, ShellError
 from dsdb_cli.importing import retry_wait_s
 from dsdb_cli.opening import open_client
 from dsdbd.cluster.segment_messages import DIGEST_BYTES, new_digest
+from dsdbd.decoding import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +60,7 @@ class Link:
         """The answer to a request that may be repeated; tries again while the node is busy or away."""
         raw = self._repeated(lambda: self._exchange(method, _target(path, parameters), body))
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return decode_json(raw, kind)
         except msgspec.MsgspecError as error:
             raise BadAnswer(f"{self.url} answered {path} with something unexpected: {error}") from error
 

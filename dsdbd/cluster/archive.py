@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import numpy as np
 
+from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData, NotFound, RequestError
 from dsdbd.meta import views
 from dsdbd.meta.state import Privilege, SubscriptionMode
@@ -190,10 +191,10 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes) -> Manifest:
     """The manifest in ``data``. Raises CorruptData: the bytes are none, or one of another format."""
     try:
-        found = msgspec.json.decode(data, type=_FormatOnly).format
+        found = decode_json(data, _FormatOnly).format
         if found != FORMAT:
             raise CorruptData(f"it has format {found}; this version of dsdbd reads format {FORMAT}")
-        return msgspec.json.decode(data, type=Manifest)
+        return decode_json(data, Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptData(str(error)) from error
 

@@ -17,6 +17,7 @@ import structlog
 from dsdbd import query
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.limits import MAX_TOMBSTONE_BYTES
 from dsdbd.meta import views
@@ -54,7 +55,7 @@ class DeleteRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True)
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(DeleteRequest)
+_decoder = msgpack_decoder(DeleteRequest)
 
 
 async def delete(

@@ -18,6 +18,7 @@ import structlog
 from dsdbd.cluster.contact import ASLEEP_S, LOOK_PERIOD_S, SILENT_S, Contact, clock_ahead_s, clock_problems
 from dsdbd.cluster.messages import PulseAnswer
 from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class FailureDetector:
         try:
             async with asyncio.timeout(timeout_s):
                 raw = await node.peers.call(watched.address, "GET", "/cluster/pulse", timeout_s=timeout_s)
-            answer = msgspec.json.decode(raw, type=PulseAnswer)
+            answer = decode_json(raw, PulseAnswer)
         except PeerUnreachable as error:
             contact.failed(error.message, refused=error.refused)
         except TimeoutError:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from dsdbd.cluster.messages import PROTOCOL, HelloAnswer, JoinAnswer, JoinRequest, PrepareAnswer, encode
+from dsdbd.decoding import decode_json
 from dsdbd.errors import (
     DSDBError,
     ForeignCluster,
@@ -87,7 +88,7 @@ async def hello(peers: PeerClient, address: str, *, cluster_id: str | None = Non
     """Ask one node who it is. Raises DSDBError when it does not answer or does not speak this protocol."""
     body = await peers.call(address, "GET", "/cluster/hello", timeout_s=_ASK_TIMEOUT_S, cluster_id=cluster_id)
     try:
-        answer = msgspec.json.decode(body, type=HelloAnswer)
+        answer = decode_json(body, HelloAnswer)
     except msgspec.MsgspecError as error:
         raise Unavailable(f"{address} answers, but not as a DSDB node") from error
     if answer.protocol != PROTOCOL:
@@ -164,7 +165,7 @@ class Formation:
                     self._give_up_on(error, address)
                     self._progress.say(f"waiting to be admitted: {error.message}")
                     continue
-                answer = msgspec.json.decode(raw, type=JoinAnswer)
+                answer = decode_json(raw, JoinAnswer)
                 final = msgspec.structs.replace(
                     identity, phase=Phase.MEMBER, meta_id=answer.meta_id, data_id=answer.data_id
                 )
@@ -229,7 +230,7 @@ class Formation:
             self._give_up_on(error, address)
             self._progress.say(f"waiting for {address}: {error.message}")
             return None
-        answer = msgspec.json.decode(raw, type=PrepareAnswer)
+        answer = decode_json(raw, PrepareAnswer)
         identity = Identity(
             uuid=self._me.uuid,
             cluster_id=answer.cluster_id,

@@ -26,6 +26,7 @@ from dsdbd.cluster.messages import (
     PrepareAnswer,
     encode,
 )
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError, ForeignCluster, MembershipRefused, NodeRemoved, NoLeader, Unavailable
 from dsdbd.meta.commands import CreateDataNode, CreateMetaNode, DropDataNode, DropMetaNode, NodeIs
 from dsdbd.meta.raft import NotCommitted
@@ -363,6 +364,6 @@ class Membership:
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_json(body, kind)
     except msgspec.MsgspecError as error:
         raise MembershipRefused(f"the request cannot be read: {error}. Run equal versions on all nodes.") from error

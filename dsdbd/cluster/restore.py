@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from dsdbd.cluster.archive import add_digests
 from dsdbd.cluster.restored import (
     Prepared,
@@ -24,6 +22,7 @@ from dsdbd.cluster.restored import (
 )
 from dsdbd.cluster.routing import route, uncovered_times
 from dsdbd.cluster.writes import field_pieces
+from dsdbd.decoding import json_decoder
 from dsdbd.errors import DSDBError, FieldTypeConflict, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields
@@ -47,7 +46,7 @@ _TIMEOUT_S = 60.0
 _MAX_AHEAD_NS = 24 * 3_600 * 10**9
 """How far versions may lie ahead of this node's clock: every later write of the cluster is newer than they are."""
 _SHOWN_CONFLICTS = 20
-_count_decoder = msgspec.json.Decoder(int)
+_count_decoder = json_decoder(int)
 
 
 class Restore:

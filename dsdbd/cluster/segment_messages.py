@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from dsdbd.decoding import decode_msgpack
 from dsdbd.errors import Unavailable
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(body: bytes, kind: type[T]) -> T:
     """The message in a body. Raises Unavailable: the nodes run different versions."""
     try:
-        return msgspec.msgpack.decode(body, type=kind)
+        return decode_msgpack(body, kind)
     except msgspec.MsgspecError as error:
         raise Unavailable(
             f"a message between nodes cannot be read: {error}. Run equal versions on all nodes."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dsdbd import fsio
+from dsdbd.decoding import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +41,7 @@ class Workspace:
         """Make it, or take up what an earlier run left."""
         fsio.make_dirs(self.directory)
         try:
-            stored = msgspec.json.decode((self.directory / _TAKEN_FILE).read_bytes(), type=list[Taken])
+            stored = decode_json((self.directory / _TAKEN_FILE).read_bytes(), list[Taken])
         except (FileNotFoundError, msgspec.MsgspecError):
             return
         self._taken = set(stored)

@@ -15,6 +15,7 @@ from dsdbd.cluster.backup import BackupSource
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.restore import Restore
 from dsdbd.cluster.restored import Preparation
+from dsdbd.decoding import decode_json
 from dsdbd.errors import RequestError
 from dsdbd.http.body import read_body
 from dsdbd.http.responses import JSON, json_response
@@ -98,7 +99,7 @@ class BackupRoutes:
         with self._bodies.held() as hold:
             body = await read_body(request, limits.MAX_RESTORE_METADATA_BYTES, hold)
             try:
-                wanted = msgspec.json.decode(body, type=Preparation)
+                wanted = decode_json(body, Preparation)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise RequestError(f"the metadata of the backup cannot be read: {error}") from error
             return json_response(await self._restore.prepare(wanted))

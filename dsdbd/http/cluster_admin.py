@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from dsdbd.cluster.moving import Moving, Order
+from dsdbd.decoding import decode_json
 from dsdbd.errors import RequestError
 from dsdbd.http.body import read_body
 from dsdbd.http.responses import json_response
@@ -57,6 +58,6 @@ class ClusterAdmin:
         await self._authorize(request)
         body = await read_body(request, _MAX_BODY_BYTES)
         try:
-            return msgspec.json.decode(body, type=Order)
+            return decode_json(body, Order)
         except msgspec.MsgspecError as error:
             raise RequestError(f'the order cannot be read: {error}; send {{"op": "drain", "node": 4}}') from error

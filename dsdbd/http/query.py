@@ -14,6 +14,7 @@ from aiohttp import web
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements import Series, StatementContext, by_post, execute
+from dsdbd.decoding import json_decoder
 from dsdbd.errors import DSDBError, NotFound, Overloaded, RequestError
 from dsdbd.http.answers import Answer, is_chunked
 from dsdbd.http.disconnect import cancel_when_gone
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
 
+_bound_decoder = json_decoder(dict[str, object] | None)
 log = structlog.get_logger("query")
 _INLINE_CHARS = 2000
 """Statements up to this length are parsed on the event loop, in a millisecond or two."""
@@ -256,6 +258,6 @@ def _bound(text: str) -> dict[str, object]:
     if not text:
         return {}
     try:
-        return msgspec.json.decode(text, type=dict[str, object] | None) or {}
+        return _bound_decoder.decode(text) or {}
     except msgspec.MsgspecError as error:
         raise RequestError(f"error parsing query parameters: {error}") from error

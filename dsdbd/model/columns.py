@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import CorruptData
 from dsdbd.model.types import FieldType
 
@@ -191,8 +192,8 @@ _FORMAT = 2
 _FORMAT_VERSIONS = 3
 """The same with a column of versions in some table."""
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_EncodedBatch)
-_keys_decoder = msgspec.msgpack.Decoder(list[bytes])
+_decoder = msgpack_decoder(_EncodedBatch)
+_keys_decoder = msgpack_decoder(list[bytes])
 
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from dsdbd import limits
+from dsdbd.decoding import json_decoder
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.line_protocol_patterns import PatternCache, compile_lines, pattern_bytes
 from dsdbd.model.line_protocol_scan import BOOLEANS
@@ -43,8 +44,8 @@ _ARROW_TYPES = {FieldType.FLOAT: pa.float64(), FieldType.INTEGER: pa.int64(), Fi
 _CAST_MIN_ROWS = 500
 """Strings from which Arrow's check of UTF-8 is quicker than Python's."""
 _WORTH_ROWS = 100
-_decode_floats = msgspec.json.Decoder(list[float]).decode
-_decode_integers = msgspec.json.Decoder(list[int]).decode
+_decode_floats = json_decoder(list[float]).decode
+_decode_integers = json_decoder(list[int]).decode
 
 
 _REFUSED = b"\\"

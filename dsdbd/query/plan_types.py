@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Int64s
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, TagPredicate
@@ -244,7 +245,7 @@ def predicate_from_wire(wire: list[Any]) -> TagPredicate:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(SelectPlan)
+_decoder = msgpack_decoder(SelectPlan)
 
 
 def encode_plan(plan: SelectPlan) -> bytes:

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 import re2
 
+from dsdbd.decoding import decode_msgpack
 from dsdbd.errors import CorruptData
 from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
@@ -250,7 +251,7 @@ def encode_schema(schema: Mapping[str, MeasurementSchema]) -> bytes:
 def decode_schema(data: bytes) -> dict[str, MeasurementSchema]:
     """The schema of ``encode_schema``; raises CorruptData for anything else."""
     try:
-        wires = msgspec.msgpack.decode(data, type=dict[str, _Wire])
+        wires = decode_msgpack(data, dict[str, _Wire])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"measurement schema of {len(data)} bytes cannot be decoded: {error}") from error
     return {

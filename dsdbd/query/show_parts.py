@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dsdbd.decoding import decode_msgpack
 from dsdbd.errors import CorruptData
 from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.texts import Texts
@@ -188,6 +189,6 @@ def _unpack(packed: _Packed, expected: Any) -> Any:
 
 def _decoded(part: bytes, kind: Any) -> Any:
     try:
-        return msgspec.msgpack.decode(part, type=kind)
+        return decode_msgpack(part, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"partial answer of {len(part)} bytes cannot be decoded: {error}") from error

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Column
 from dsdbd.model.types import FieldType
@@ -27,7 +28,7 @@ class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[_Wire | None, list[_Wire | None]])
+_decoder = msgpack_decoder(tuple[_Wire | None, list[_Wire | None]])
 
 
 def encode_parts(states: States | None, tables: Sequence[Table | None]) -> bytes:

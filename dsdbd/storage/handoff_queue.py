@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from dsdbd import fsio
+from dsdbd.decoding import decode_json
 from dsdbd.errors import Overloaded
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.wal import CORRUPT_DIR, LogWriter, Position, log_files
@@ -171,7 +172,7 @@ class HandoffQueue:
 
     def _stored_cursor(self) -> Position:
         try:
-            return msgspec.json.decode((self.directory / _CURSOR).read_bytes(), type=tuple[int, int])
+            return decode_json((self.directory / _CURSOR).read_bytes(), tuple[int, int])
         except (OSError, msgspec.MsgspecError):
             # Everything there is is delivered again.
             return (0, 0)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import TagColumn
@@ -108,7 +109,7 @@ def decode_about(encoded: bytes) -> About:
         raise CorruptData(f"its format is not {FORMAT}, which this version reads")
     if zlib.crc32(content.encode()) != wrapped["crc32"]:
         raise CorruptData("its footer fails its check")
-    about = msgspec.json.decode(content, type=About)
+    about = decode_json(content, About)
     if about.format != FORMAT:
         raise CorruptData(f"it has format {about.format}; this version reads {FORMAT}")
     return about

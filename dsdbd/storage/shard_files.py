@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dsdbd import fsio
+from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import SeriesSet
@@ -55,7 +56,7 @@ def found_shards(
 def _read_about(directory: Path, note: Callable[[str], None]) -> ShardKey | None:
     about = directory / ABOUT_FILE
     try:
-        known = msgspec.json.decode(about.read_bytes(), type=ShardFile)
+        known = decode_json(about.read_bytes(), ShardFile)
     except FileNotFoundError:
         # A crash before the first segment: nothing but empty directories.
         if any(directory.rglob("*.parquet")):

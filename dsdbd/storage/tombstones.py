@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Bools, Int64s
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, TagPredicate
@@ -190,7 +191,7 @@ def encode_tombstones(tombstones: Iterable[Tombstone]) -> bytes:
 def decode_tombstones(data: bytes) -> tuple[Tombstone, ...]:
     """The tombstones of ``encode_tombstones``; raises CorruptData for anything else."""
     try:
-        content = msgspec.json.decode(data, type=_File)
+        content = decode_json(data, _File)
         if content.format != _FORMAT:
             raise CorruptData(f"it has format {content.format}; this version reads {_FORMAT}")
         return tuple(

@@ -99,6 +99,21 @@ def dangers(tree: ast.AST) -> list[str]:
     return calls + sorted(imported_modules(tree) & DANGEROUS_MODULES)
 
 
+def unguarded_decoders(tree: ast.AST) -> list[str]:
+    """Uses of the decoding library that build what it knows of a type, beside those in dsdbd/decoding.py."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        typed = any(keyword.arg == "type" for keyword in node.keywords) or bool(node.args)
+        makes = called in ("msgspec.json.Decoder", "msgspec.msgpack.Decoder") and typed
+        decodes = called in ("msgspec.json.decode", "msgspec.msgpack.decode") and len(node.args + node.keywords) > 1
+        if makes or decodes or called == "msgspec.convert":
+            found.append(f"{called}() in line {node.lineno}")
+    return found
+
+
 def checks_something(tree: ast.AST) -> bool:
     """Tell whether there is an assertion, or a call of pytest.raises, pytest.warns or pytest.fail."""
     for node in ast.walk(tree):
@@ -119,6 +134,12 @@ def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_FILE_LINES
     assert long_functions(ast.parse(text)) == []
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=relative)
+def test_decoders_are_made_one_at_a_time(path: Path) -> None:
+    daemon = path.is_relative_to(REPOSITORY / "dsdbd") and path.name != "decoding.py"
+    assert not daemon or unguarded_decoders(ast.parse(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=relative)
@@ -169,6 +190,10 @@ def test_test_files_have_unique_names() -> None:
         ("def f():\n    from pickle import loads", dangers, True),
         ("eval('1')", dangers, True),
         ("connection.exec('x')", dangers, False),
+        ("msgspec.json.decode(data, type=X)", unguarded_decoders, True),
+        ("msgspec.msgpack.Decoder(X)", unguarded_decoders, True),
+        ("msgspec.json.decode(data)", unguarded_decoders, False),
+        ("decode_json(data, X)", unguarded_decoders, False),
         ("import os.path", lambda tree: imported_modules(tree) & IMPURE_MODULES, True),
         ("from dsdbd.model import time", lambda tree: imported_modules(tree) & IMPURE_MODULES, False),
         ("def test_x():\n    with pytest.raises(ValueError):\n        f()", checks_something, True),

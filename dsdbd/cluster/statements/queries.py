@@ -10,6 +10,7 @@ import structlog
 
 from dsdbd.cluster.running import COLUMNS, Row
 from dsdbd.cluster.statements.context import table_rows
+from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import DSDBError, RequestError, Unavailable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("query")
 _ASK_TIMEOUT_S = 2.0
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Row])
+_decoder = msgpack_decoder(list[Row])
 
 
 def own_queries(node: Node) -> bytes:
