@@ -205,18 +205,18 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     if plan["refusals"]:
         return ["refused:", *(f"  {sentence}" for sentence in plan["refusals"])]
     moves = plan["moves"]
+    surplus = [
+        f"shard {one['shard']} has more copies than its policy asks for: data node {one['from']} gives up its own"
+        for one in plan.get("removals") or ()
+    ]
     if not moves:
-        return ["nothing has to move"]
-    lines = []
+        return surplus or ["nothing has to move"]
+    lines = [f"{len(moves)} copies, {size_text(int(plan['bytes']))}, about {duration_text(float(plan['seconds']))}:"]
     for move in moves:
-        where = f"data node {move['to']}"
         away = f", in place of data node {move['replaces']}" if move.get("replaces") else ""
-        lines.append(
-            f"  shard {move['shard']} of {move['database']}.{move['retention_policy']} to {where}{away}: "
-            f"{size_text(int(move['bytes']))}"
-        )
-    total, seconds = int(plan["bytes"]), float(plan["seconds"])
-    return [f"{len(moves)} copies, {size_text(total)}, about {duration_text(seconds)}:", *lines]
+        shard = f"shard {move['shard']} of {move['database']}.{move['retention_policy']}"
+        lines.append(f"  {shard} to data node {move['to']}{away}: {size_text(int(move['bytes']))}")
+    return [*lines, *surplus]
 
 
 def progress_line(moves: Sequence[Mapping[str, Any]]) -> str:

@@ -16,9 +16,10 @@ from dsdbd.cluster import segment_fetch
 from dsdbd.cluster.membership import vote_loss
 from dsdbd.cluster.messages import LeaveRequest, encode
 from dsdbd.cluster.transfer_plan import WAITING
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError, MembershipRefused, NotFound, RequestError
 from dsdbd.meta import balance, views
-from dsdbd.meta.apply_moves import cancel_moves
+from dsdbd.meta.apply_moves import begin_moves, cancel_moves
 from dsdbd.meta.commands import CancelMoves, RemoveShardOwner, SetDraining
 from dsdbd.meta.edit import Context
 
@@ -143,7 +144,7 @@ class Moving:
             return []
         try:
             raw = await self._node.peers.call(peer.tcp_addr, "GET", "/internal/transfers", timeout_s=_ASK_TIMEOUT_S)
-            return msgspec.json.decode(raw, type=list[dict[str, Any]])
+            return decode_json(raw, list[dict[str, Any]])
         except (DSDBError, msgspec.MsgspecError):
             # The move goes on, or waits until that node is back; it is shown without details.
             return []
@@ -187,7 +188,7 @@ class Moving:
         data_id = machine.data.id
         match order.op:
             case "add":
-                return balance.plan_add(_serving(state, data_id), sizes, down, data_id)
+                return _plan_add(_serving(state, data_id), sizes, down, data_id)
             case "replace":
                 plan = balance.plan_replace(state, sizes, down, data_id, self._data_id(order.to))
             case "drain" | "remove":
@@ -334,6 +335,23 @@ def _serving(state: MetaState, data_id: int) -> MetaState:
         return state
     nodes = tuple(replace(node, draining=False) if node.id == data_id else node for node in state.data_nodes)
     return cancel_moves(replace(state, data_nodes=nodes), CancelMoves(replaces=data_id), Context(0, 0))[0]
+
+
+def _plan_add(state: MetaState, sizes: dict[int, int], down: frozenset[int], data_id: int) -> balance.Plan:
+    """The copies that shards lack and the node can take, then its share of the others."""
+    lacking = balance.plan_restore(state, sizes, down)
+    wanted = [
+        (move, size)
+        for move, size in zip(lacking.moves, lacking.sizes, strict=True)
+        if move.node_id == data_id and not move.replaces
+    ]
+    moves = tuple(move for move, _ in wanted)
+    for command in balance.Plan(moves).commands():
+        state = begin_moves(state, command, Context(0, 0))[0]
+    share = balance.plan_add(state, sizes, down, data_id)
+    if share.refusals:
+        return share
+    return share._replace(moves=(*moves, *share.moves), sizes=(*(size for _, size in wanted), *share.sizes))
 
 
 def _stores_nothing(number: int) -> RequestError:

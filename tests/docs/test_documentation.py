@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dsdb_cli.demo import FLAGS as DEMO_FLAGS
-from dsdb_cli.options import SERVER_FLAGS, SHELL_FLAGS
+from dsdb_cli.options import NODE_COMMANDS, NODE_FLAGS, SERVER_FLAGS, SHELL_FLAGS
 from dsdb_cli.texts import HELP
 from dsdbd import commands, errors
 from dsdbd.errors import DSDBError, StartError, UsageError
@@ -131,6 +131,11 @@ def test_every_flag_of_the_shell_is_described(title: str, flags: dict[str, objec
 def test_every_flag_of_status_is_described() -> None:
     text = part(page("docs/shell.md"), "`dsdb status`").split(" Exit status")[0]
     assert set(re.findall(r"`(-\w+)`", text)) == {f"-{name}" for name in SERVER_FLAGS}
+
+
+def test_every_command_and_flag_of_node_is_described() -> None:
+    described = named(first_cells(part(page("docs/shell.md"), "`dsdb node`")))
+    assert {name.split()[0] for name in described} == {*NODE_COMMANDS, *(f"-{name}" for name in NODE_FLAGS)}
 
 
 def test_every_command_of_the_shell_is_described() -> None:
