@@ -2,12 +2,17 @@
 
 ``--hypothesis-profile=quick``, as in ``make check``, tries a fifth of what ``full`` does; ``half``, as in
 ``make test``, half of it.
+
+Two workers must find the same tests, so the name of a test must not depend on the time of day, as that of a packed
+body does that carries it. While tests are collected every second worker's clock is behind: such a name ends every run
+with two workers, not one in a hundred. Hashes and random numbers differ between processes by themselves.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 from hypothesis import settings
@@ -21,6 +26,20 @@ settings.register_profile("full", max_examples=100, deadline=None)
 settings.register_profile("half", max_examples=50, deadline=None)
 settings.register_profile("quick", max_examples=20, deadline=None)
 settings.load_profile("full")
+
+_BEHIND_S = 3
+_behind_s = _BEHIND_S * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2)
+_time, _time_ns = time.time, time.time_ns
+if _behind_s:  # what binds these names while it is collected has the right time afterwards
+    time.time = lambda: _time() - _behind_s
+    time.time_ns = lambda: _time_ns() - _behind_s * 1_000_000_000
+
+
+def pytest_collection_finish() -> None:
+    """Set the clock right before the first test, and what reads it back to what it was."""
+    global _behind_s
+    _behind_s = 0
+    time.time, time.time_ns = _time, _time_ns
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = sorted(path for root in ("dsdbd", "dsdb_cli") for path in (REPOSITORY / root).rglob("*.py"))
+TESTS = sorted(path for root in ("tests", "benchmarks") for path in (REPOSITORY / root).rglob("*.py"))
 TEST_MODULES = sorted((REPOSITORY / "tests").rglob("test_*.py"))
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
@@ -134,6 +135,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_FILE_LINES
     assert long_functions(ast.parse(text)) == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_files_of_tests_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=relative)
