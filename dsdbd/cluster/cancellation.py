@@ -1,4 +1,7 @@
-"""The end of a query before its answer is complete: the client went away, its time is up, or it was killed."""
+"""The end of a query before its answer is complete: the client went away, its time is up, or it was killed.
+
+It goes with a request to wherever its work is done, and so do the request's demands on the owners that are read.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dsdbd import query
+from dsdbd.cluster.demand import Demand
 from dsdbd.cluster.running import INTERRUPTED
 from dsdbd.query.select_limits import PointBudget
 
@@ -23,7 +27,8 @@ _Result = TypeVar("_Result")
 class Cancellation:
     """Tells the worker threads of a query to stop; set when the client went away or its time is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, demand: Demand | None = None) -> None:
+        self.demand = Demand() if demand is None else demand
         self.reason = INTERRUPTED
         self.points = PointBudget()
         self.watcher: Watcher | None = None

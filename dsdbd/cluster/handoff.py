@@ -67,6 +67,8 @@ class Handoff:
         self._held = ByteBudget(limits.MAX_HANDOFF_BYTES_HELD, "writes on their way to its handoff queues")
         self.counters = dict.fromkeys(("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes"), 0)
         node.service_stats["handoff"] = self.counters
+        if node.detector is not None:
+            node.detector.on_back(self.wake)
 
     async def open(self) -> None:
         """Take up what earlier runs kept. Raises OSError."""
@@ -157,6 +159,14 @@ class Handoff:
         target = self._targets.get(owner)
         if target is not None and not target.queue.empty:
             target.failed_s = float("-inf")
+
+    def owes(self, owner: int, shard_id: int) -> bool:
+        """Whether an owner may lack points of a shard that this node took. Any thread may call it."""
+        target = self._targets.get(owner)
+        if target is not None and not target.queue.empty:
+            return True
+        # Copied in one step: the event loop may add to it meanwhile.
+        return any(key.shard_id == shard_id for key in tuple(self._lost.get(owner, ())))
 
     def problems(self) -> list[str]:
         """Sentences for /health: what waits for whom, and which shards need repair."""
@@ -276,11 +286,8 @@ class Handoff:
             await asyncio.sleep(min(left_s, _LOOK_S))
 
     def _seems_back(self, owner: int) -> bool:
-        """Whether the meta nodes' own connection to that node stands; unknown counts as no."""
-        peer, raft = views.data_node(self._node.metadata.state, owner), self._node.raft
-        if peer is None or raft is None:
-            return False
-        return any(one.address == peer.tcp_addr and one.connected for one in raft.status().peers)
+        """Whether that node answers when it is looked at."""
+        return self._node.detector is not None and not self._node.detector.is_down(owner)
 
     # --- queues, in the one thread that may block
 

@@ -17,6 +17,7 @@ from dsdbd.cluster import signing
 from dsdbd.cluster.peer_lines import Lane as Lane
 from dsdbd.cluster.peer_lines import Line, lane_of
 from dsdbd.cluster.peer_lines import PeerUnreachable as PeerUnreachable
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError, Unavailable
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _BY_CODE: dict[str, type[DSDBError]] = {
 def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
     """The error a peer answered with, as the class of its code; an answer that is no error of ours is Unavailable."""
     try:
-        decoded = msgspec.json.decode(body, type=ErrorBody)
+        decoded = decode_json(body, ErrorBody)
     except msgspec.MsgspecError:
         return Unavailable(f"{peer} answered status {status} without a reason; is it a DSDB node?")
     found = _BY_CODE.get(decoded.code, Unavailable)
@@ -192,15 +193,16 @@ class PeerClient:
     @contextlib.asynccontextmanager
     async def _explained(self, address: str, *further: type[OSError]) -> AsyncIterator[None]:
         """Turn the failures of a connection, and those of ``further`` classes, into PeerUnreachable."""
+        failures: tuple[type[Exception], ...] = (TimeoutError, aiohttp.ClientError, *further)
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             if len(self._away_since_s) >= limits.MAX_PEER_LINES:
                 self._away_since_s.clear()
             self._away_since_s[address] = time.monotonic()
-            refused = isinstance(error, OSError) and error.errno == errno.ECONNREFUSED
+            refused = getattr(error, "errno", None) == errno.ECONNREFUSED
             raise PeerUnreachable(f"cannot reach {address}: {_reason(error)}", sent=False, refused=refused) from error
-        except (TimeoutError, aiohttp.ClientError, *further) as error:
+        except failures as error:
             raise PeerUnreachable(f"no answer from {address}: {_reason(error)}", sent=True) from error
 
     @contextlib.asynccontextmanager

@@ -18,7 +18,9 @@ import structlog
 
 from dsdbd import query
 from dsdbd.cluster import nested
+from dsdbd.cluster.asking import Asking, Part, ReadRequest, decode_request
 from dsdbd.cluster.cancellation import Cancellation as Cancellation
+from dsdbd.cluster.demand import ReadLevel
 from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
@@ -46,40 +48,6 @@ _THREADS = 8
 """Pieces of queries that run at once; more than cores, because they also wait for files."""
 
 
-class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select``, ``groups`` or ``show``.
-
-    ``argument``: for a select and its groups the encoded plan, for a show the statement's text, for a schema nothing.
-    ``most_rows``: a select with more rows than this is answered with nothing; 0 allows any number.
-    ``names`` and ``patterns`` limit a schema to measurements; both empty means all. ``metadata_index`` is the state
-    of the metadata in which the coordinator found the shards.
-    """
-
-    kind: str
-    database: str
-    policy: str
-    shards: list[int]
-    argument: bytes = b""
-    names: list[str] = []
-    patterns: list[str] = []
-    now_ns: int = 0
-    metadata_index: int = 0
-    most_rows: int = 0
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(ReadRequest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One request for some shards of one (database, policy); ``plan`` is encoded only for other nodes."""
-
-    request: ReadRequest
-    places: tuple[ShardPlace, ...]
-    plan: SelectPlan | None = None
-
-
 @dataclass(slots=True)
 class _Begun:
     """A SELECT whose first part is known: the steps behind it, and its rows where they are finished already.
@@ -105,6 +73,7 @@ class ReadPath:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
+        self._asking = Asking(node, self._answer_here)
 
     def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
         """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
@@ -121,7 +90,9 @@ class ReadPath:
         if query.has_subqueries(statement):
             most = self._node.config.cluster.max_select_buckets
             return await nested.answer(self, statement, now_ns, cancelled, most)
-        begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
+        begun = None
+        if cancelled.demand.level is ReadLevel.ONE:
+            begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
         if begun is None:
             schemas = await self.schemas(statement, now_ns, cancelled)
             plan = await cancelled.guard(self.work(self._plan, statement, schemas, now_ns))
@@ -166,10 +137,11 @@ class ReadPath:
         """The merged answer of all shards; None when a node has too many rows."""
         answers: list[bytes | Partial] = []
         for source in step.plan.sources:
-            places = self._places(source.database, source.policy, *query.bounds(step.plan))
+            times = query.bounds(step.plan)
+            places = self._places(source.database, source.policy, *times)
             kind = "groups" if step.groups else "select"
             request = ReadRequest(kind, source.database, source.policy, [], most_rows=step.most_rows)
-            answers += await self._scatter(_Part(request, places, step.plan), cancelled)
+            answers += await self._asking.all_of(Part(request, places, step.plan, *times), cancelled)
         if any(raw == b"" for raw in answers if isinstance(raw, bytes)):
             return None
         if len(answers) == 1 and step.onto is None and isinstance(answers[0], query.Partial):
@@ -193,14 +165,14 @@ class ReadPath:
             places = self._places(database, name, MIN_TIME_NS, MAX_TIME_NS)
             request = ReadRequest("show", database, name, [], text.encode(), now_ns=now_ns)
             parts += [
-                part for part in await self._scatter(_Part(request, places), cancelled) if isinstance(part, bytes)
+                part for part in await self._asking.all_of(Part(request, places), cancelled) if isinstance(part, bytes)
             ]
         return parts
 
     async def serve(self, body: bytes, cancelled: Cancellation) -> bytes:
         """Answer another coordinator's request for shards that this node owns."""
         try:
-            request = _decoder.decode(body)
+            request = decode_request(body)
         except msgspec.MsgspecError as error:
             raise RequestError(
                 f"the read request cannot be decoded: {error}; run equal versions on all nodes"
@@ -222,7 +194,8 @@ class ReadPath:
         """Fields and tags of every measurement the statement may read, as its shards hold them."""
         found: dict[_Source, dict[str, MeasurementSchema]] = {}
         for key, request, places in self._schema_requests(statement, now_ns):
-            answers = await self._scatter(_Part(request, places), cancelled)
+            part = Part(request, places, None, *_times_of(statement, now_ns))
+            answers = await self._asking.all_of(part, cancelled)
             found[key] = query.merge_schemas(query.decode_schema(raw) for raw in answers if isinstance(raw, bytes))
         return found
 
@@ -240,10 +213,8 @@ class ReadPath:
                 request.names.append(name)
             else:
                 request.patterns.append(name.pattern)
-        _, span = split_condition(statement.condition, now_ns)
-        low = MIN_TIME_NS if span.min_ns is None else span.min_ns
-        high = MAX_TIME_NS if span.max_ns is None else span.max_ns
-        return [(key, request, self._places(*key, low, high)) for key, request in wanted.items()]
+        times = _times_of(statement, now_ns)
+        return [(key, request, self._places(*key, *times)) for key, request in wanted.items()]
 
     def _places(self, database: str, policy_name: str, min_ns: int, max_ns: int) -> tuple[ShardPlace, ...]:
         state = self._node.metadata.state
@@ -273,77 +244,7 @@ class ReadPath:
 
     def owners(self, database: str, policy: str, min_ns: int, max_ns: int) -> dict[int, list[ShardPlace]]:
         """Whom a query would ask for the shards with times of a range; raises ShardUnavailable."""
-        return self._choose(self._places(database, policy, min_ns, max_ns), {}, {})
-
-    async def _scatter(self, part: _Part, cancelled: Cancellation) -> list[bytes | Partial]:
-        """The answers for all shards of a part: this node's own work and one request to each other owner."""
-        left = list(part.places)
-        tried: dict[int, set[int]] = {}
-        reasons: dict[int, str] = {}
-        answers: list[bytes | Partial] = []
-        while left:
-            chosen = self._choose(left, tried, reasons)
-            owners = list(chosen)
-            asked = [self._ask(owner, part, chosen[owner], cancelled) for owner in owners]
-            questions = map(cancelled.watched, owners, [part.request.kind] * len(owners), chosen.values(), asked)
-            results = await cancelled.guard(asyncio.gather(*questions, return_exceptions=True))
-            left = []
-            for owner, result in zip(owners, results, strict=True):
-                if isinstance(result, Unavailable):
-                    for place in chosen[owner]:
-                        tried.setdefault(place.shard.id, set()).add(owner)
-                        reasons[place.shard.id] = result.message
-                        left.append(place)
-                elif isinstance(result, BaseException):
-                    cancelled.cancel()
-                    raise result
-                else:
-                    answers.append(result)
-        return answers
-
-    def _choose(
-        self, places: Iterable[ShardPlace], tried: dict[int, set[int]], reasons: dict[int, str]
-    ) -> dict[int, list[ShardPlace]]:
-        """The owner to ask for each shard: this node where it is one, else one that has not failed yet.
-
-        Owners that were out of reach a moment ago come last; among the others shards are spread by their number.
-        """
-        chosen: dict[int, list[ShardPlace]] = {}
-        for place in places:
-            failed = tried.get(place.shard.id, set())
-            owners = [owner for owner in place.shard.owners if owner not in failed]
-            if not owners:
-                reason = reasons.get(place.shard.id, "it has no owner")
-                raise ShardUnavailable(f"shard {place.shard.id} of {place.database.name} cannot be read: {reason}")
-            if self._node.data_id in owners and self._node.store is not None:
-                best = self._node.data_id
-            else:
-                likely = [owner for owner in owners if not self._lately_away(owner)] or owners
-                best = likely[place.shard.id % len(likely)]
-            assert best is not None
-            chosen.setdefault(best, []).append(place)
-        return chosen
-
-    def _lately_away(self, owner: int) -> bool:
-        peer = views.data_node(self._node.metadata.state, owner)
-        return peer is None or self._node.peers.lately_away(peer.tcp_addr)
-
-    async def _ask(
-        self, owner: int, part: _Part, places: Sequence[ShardPlace], cancelled: Cancellation
-    ) -> bytes | Partial:
-        if owner == self._node.data_id:
-            return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
-        peer = views.data_node(self._node.metadata.state, owner)
-        if peer is None:
-            raise ShardUnavailable(f"data node {owner} is not registered")
-        shards = [place.shard.id for place in places]
-        index = self._node.metadata.state.index
-        argument = part.request.argument if part.plan is None else query.encode_plan(part.plan)
-        body = _encoder.encode(
-            msgspec.structs.replace(part.request, shards=shards, metadata_index=index, argument=argument)
-        )
-        timeout_s = self._node.config.cluster.shard_mapper_timeout_s
-        return await self._node.peers.call(peer.tcp_addr, "POST", "/internal/read", body, timeout_s=timeout_s)
+        return self._asking.chosen(self._places(database, policy, min_ns, max_ns))
 
     # --- answering, in a worker thread
 
@@ -395,8 +296,11 @@ class ReadPath:
         return query.merge(step.plan, parts)
 
     def _are_here(self, places: Iterable[ShardPlace]) -> bool:
-        own = self._node.data_id
-        return self._node.store is not None and all(own in place.shard.owners for place in places)
+        """Whether this node is the one to read all of these shards from."""
+        return self._node.store is not None and all(map(self._asking.is_read_here, places))
+
+    async def _answer_here(self, part: Part, places: Sequence[ShardPlace], cancelled: Cancellation) -> bytes | Partial:
+        return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
 
     def _readers(self, places: Iterable[ShardPlace]) -> list[query.ShardReader]:
         """The shards of this node that hold anything; raises ShardUnavailable while the storage opens."""
@@ -449,6 +353,13 @@ class ReadPath:
 
 class _Elsewhere(Exception):
     """Shards are asked for that are not on this node. No user sees it."""
+
+
+def _times_of(statement: ast.Select, now_ns: int) -> tuple[int, int]:
+    """The first and the last time that a statement reads."""
+    _, span = split_condition(statement.condition, now_ns)
+    low = MIN_TIME_NS if span.min_ns is None else span.min_ns
+    return low, MAX_TIME_NS if span.max_ns is None else span.max_ns
 
 
 def _names_of(request: ReadRequest) -> list[Any]:
