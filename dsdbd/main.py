@@ -50,6 +50,7 @@ from dsdbd.meta.identity import Phase, check_address, load_identity
 from dsdbd.meta.store import Metadata
 from dsdbd.services.continuous import ContinuousQueries
 from dsdbd.services.precreation import Precreation
+from dsdbd.services.replication import Replication
 from dsdbd.services.retention import Retention
 from dsdbd.services.subscriber import Subscriber
 from dsdbd.version import VERSION
@@ -199,7 +200,7 @@ async def _make_node(config: Config) -> Node:
 def _jobs(node: Node, reads: ReadPath, writes: WritePath) -> list[LeaderJob]:
     """What this node does by itself while it leads, as far as the configuration wants it."""
     config = node.config
-    jobs: list[LeaderJob] = []
+    jobs: list[LeaderJob] = [Replication(node)]
     if config.retention.enabled:
         jobs.append(Retention(node))
     if config.shard_precreation.enabled:

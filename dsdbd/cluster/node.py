@@ -93,6 +93,10 @@ class Node:
             return ""
         return "the storage is still opening" + (f": {self.opening}" if self.opening else "")
 
+    def away(self) -> tuple[int, ...]:
+        """Data nodes that do not answer now, as far as this node knows: new shard groups avoid them."""
+        return () if self.detector is None else tuple(sorted(self.detector.down()))
+
     def fail(self, error: DSDBError) -> None:
         """End the daemon with this error; the first one counts. Call it on the event loop."""
         if not self.fatal.done():

@@ -254,7 +254,7 @@ class WritePath:
                     f"the points of this request fall into more than {most} new shard groups; sort them by time and "
                     "send them in several requests, or use a policy with longer shard groups"
                 )
-            await self._node.metadata.propose(CreateShardGroups(database, policy.name, wanted))
+            await self._node.metadata.propose(CreateShardGroups(database, policy.name, wanted, self._node.away()))
             policy = self._policy(database, policy.name)
         raise Unavailable("shard groups for the points could not be created; is a data node registered?")
 

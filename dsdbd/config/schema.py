@@ -69,7 +69,8 @@ class MetaConfig:
         integer(
             "retention-autocreate-max-replicas",
             3,
-            "autogen keeps as many copies as there are data nodes, but at most this many; 0: no limit.",
+            "Copies kept where no REPLICATION was stated: one per data node, also when nodes join, but at most this "
+            "many; 1: never more than one, 0: no limit.",
             least=0,
             most=1000,
             unit="copies",
@@ -176,6 +177,15 @@ class ClusterConfig:
             least=0,
             most=1_000_000,
             unit="queries",
+        ),
+    ]
+    restore_grace_s: Annotated[
+        float,
+        duration(
+            "restore-grace",
+            "30m",
+            "A data node that is down for longer is given up: others take copies of its shards. 0s: never.",
+            least="0s",
         ),
     ]
     query_timeout_s: Annotated[

@@ -139,6 +139,10 @@ class _Board:
         """Whether no owner could give a copy now."""
         return self.down.issuperset(item.owners)
 
+    def can_spare(self, item: _Item, owner: int) -> bool:
+        """Whether another owner that stays is up."""
+        return any(other != owner and other not in self.down for other in item.staying)
+
     def move(self, item: _Item, receiver: int, replaces: int = 0) -> None:
         """Note a move and what it changes."""
         if replaces:
@@ -225,25 +229,34 @@ def plan_rebalance(state: MetaState, sizes: Mapping[int, int], down: Collection[
     return board.plan()
 
 
-def plan_restore(state: MetaState, sizes: Mapping[int, int], down: Collection[int]) -> Plan:
-    """Bring every shard as many live copies as its policy asks for and the nodes that are up allow.
+def plan_restore(state: MetaState, sizes: Mapping[int, int], down: Collection[int], gone: Collection[int] = ()) -> Plan:
+    """Bring every shard the copies its policy asks for, on nodes that are there to stay.
 
-    Owners in ``down`` are replaced. Its refusals name shards that are passed over, because no owner could give a copy;
-    they do not stop the rest.
+    Owners in ``gone`` (down for so long that nobody waits for them) and draining ones are replaced; where they are more
+    than the policy asks for, draining ones give their copies up. Where too few nodes can take copies, as many as can be
+    are made. The refusals name shards that are passed over because no owner could give a copy; the rest is planned.
     """
-    board = _Board(state, sizes, down)
+    board = _Board(state, sizes, {*down, *gone})
+    leaving = board.draining | (board.nodes & {*gone})
     lost: list[int] = []
     for item in board.heaviest_first(board.items.values()):
-        live = sum(1 for node_id in (*item.staying, *item.arriving) if node_id not in board.down)
-        missing = min(item.replica_n, len(board.taking)) - live
+        bad = sorted(owner for owner in item.staying if owner in leaving)
+        good = sum(1 for node_id in (*item.staying, *item.arriving) if node_id not in leaving)
+        if good >= item.replica_n and not bad:
+            continue
         if board.is_lost(item):
             lost.append(item.id)
             continue
-        for _ in range(missing):
+        for _ in range(item.replica_n - good):
             receiver = board.receiver(item, board.taking)
             if receiver is None:
                 break
-            board.move(item, receiver, next((owner for owner in item.staying if owner in board.down), 0))
+            board.move(item, receiver, bad.pop(0) if bad else 0)
+            good += 1
+        if good >= item.replica_n:
+            for owner in bad:
+                if owner in board.draining and board.can_spare(item, owner):
+                    board.remove(item, owner)
     return board.plan([_all_owners_down(lost)] if lost else [])
 
 
@@ -254,9 +267,7 @@ def _empty(board: _Board, node_id: int, preferred: list[int], receivers: list[in
     for item in board.heaviest_first(board.held[node_id].values()):
         if board.is_lost(item):
             lost.append(item.id)
-        elif item.copies > item.replica_n and any(
-            owner not in board.down for owner in item.staying if owner != node_id
-        ):
+        elif item.copies > item.replica_n and board.can_spare(item, node_id):
             board.remove(item, node_id)
         elif (receiver := board.receiver(item, preferred) or board.receiver(item, receivers)) is not None:
             board.move(item, receiver, node_id)

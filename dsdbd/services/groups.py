@@ -36,10 +36,13 @@ def forgettable(state: MetaState, now_ns: int) -> PruneShardGroups | None:
     return None
 
 
-def successors(state: MetaState, now_ns: int, advance_ns: int) -> Iterator[CreateShardGroups]:
+def successors(
+    state: MetaState, now_ns: int, advance_ns: int, avoid: tuple[int, ...] = ()
+) -> Iterator[CreateShardGroups]:
     """A command for every policy in use whose newest group ends after ``now_ns`` but within ``advance_ns`` of it.
 
     In use is a policy with a group that covers ``now_ns``: one into which only old points were loaded gets nothing.
+    ``avoid``: data nodes that are down.
     """
     for database in state.databases.values():
         for policy in database.policies.values():
@@ -47,4 +50,4 @@ def successors(state: MetaState, now_ns: int, advance_ns: int) -> Iterator[Creat
                 continue
             end_ns = policy.shard_groups[-1].end_ns
             if end_ns <= min(now_ns + advance_ns, MAX_TIME_NS):
-                yield CreateShardGroups(database.name, policy.name, (end_ns,))
+                yield CreateShardGroups(database.name, policy.name, (end_ns,), avoid)

@@ -28,7 +28,7 @@ class Precreation(LeaderJob):
     async def look(self) -> None:
         """Create every successor that is due."""
         now_ns = self._node.clock.now_ns()
-        for command in groups.successors(self._node.metadata.state, now_ns, self._advance_ns):
+        for command in groups.successors(self._node.metadata.state, now_ns, self._advance_ns, self._node.away()):
             if await self.propose(command):
                 self.counters["groupsCreated"] += 1
                 log.info("shard group created ahead of time", database=command.database, policy=command.policy)

@@ -154,7 +154,8 @@ def test_restoring_replaces_owners_that_are_down_where_nodes_are_left(nodes, gro
     machine = cluster(nodes, groups, copies)
     before = owners(machine.state)
     down = data.draw(st.sets(st.integers(1, nodes), max_size=2))
-    plan = balance.plan_restore(machine.state, {}, down)
+    assert balance.plan_restore(machine.state, {}, down).moves == (), "nothing is done for nodes that may come back"
+    plan = balance.plan_restore(machine.state, {}, down, down)
     carry_out(machine, plan)
     after = owners(machine.state)
     check_copies(before, after)
@@ -164,11 +165,27 @@ def test_restoring_replaces_owners_that_are_down_where_nodes_are_left(nodes, gro
             assert now == before[shard_id]
             lost.append(shard_id)
             continue
-        assert len(set(now) - down) == min(copies, nodes - len(down), nodes)
+        assert len(set(now) - down) == min(copies, nodes - len(down))
     assert bool(lost) == bool(plan.refusals)
     if lost:
         assert ", ".join(map(str, lost[:10])) in plan.refusals[0]
-    assert balance.plan_restore(machine.state, {}, down).moves == ()
+    assert balance.plan_restore(machine.state, {}, down, down).moves == ()
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(st.integers(2, 9), st.integers(1, 12), st.integers(1, 3), st.booleans())
+def test_what_is_left_on_a_draining_node_is_moved_away(nodes, groups, copies, lowered):
+    machine = cluster(nodes, groups, copies)
+    if lowered:
+        machine.give(c.UpdateRetentionPolicy("d", "autogen", replica_n=1))
+    wanted = min(1 if lowered else copies, nodes)
+    machine.give(c.SetDraining(1, draining=True))
+    carry_out(machine, balance.plan_restore(machine.state, {}, ()))
+    for now in owners(machine.state).values():
+        if nodes - 1 >= wanted:
+            assert 1 not in now
+        assert len(now) >= wanted
+    assert balance.plan_restore(machine.state, {}, ()) == balance.Plan()
 
 
 def test_raised_replication_brings_copies_to_groups_that_exist():
@@ -221,14 +238,14 @@ def test_no_plan_uses_nodes_that_are_down_or_draining_as_receivers(nodes, groups
         balance.plan_drain(machine.state, sizes, down, a),
         balance.plan_replace(machine.state, sizes, down, a, b),
         balance.plan_rebalance(machine.state, sizes, down),
-        balance.plan_restore(machine.state, sizes, down),
+        balance.plan_restore(machine.state, sizes, (), down),
     ):
         assert not {move.node_id for move in plan.moves} & {*down, draining}
         assert len(plan.sizes) == len(plan.moves)
         trial = Machine()
         trial.state = machine.state
         carry_out(trial, plan)
-        check_copies(owners(machine.state), owners(trial.state))
+        assert all(len(set(nodes)) == len(nodes) >= 2 for nodes in owners(trial.state).values())
 
 
 def test_copies_beyond_what_the_policy_asks_for_are_given_up_without_a_copy():

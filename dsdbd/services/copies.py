@@ -1,0 +1,63 @@
+"""What a cluster should do now about the number of copies of its shards: functions of the metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsdbd.limits import RESTORES_PER_NODE
+from dsdbd.meta import views
+from dsdbd.meta.commands import RaiseReplication
+from dsdbd.meta.state import INTERNAL_DATABASE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dsdbd.meta.state import MetaState
+
+
+def raise_due(state: MetaState, cap: int) -> RaiseReplication | None:
+    """The command that lets automatic numbers of copies follow the data nodes; None while none is behind.
+
+    ``cap`` bounds the number, 0 does not.
+    """
+    copies = min(len(state.data_nodes), cap) if cap else len(state.data_nodes)
+    behind = any(
+        policy.replica_auto and policy.replica_n < copies
+        for database in state.databases.values()
+        if database.name != INTERNAL_DATABASE
+        for policy in database.policies.values()
+    )
+    return RaiseReplication(cap) if behind else None
+
+
+def dead_receivers(state: MetaState, gone: Collection[int]) -> list[int]:
+    """Those of ``gone`` that are to take copies; the copies must be taken by others."""
+    if not gone:
+        return []
+    receivers = {arrival.node for place in views.all_shards(state) for arrival in place.shard.incoming}
+    return sorted(receivers & {*gone})
+
+
+def copies_missing(state: MetaState, gone: Collection[int]) -> bool:
+    """Whether a plan to restore copies may find something to do, with the nodes ``gone`` given up."""
+    leaving = {*gone, *(node.id for node in state.data_nodes if node.draining)}
+    staying = sum(1 for node in state.data_nodes if node.id not in leaving)
+    for place in views.all_shards(state):
+        shard = place.shard
+        if not leaving and not shard.incoming:
+            good = len(shard.owners)
+        else:
+            replaced = {arrival.replaces for arrival in shard.incoming}
+            if any(owner in leaving and owner not in replaced for owner in shard.owners):
+                return True
+            good = sum(1 for owner in shard.owners if owner not in replaced) + len(shard.incoming)
+        if good < min(place.policy.replica_n, staying):
+            return True
+    return False
+
+
+def room_for_moves(state: MetaState, down: Collection[int]) -> int:
+    """How many more copies may be ordered, so that orders can be changed when the cluster does."""
+    taking = sum(1 for node in state.data_nodes if not node.draining and node.id not in down)
+    under_way = sum(len(place.shard.incoming) for place in views.all_shards(state))
+    return max(0, taking * RESTORES_PER_NODE - under_way)
