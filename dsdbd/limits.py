@@ -69,6 +69,8 @@ MAX_NAME_BYTES = 255
 """Longest name of a database or retention policy, as in InfluxDB 1.x; also the longest name of a directory."""
 MAX_SHARD_GROUPS_PER_WRITE = 1_000
 """Shard groups one write request may create; a body with timestamps all over history is cut here with an error."""
+RESTORES_PER_NODE = 4
+"""Copies of shards under way, for each node that takes any, up to which lost copies are ordered by themselves."""
 MAX_MOVES_PER_COMMAND = 1_000
 """Copies of shards that one change of the metadata orders; more are ordered by several changes."""
 
