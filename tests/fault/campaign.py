@@ -41,8 +41,9 @@ _IMAGES_BYTES = 8 << 30
 _SETTLE_S = 30.0
 _MEMORY_BYTES = 1 << 30
 _FILES = 1_000
-_WARM_UP_POINTS = 600
-_WARM_UP_S = 60.0
+_WARM_UP_POINTS = 1_000
+_WARM_UP_S = 120.0
+_LONGEST_ROUND_S = 300.0
 _DISK_FULL_CODE = 10
 """A daemon that ended because its disk was full is one that did as documented."""
 
@@ -78,7 +79,7 @@ class Campaign:
             self.write_report()
             if any(not verdict.ok for verdict in verdicts) and not arguments.go_on:
                 return
-            if end_s - time.monotonic() < arguments.round_s / 2:
+            if arguments.once or end_s - time.monotonic() < arguments.round_s / 2:
                 return
             self.cluster.start()
             self.cluster.execute(f"DROP DATABASE f{number - 1}")
@@ -106,9 +107,11 @@ class Campaign:
         try:
             load.start()
             sampler.start()
-            self._warm_up(history, path)
+            self._warm_up(load)
             begun_s = time.monotonic()
             strike(nemesis)
+            while load.acknowledged < self.arguments.least_points and time.monotonic() < begun_s + _LONGEST_ROUND_S:
+                time.sleep(0.2)
         finally:
             load.stop()
             cluster.network.heal()
@@ -140,17 +143,13 @@ class Campaign:
         return verdicts
 
     @staticmethod
-    def _warm_up(history: History, path: Path) -> None:
+    def _warm_up(load: Load) -> None:
         """Wait until points are acknowledged: a run without load before its first fault proves nothing."""
         deadline_s = time.monotonic() + _WARM_UP_S
         while time.monotonic() < deadline_s:
-            history.flush()
-            if (
-                sum(one["rows"] for one in read(path) if one["kind"] == "write" and one["outcome"] == "ok")
-                > _WARM_UP_POINTS
-            ):
+            if load.acknowledged > _WARM_UP_POINTS:
                 return
-            time.sleep(0.2)
+            time.sleep(0.05)
         raise RuntimeError("the healthy cluster does not take the load: the run is void")
 
     def _check(
@@ -207,6 +206,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--round-s", type=float, default=240.0, help="seconds of load and faults between two checks")
     parser.add_argument("--points-s", type=float, default=3000.0, help="points that are wished to be written a second")
     parser.add_argument("--most", type=int, default=1 << 30, help="faults of a round, at most")
+    parser.add_argument("--least-points", type=int, default=0, help="go on with the load until so many are written")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS), help="kinds of faults")
     parser.add_argument("--clock-round", type=int, default=2, help="which of three rounds sets clocks: 0, 1 or 2")
     parser.add_argument(
@@ -216,6 +216,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--scenario", default="", help="a scenario of tests/fault/scenarios.py instead of a schedule")
     parser.add_argument("--work", default="", help="directory for histories, logs and the report")
     parser.add_argument("--keep", action="store_true", help="keep the nodes' disks in the work directory")
+    parser.add_argument("--once", action="store_true", help="one round only")
     parser.add_argument("--go-on", action="store_true", help="go on after a round with a problem")
     return parser.parse_args(arguments)
 

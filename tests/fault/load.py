@@ -101,6 +101,12 @@ class Load:
         self._threads: list[threading.Thread] = []
         self.issued: dict[int, int] = {}
         self.shared_issued: dict[int, int] = {}
+        self._acknowledged: dict[int, int] = {}
+
+    @property
+    def acknowledged(self) -> int:
+        """Points of ``unique`` acknowledged so far, at whatever level."""
+        return sum(self._acknowledged.values())
 
     def start(self) -> None:
         """Start the threads."""
@@ -142,6 +148,8 @@ class Load:
                 if attempt > 2:
                     level = "quorum"
                 outcome = self._send(client, node, lines, level, kind="write", writer=writer, first=first)
+                if outcome == OK:
+                    self._acknowledged[writer] = self._acknowledged.get(writer, 0) + self.rows
                 if outcome == OK or self._ending.is_set():
                     break
                 self._ending.wait(0.1 + 0.1 * min(attempt, 10))

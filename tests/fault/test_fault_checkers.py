@@ -1,0 +1,313 @@
+"""The checkers against contents and histories made by hand: each accepts the good ones and finds what is broken."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fault.check_meta import Operation, check_declared, check_registers, why_not_linearizable
+from tests.fault.check_points import check_deleted, check_equal, check_invented, check_lost, check_superseded
+from tests.fault.check_service import (
+    check_alive,
+    check_available,
+    check_bounded,
+    check_counters,
+    check_last,
+    majority_times,
+)
+from tests.fault.files import Content, digest, read_content
+from tests.fault.points import shared_cell, shared_lines, unique_lines
+from tests.fault.schedule import KINDS, Fault, schedule
+
+BASE_NS = 20_000 * 86_400 * 10**9
+PLACE = (1, "unique", "value")
+
+
+def content(lines: bytes, version: int = 7) -> Content:
+    """Line protocol as a node would hold it, all in shard 1."""
+    found: dict[tuple[int, str, str], list[tuple[str, int, int, int]]] = {}
+    for line in lines.decode().splitlines():
+        key, fields, time_ns = line.split(" ")
+        measurement, *tags = key.split(",")
+        for field in fields.split(","):
+            name, _, value = field.partition("=")
+            row = (",".join(sorted(tags)), int(time_ns), version, int(value.rstrip("i")))
+            found.setdefault((1, measurement, name), []).append(row)
+    return {place: table(rows) for place, rows in found.items()}
+
+
+def table(rows: list[tuple[str, int, int, int]]) -> pa.Table:
+    newest = {(series, time_ns): (series, time_ns, version, value) for series, time_ns, version, value in sorted(rows)}
+    columns = list(zip(*[newest[key] for key in sorted(newest)], strict=True)) or [[], [], [], []]
+    return pa.table(
+        {"series": pa.array(columns[0], pa.string())}
+        | {
+            name: pa.array(column, pa.int64())
+            for name, column in zip(("time", "version", "value"), columns[1:], strict=True)
+        }
+    )
+
+
+def write(writer: int, first: int, rows: int, outcome: str = "ok", level: str = "quorum") -> dict[str, Any]:
+    return {"kind": "write", "writer": writer, "first": first, "rows": rows, "outcome": outcome, "level": level}
+
+
+def test_a_point_that_one_owner_lacks_is_found() -> None:
+    whole, short = content(unique_lines(BASE_NS, 2, 0, 30)), content(unique_lines(BASE_NS, 2, 0, 29))
+    history = [write(2, 0, 20), write(2, 20, 10, "unknown"), write(2, 20, 10, level="one")]
+    assert check_lost(history, {1: whole, 2: short}, everywhere=True).ok, "the last ten were acknowledged at one only"
+    history.append(write(2, 20, 10))
+    verdict = check_lost(history, {1: whole, 2: short}, everywhere=True)
+    assert verdict.figures == {"acknowledged": 30, "lost": 0, "missing": 1}
+    assert "missing on node 2, numbers 29 to 29" in verdict.problems[0]
+    assert check_lost(history, {1: whole, 2: short}, everywhere=False).ok
+    assert check_lost(history, {1: short, 2: short}, everywhere=False).figures["lost"] == 1
+
+
+def test_a_point_that_nobody_sent_is_found() -> None:
+    nodes = {1: content(unique_lines(BASE_NS, 1, 0, 30) + b"\n" + shared_lines(BASE_NS, 100, 0, 30))}
+    assert check_invented(BASE_NS, {1: 30}, {100: 30}, nodes).ok
+    assert check_invented(BASE_NS, {1: 29}, {100: 30}, nodes).figures["invented"] == 1
+    assert check_invented(BASE_NS, {1: 30}, {100: 29}, nodes).figures["invented"] == 2, "the last sets both fields"
+    assert check_invented(BASE_NS + 1, {1: 30}, {100: 30}, nodes).figures["invented"] > 30, "times are wrong"
+    moved = {PLACE: nodes[1][PLACE].set_column(0, "series", pa.array(["s=3,writer=w9"] * 30))}
+    assert check_invented(BASE_NS, {1: 30}, {}, {1: moved}).figures["invented"] == 30
+
+
+def test_owners_that_differ_in_a_value_a_version_or_a_row_are_found() -> None:
+    whole = content(unique_lines(BASE_NS, 1, 0, 30))
+    assert check_equal({1: whole, 2: dict(whole)}, {1: [1, 2]}).ok
+    assert digest(whole) == digest(content(unique_lines(BASE_NS, 1, 0, 30)))
+    for other, rows in (
+        (content(unique_lines(BASE_NS, 1, 0, 29)), 1),
+        (content(unique_lines(BASE_NS, 1, 0, 30), version=8), 60),
+        ({}, 30),
+    ):
+        verdict = check_equal({1: whole, 2: other}, {1: [1, 2]})
+        assert verdict.figures["different"] == rows
+        assert digest(other) != digest(whole)
+        assert check_equal({1: whole, 2: other}, {1: [1]}).ok, "who is no owner does not count"
+
+
+def test_an_overwritten_value_that_is_still_there_is_found() -> None:
+    cell = int(shared_cell(0, 100))
+    later = next(number for number in range(3, 10_000, 3) if int(shared_cell(number, 101)) == cell)
+    first = {"kind": "shared", "writer": 100, "first": 0, "rows": 1, "begun": 1.0, "t": 2.0, "outcome": "ok"}
+    second = {"kind": "shared", "writer": 101, "first": later, "rows": 1, "begun": 3.0, "t": 4.0, "outcome": "ok"}
+    old = {1: content(shared_lines(BASE_NS, 100, 0, 1))}
+    new = {1: content(shared_lines(BASE_NS, 101, later, 1))}
+    assert check_superseded([first, second], new).ok
+    assert not check_superseded([first, second], old).ok
+    assert check_superseded([first, second | {"begun": 1.5}], old).ok, "side by side either may win"
+    unsure = first | {"outcome": "unknown"}
+    assert check_superseded([unsure, first, second], old).ok, "the attempt without an answer may have come later"
+
+
+def test_a_deleted_point_that_is_back_is_found() -> None:
+    nodes = {1: content(b"doomed,s=d1 value=1i 5\ndoomed,s=d2 value=1i 5")}
+    gone = {"kind": "delete", "series": 1, "outcome": "unknown"}
+    assert check_deleted([gone], nodes).ok
+    assert check_deleted([gone | {"outcome": "ok"}], nodes).figures["resurrected"] == 1
+    assert check_deleted([gone | {"outcome": "ok", "series": 3}], nodes).ok
+
+
+# --- metadata
+
+
+def explained(operations: list[Operation]) -> bool:
+    """Whether some order explains a register, by trying all orders and all choices of uncertain writes."""
+    certain = [one for one in operations if one[3] < float("inf")]
+    unsure = [one for one in operations if one[3] == float("inf")]
+    for chosen in range(1 << len(unsure)):
+        ops = certain + [one for number, one in enumerate(unsure) if chosen >> number & 1]
+        if any(_follows(order) for order in permutations(ops)):
+            return True
+    return False
+
+
+def _follows(order: tuple[Operation, ...]) -> bool:
+    held = 0
+    for number, (kind, value, begun_s, _) in enumerate(order):
+        if any(later[3] < begun_s for later in order[number + 1 :]):
+            return False
+        if kind == "read" and value != held:
+            return False
+        held = value if kind == "write" else held
+    return True
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Operation]:
+    operations: list[Operation] = []
+    for number in range(draw(st.integers(0, 6))):
+        # Times that differ: two calls at the very same time are ordered by no clock.
+        begun_s = draw(st.integers(0, 12)) + number / 100
+        ended_s = begun_s + draw(st.integers(0, 8)) + 0.005
+        if draw(st.booleans()):
+            lost = draw(st.integers(0, 4)) == 0
+            operations.append(("write", number + 1, begun_s, float("inf") if lost else ended_s))
+        else:
+            operations.append(("read", draw(st.integers(0, 6)), begun_s, ended_s))
+    return operations
+
+
+@given(histories())
+def test_a_register_is_judged_as_by_trying_all_orders(operations: list[Operation]) -> None:
+    assert (why_not_linearizable(operations) == "") == explained(operations)
+
+
+def test_a_stale_read_is_found() -> None:
+    def did(op: str, value: int, begun: float, t: float, outcome: str = "ok") -> dict[str, Any]:
+        return {"kind": "register", "key": "r", "op": op, "value": value, "begun": begun, "t": t, "outcome": outcome}
+
+    history = [did("write", 1001, 1, 2), did("read", 1001, 3, 4), did("write", 1002, 5, 6), did("read", 1002, 7, 8)]
+    assert check_registers(history).ok
+    assert check_registers(history).figures == {"keys": 1, "operations": 4}
+    assert not check_registers([*history, did("read", 1001, 9, 10)]).ok
+    assert not check_registers([*history, did("read", 0, 9, 10)]).ok
+    assert check_registers([*history, did("read", 1003, 9, 10), did("write", 1003, 1, 2, "unknown")]).ok
+    assert not check_registers([*history, did("read", 1003, 9, 10), did("write", 1003, 1, 2, "refused")]).ok
+
+
+def test_databases_that_went_or_came_back_are_found() -> None:
+    def did(name: str, op: str, outcome: str) -> dict[str, Any]:
+        return {"kind": "declare", "name": name, "op": op, "outcome": outcome}
+
+    history = [
+        did("a", "create", "ok"),
+        did("b", "create", "ok"),
+        did("b", "drop", "ok"),
+        did("c", "create", "unknown"),
+    ]
+    history += [did("d", "create", "ok"), did("d", "drop", "unknown")]
+    assert check_declared(history, {1: ["a"], 2: ["a", "c", "d"]}).ok
+    assert "lacks" in check_declared(history, {1: ["a"], 2: []}).problems[0]
+    assert "dropped" in check_declared(history, {1: ["a"], 2: ["a", "b"]}).problems[0]
+
+
+# --- service
+
+
+def probe(t: float, outcome: str = "ok") -> dict[str, Any]:
+    return {"kind": "probe", "level": "quorum", "outcome": outcome, "t": t}
+
+
+def state(t: float, node: int, whole: bool) -> dict[str, Any]:
+    return {"kind": "state", "t": t, "node": node, "whole": whole}
+
+
+def link(t: float, source: int, to: int, whole: bool) -> dict[str, Any]:
+    return {"kind": "link", "t": t, "source": source, "to": to, "whole": whole}
+
+
+def test_only_time_with_a_whole_majority_counts_as_unavailable() -> None:
+    calm = [probe(float(t)) for t in range(11)]
+    assert check_available(calm, 3, 1.5).figures["worst_s"] == 1.0
+    gap = [one for one in calm if not 3 < one["t"] < 8]
+    assert check_available(gap, 3, 1.5).figures["worst_s"] == 5.0
+    assert not check_available(gap, 3, 1.5).ok
+    one_down = sorted([*gap, state(3.5, 1, False), state(7.5, 1, True)], key=lambda one: one["t"])
+    assert not check_available(one_down, 3, 1.5).ok, "two of three are a majority"
+    two_down = sorted([*one_down, state(3.4, 2, False), state(7.6, 2, True)], key=lambda one: one["t"])
+    assert check_available(two_down, 3, 1.5).figures["worst_s"] == 1.0
+    assert not check_available([probe(1.0, "unknown")], 3, 1.5).ok, "nothing was ever acknowledged"
+
+
+def test_links_that_are_cut_one_way_are_no_majority() -> None:
+    history = [link(2, 1, 2, False), link(3, 3, 2, False), link(4, 1, 3, False), link(6, 1, 3, True)]
+    assert majority_times(history, 3, 0, 10) == [(0, 4), (6, 10)]
+    assert majority_times([state(1, 4, False), state(2, 5, False)], 5, 0, 9) == [(0, 9)]
+
+
+def test_a_counter_that_goes_down_is_found() -> None:
+    def sample(pid: int, value: int) -> dict[str, Any]:
+        return {
+            "kind": "sample",
+            "node": 1,
+            "pid": pid,
+            "counters": {"write.req": value},
+            "memory": 1 << 20,
+            "files": 9,
+        }
+
+    assert check_counters([sample(1, 5), sample(1, 5), sample(2, 0)]).ok
+    assert not check_counters([sample(1, 5), sample(1, 4)]).ok
+    assert check_bounded([sample(1, 5)], 1 << 20, 9).ok
+    assert not check_bounded([sample(1, 5)], (1 << 20) - 1, 9).ok
+    assert not check_bounded([sample(1, 5)], 1 << 20, 8).ok
+
+
+def test_a_node_that_does_not_do_its_last_operations_is_found() -> None:
+    def last(node: int, outcome: str = "ok") -> dict[str, Any]:
+        return {"kind": "last", "node": node, "op": "write", "outcome": outcome, "why": "503"}
+
+    assert check_last([last(1), last(2)], 2, 1).ok
+    assert not check_last([last(1)], 2, 1).ok
+    assert not check_last([last(1), last(2, "unknown")], 2, 1).ok
+
+
+def test_a_daemon_that_ends_is_not_ready_or_invents_a_read_is_found() -> None:
+    assert check_alive([{"kind": "exit", "node": 1, "code": 10, "log": ""}], frozenset({10})).ok
+    assert not check_alive([{"kind": "exit", "node": 1, "code": -6, "log": ""}], frozenset({10})).ok
+    assert not check_alive([{"kind": "fault", "name": "kill", "nodes": [1], "ready": False}]).ok
+    assert not check_alive([{"kind": "read", "node": 1, "invented": 5}]).ok
+    assert check_alive([{"kind": "read", "node": 1, "invented": None}]).ok
+
+
+# --- files and the schedule
+
+
+def store(path: Path, measurement: str, rows: dict[str, list[Any]], roles: list[list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = json.dumps({"format": 2, "measurement": measurement, "columns": roles})
+    made = pa.table(rows)
+    with pq.ParquetWriter(path, made.schema) as writer:
+        writer.write_table(made)
+        writer.add_key_value_metadata({"dsdb": json.dumps({"about": about, "crc32": 0})})
+
+
+@pytest.mark.parametrize("negated", [False, True])
+def test_files_are_united_by_version_and_deleted_rows_left_out(tmp_path: Path, negated: bool) -> None:
+    roles = [
+        ["host", "tag", "host"],
+        ["time", "time", "time"],
+        ["_version", "version", "_version"],
+        ["v", "field", "v"],
+    ]
+    shard = tmp_path / "d" / "autogen" / "5"
+    times = np.array([10, 20, 30], "datetime64[ns]")
+    first = {"host": ["a", "a", "b"], "time": times, "_version": [3, 3, 3], "v": [1, None, 3]}
+    second = {"host": ["a", "a", "b"], "time": times, "_version": [2, 4, 9], "v": [100, 200, None]}
+    store(shard / "m" / "00000001.parquet", "m", first, roles)
+    store(shard / "m" / "00000002.parquet", "m", second, roles)
+    found = read_content(tmp_path, "d")
+    assert found[5, "m", "v"].to_pylist() == [
+        {"series": "host=a", "time": 10, "version": 3, "value": 1},
+        {"series": "host=a", "time": 20, "version": 4, "value": 200},
+        {"series": "host=b", "time": 30, "version": 3, "value": 3},
+    ]
+    # Rows below version 4 of one host, times 10 to 29; the row of version 2 comes to light nowhere.
+    marks = {"format": 1, "tombstones": [["m", ["equals", "host", "b" if negated else "a", negated], 10, 29, 4, []]]}
+    (shard / "tombstones.json").write_text(json.dumps(marks))
+    assert [row["value"] for row in read_content(tmp_path, "d")[5, "m", "v"].to_pylist()] == [200, 3]
+
+
+def test_a_seed_gives_one_schedule_with_every_kind_in_it() -> None:
+    def first(seed: int, count: int) -> list[Fault]:
+        faults = schedule(seed)
+        return [next(faults) for _ in range(count)]
+
+    assert first(3, 100) == first(3, 100)
+    assert first(3, 100) != first(4, 100)
+    for seed in random.Random(1).sample(range(10_000), 20):
+        assert {fault.kind for fault in first(seed, len(KINDS))} == set(KINDS)

@@ -1,0 +1,54 @@
+"""A short campaign against the product as it is, and broken builds that the checkers must catch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fault import sandbox
+from tests.fault.report import acknowledged, caught, faults, load_report, problems, render
+from tests.fault.schedule import ALONE, KINDS
+
+_WHY_NOT = sandbox.missing()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.root,
+    pytest.mark.debian,
+    pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "runs"),
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("faults"),
+]
+_TIMEOUT_S = 600.0
+
+
+def run(work: Path, *arguments: str) -> dict[str, object]:
+    sandbox.run("tests.fault.campaign", ["--work", str(work), *arguments], work, _TIMEOUT_S)
+    return load_report(work)
+
+
+def test_nothing_is_lost_by_any_kind_of_fault(tmp_path: Path) -> None:
+    kinds = sorted(set(KINDS) - ALONE | {"power_cut_all"})
+    options = ["--seed", "5", "--minutes", "4", "--most", "14", "--clock-round", "1", "--points-s", "1500"]
+    report = run(tmp_path, *options, "--kinds", ",".join(kinds), "--least-points", "55000", "--once")
+    page = render(report, tmp_path, 0.0)
+    assert not problems(report), page
+    assert faults(report) >= 12, page
+    assert acknowledged(report) >= 50_000, page
+
+
+def test_data_that_is_not_synced_is_missed(tmp_path: Path) -> None:
+    report = run(tmp_path, "--scenario", "power", "--broken", "no-fsync")
+    assert "lost" in caught(report), render(report, tmp_path, 0.0)
+
+
+def test_handoff_in_memory_is_noticed(tmp_path: Path) -> None:
+    report = run(tmp_path, "--scenario", "away", "--broken", "handoff-in-memory,no-repair")
+    assert {"lost", "diverged"} <= caught(report), render(report, tmp_path, 0.0)
+
+
+def test_wrong_versions_values_reads_counters_and_quorums_are_each_noticed(tmp_path: Path) -> None:
+    broken = "no-repair,merge-by-arrival,invent,no-delete,stale-reads,counters,wait-for-all"
+    report = run(tmp_path, "--scenario", "leaders", "--broken", broken, "--unavailable-s", "2")
+    expected = {"diverged", "invented", "resurrected", "not linearizable", "counters went down", "unavailable"}
+    assert expected <= caught(report), render(report, tmp_path, 0.0)
