@@ -401,6 +401,20 @@ class HintedHandoffConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AntiEntropyConfig:
+    """``[anti-entropy]``: comparing this node's copies of shards with those of other owners, and repairing them."""
+
+    enabled: Annotated[bool, boolean("enabled", True, "Compare copies and take over what this node's lack.")]
+    check_interval_s: Annotated[
+        float, duration("check-interval", "10s", "Pause between two comparisons of a shard.", least="100ms")
+    ]
+    max_throughput_bytes: Annotated[
+        int,
+        size("max-throughput", 33_554_432, "Most that repair takes over; 0: no limit.", unit="bytes per second"),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferConfig:
     """``[transfer]``: copying shards to this node, when they move or lost a copy."""
 
@@ -446,6 +460,7 @@ class Config:
     subscriber: SubscriberConfig
     continuous_queries: ContinuousQueriesConfig
     hinted_handoff: HintedHandoffConfig
+    anti_entropy: AntiEntropyConfig
     transfer: TransferConfig
     graphite: tuple[GraphiteConfig, ...]
     collectd: CollectdConfig

@@ -15,7 +15,7 @@ ENVIRONMENT_PREFIXES = ("INFLUXDB_", "DSDB_")
 TOP = ""
 """Name of the part of the file above every section."""
 
-_HYPHENATED = ("shard-precreation", "hinted-handoff")
+_HYPHENATED = ("shard-precreation", "hinted-handoff", "anti-entropy")
 _COMING = (
     "monitor",
     "graphite",
