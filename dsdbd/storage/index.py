@@ -86,6 +86,29 @@ class SeriesIndex:
             found[start : start + len(part)] = numbers
         return found
 
+    def find(self, keys: Sequence[bytes]) -> Numbers:
+        """Numbers of at most STEP series, -1 for those that are not known; nobody may add meanwhile."""
+        numbers = np.fromiter(map(self._cache.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
+        missing = np.flatnonzero(numbers < 0)
+        if len(missing):
+            asked = [keys[position] for position in missing.tolist()]
+            numbers[missing] = self._find(asked)[0]
+        return numbers
+
+    def _find(self, keys: list[bytes]) -> tuple[Numbers, Int64s, Bools]:
+        """Numbers of keys, -1 where there is none, their hashes, and whether a series has the hash."""
+        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
+        numbers = self._table.find(hashes).astype(np.int64)
+        taken: Bools = numbers >= 0
+        hit = np.flatnonzero(taken)
+        if len(hit):
+            asked = keys if len(hit) == len(keys) else [keys[position] for position in hit.tolist()]
+            given = pa.array(asked, pa.large_binary())
+            same = pc.equal(self.keys.array(numbers[hit]).cast(pa.large_binary()), given)
+            for position in hit[~same.to_numpy(zero_copy_only=False)].tolist():
+                numbers[position] = self._elsewhere.get(keys[position], -1)
+        return numbers, hashes, taken
+
     def _numbers_of_block(self, block: KeyBlock) -> Numbers:
         """Numbers of keys that may all be new, in which case what was parsed of them elsewhere is used."""
         keys, groups = block.parsed()
@@ -109,19 +132,9 @@ class SeriesIndex:
         """Numbers of keys that are not cached."""
         if len(keys) <= _FEW:
             return np.fromiter(map(self._resolve_one, keys), dtype=np.int64, count=len(keys))
-        hashes = np.fromiter(map(self._hash_of, keys), dtype=np.int64, count=len(keys))
-        numbers = self._table.find(hashes).astype(np.int64)
-        hit = np.flatnonzero(numbers >= 0)
-        if len(hit):
-            asked = keys if len(hit) == len(keys) else [keys[position] for position in hit.tolist()]
-            given = pa.array(asked, pa.large_binary())
-            same = pc.equal(self.keys.array(numbers[hit]).cast(pa.large_binary()), given)
-            for position in hit[~same.to_numpy(zero_copy_only=False)].tolist():
-                numbers[position] = self._elsewhere.get(keys[position], -1)
+        numbers, hashes, taken = self._find(keys)
         new = np.flatnonzero(numbers < 0)
         if len(new):
-            taken: Bools = np.zeros(len(keys), dtype=np.bool_)
-            taken[hit] = True
             wanted = keys if len(new) == len(keys) else [keys[position] for position in new.tolist()]
             distinct = dict.fromkeys(wanted)
             if len(distinct) == len(wanted):

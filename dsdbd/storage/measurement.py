@@ -11,13 +11,37 @@ import numpy as np
 
 from dsdbd.errors import FieldTypeConflict
 from dsdbd.model.columns import Int64s, Points
+from dsdbd.model.digest import Grid, TimeRanges, UInt64s, series_hashes
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Block
 from dsdbd.storage.index import SeriesIndex
+from dsdbd.storage.index_table import STEP
 from dsdbd.storage.scanning import Source
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import RunLookup
 from dsdbd.storage.tombstones import Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class WholeDigest:
+    """The digest of all rows of a measurement, None without any row.
+
+    ``changed``: of the measurement, then. ``newest``, ``min_ns``, ``max_ns``: no row is newer, earlier or later.
+    """
+
+    changed: int
+    ranges: TimeRanges
+    newest: int
+    min_ns: int
+    max_ns: int
+    grid: Grid | None
+
+    def answers(self, changed: int, ranges: TimeRanges, min_ns: int, max_ns: int, below: int | None) -> bool:
+        """Whether it is that of the rows within inclusive times of versions lower than ``below`` (None: of any)."""
+        all_times = min_ns <= self.min_ns and self.max_ns <= max_ns
+        return (
+            self.changed == changed and self.ranges == ranges and all_times and (below is None or self.newest < below)
+        )
 
 
 @dataclass(slots=True)
@@ -27,6 +51,7 @@ class Measurement:
     ``types``: each field ever seen, in segments or in memory. ``next_number``: of the next segment file.
     ``deleted_from``: whether series may be known that have no row any more. ``live``: by block the deletions that were
     looked at, and the series with rows that they leave. ``changed``: the shard's count of changes at the last one here.
+    ``sums``, ``whole``: digests of blocks by themselves, with what they were made of, and of all (``digesting``).
     """
 
     directory: Path
@@ -39,6 +64,9 @@ class Measurement:
     live: weakref.WeakKeyDictionary[Block, tuple[tuple[Tombstone, ...], Int64s]] = field(
         default_factory=weakref.WeakKeyDictionary
     )
+    sums: weakref.WeakKeyDictionary[Block, tuple[object, Grid]] = field(default_factory=weakref.WeakKeyDictionary)
+    whole: WholeDigest | None = None
+    _hashes: UInt64s = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     _lookups: weakref.WeakKeyDictionary[Block, RunLookup] = field(default_factory=weakref.WeakKeyDictionary)
 
     def add(self, segment: Segment) -> None:
@@ -75,6 +103,16 @@ class Measurement:
         ranks = np.full(len(self.index), -1, dtype=np.int64)
         ranks[order] = np.arange(len(order), dtype=np.int64)
         return order, ranks
+
+    def series_hashes(self, count: int) -> UInt64s:
+        """Hash of each of the first ``count`` series, by number; needs no lock."""
+        known = self._hashes
+        if len(known) < count:
+            fresh = np.arange(len(known), count, dtype=np.int64)
+            parts = [series_hashes(self.index.keys.array(fresh[at : at + STEP])) for at in range(0, len(fresh), STEP)]
+            # Two threads may do this at the same time, and come to the same.
+            self._hashes = known = np.concatenate([known, *parts])
+        return known[:count]
 
     def sources(self, in_memory: Sequence[Block]) -> list[Source]:
         """All blocks, oldest first, the series of which have their numbers."""

@@ -1,11 +1,22 @@
-"""One shard as one of several replicas: its files, and what has been deleted from it."""
+"""One shard as one of several replicas: what it holds, compared and exchanged; its files; what was deleted from it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from dsdbd.errors import ShardUnavailable
+from dsdbd.model.columns import Bools, Int64s, Points
+from dsdbd.model.digest import Grid, TimeRanges
+from dsdbd.storage.comparing import Comparison, bounds_of, deleted_here
+from dsdbd.storage.contents import Held
+from dsdbd.storage.digesting import digest
+from dsdbd.storage.exporting import Selection, pieces
+from dsdbd.storage.scanning import DamagedBlock
+from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.shard import Shard
 from dsdbd.storage.shard_copies import HeldFiles
 from dsdbd.storage.tombstones import Tombstone
@@ -22,6 +33,117 @@ class Replica:
         self.start_ns = start_ns
         self.end_ns = end_ns
         self._wake = wake
+        self._ranges = TimeRanges(start_ns, end_ns)
+
+    def digests(
+        self,
+        measurements: Collection[str] | None = None,
+        *,
+        min_ns: int = MIN_NS,
+        max_ns: int = MAX_NS,
+        below: int | None = None,
+    ) -> dict[str, Grid]:
+        """Grids by measurement, of all or of some; those without any row are left out.
+
+        Rows within inclusive times count, of versions lower than ``below`` (None: of any), less what is deleted. Two
+        replicas with equal grids hold the same values. Raises OSError.
+        """
+        found = {}
+        for name in self.shard.names() if measurements is None else measurements:
+            grid = self._digest(name, min_ns, max_ns, below)
+            if grid is not None:
+                found[name] = grid
+        return found
+
+    def _digest(self, measurement: str, min_ns: int, max_ns: int, below: int | None) -> Grid | None:
+        while not self.shard.dropped:
+            whole, changed = self.shard.whole_digest(measurement)
+            if whole is not None and whole.answers(changed, self._ranges, min_ns, max_ns, below):
+                return whole.grid
+            with self.shard.contents(measurement, min_ns, max_ns) as held:
+                if held is None:
+                    return None
+                try:
+                    return digest(held, self._ranges, below)
+                except DamagedBlock as error:
+                    self.shard.set_aside(held, error)
+                except FileNotFoundError:
+                    if not self.shard.dropped:
+                        raise
+        return None
+
+    def export(
+        self,
+        measurement: str,
+        cells: Sequence[int] | None = None,
+        *,
+        min_ns: int = MIN_NS,
+        max_ns: int = MAX_NS,
+        below: int | None = None,
+    ) -> Iterator[Points]:
+        """Rows with their versions, in pieces of about a megabyte: those of some cells of the grid, or of all.
+
+        Restricted as for ``digests``. Raises OSError, and ShardUnavailable when a file turns out to be damaged; the
+        next export goes without that file.
+        """
+        chosen = Selection(self._ranges, cells, below)
+        low, high = max(min_ns, chosen.min_ns), min(max_ns, chosen.max_ns)
+        if low > high:
+            return
+        with self.shard.contents(measurement, low, high) as held:
+            if held is None:
+                return
+            hashes = held.hashes()
+            found = (chosen.of(rows, hashes) for rows in held.stored.stored(chosen.series(hashes)))
+            try:
+                yield from pieces(measurement, held.known.index.keys, found)
+            except DamagedBlock as error:
+                self.shard.set_aside(held, error)
+                raise ShardUnavailable(
+                    f"{error.message}; it was found while shard {self.shard.shard_id} was read; read again"
+                ) from error
+
+    def lacking(self, points: Points) -> Points | None:
+        """Those of some rows, which have versions, with a value this shard lacks; None when it has all.
+
+        A value is lacking when the shard has none of its version or a greater one and no deletion hides it. Of
+        different values of one version all replicas take the same. Raises OSError, ShardUnavailable.
+        """
+        versions = points.versions
+        assert versions is not None, "rows of another replica have versions"
+        if not len(points):
+            return None
+        low, high = int(points.time_ns.min()), int(points.time_ns.max())
+        while not self.shard.dropped:
+            with self.shard.contents(points.measurement, low, high) as held:
+                try:
+                    rows = np.flatnonzero(self._lacks(points, versions, held))
+                except DamagedBlock as error:
+                    assert held is not None, "what is damaged was held"
+                    self.shard.set_aside(held, error)
+                    continue
+            if not len(rows):
+                return None
+            return points if len(rows) == len(points) else points.select(rows)
+        raise ShardUnavailable(f"shard {self.shard.shard_id} was removed; nothing can be compared with it")
+
+    def _lacks(self, points: Points, versions: Int64s, held: Held | None) -> Bools:
+        tombstones = [one for one in self.tombstones() if one.measurement == points.measurement]
+        if held is None:
+            series: Int64s = np.full(len(points), -1, dtype=np.int64)
+            return ~deleted_here(points, versions, series, (), tombstones)
+        stored = held.stored
+        numbers = self.shard.numbers_of(held.known, points.series)
+        # A series that came after the shard was looked at has nothing in what is held of it.
+        numbers[numbers >= len(stored.series)] = -1
+        series = numbers[points.series_index]
+        comparison = Comparison(points, versions, series)
+        chosen, first, last = bounds_of(points, series, len(stored.series))
+        if chosen.any():
+            for window in stored.windows(stored.narrow(stored.parts(chosen), first, last)):
+                comparison.has(stored.folded([stored.rows_of(part) for part in window]))
+        deleted = deleted_here(points, versions, series, stored.hidden, tombstones)
+        return comparison.lacking() & ~deleted
 
     def tombstones(self) -> tuple[Tombstone, ...]:
         """The deletions that are kept, without numbers of files: what another replica may compare. Raises OSError."""

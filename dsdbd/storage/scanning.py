@@ -286,9 +286,14 @@ class Scan:
         yield from self._piece(position, starts, times, columns)
 
     def _compared(self, parts: Sequence[Part], limit: int) -> Iterator[Piece]:
-        """Pieces of series whose rows must be compared; those of one series with many rows go by time."""
+        """Pieces of series whose rows must be compared."""
+        for window in self._windows(parts, limit):
+            yield from self._united(window)
+
+    def _windows(self, parts: Sequence[Part], limit: int) -> Iterator[Sequence[Part]]:
+        """Parts as they are, or where one series has many rows by time: each time of a series in one window only."""
         if sum(part.rows() for part in parts) <= 2 * limit:
-            yield from self._united(parts)
+            yield parts
             return
         longest = max(parts, key=Part.rows)
         places = np.arange(int(longest.starts[0]) + limit, int(longest.stops[0]), limit, dtype=np.int64)
@@ -297,7 +302,7 @@ class Scan:
         for high in [*(cut - 1 for cut in cuts if cut > self.min_ns), self.max_ns]:
             window = self._narrow(parts, low, high)
             if window:
-                yield from self._united(window)
+                yield window
             low = high + 1
 
     def _united(self, parts: Sequence[Part]) -> Iterator[Piece]:

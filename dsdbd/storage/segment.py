@@ -70,6 +70,7 @@ class Segment:
         self._cache = ColumnCache(0, 1) if cache is None else cache
         self._id = next_file_id()
         self._run_table: RunTable | None = None
+        self._newest: int | None = None
         self._starts: Int64s = np.empty(0, dtype=np.int64)
         try:
             self._reading(self._open)
@@ -147,7 +148,9 @@ class Segment:
 
     def newest_version(self) -> int:
         """Greatest version of a row by the footer, or the greatest there is if it lacks it. Raises CorruptData."""
-        return self._reading(self._newest_version)
+        if self._newest is None:
+            self._newest = self._reading(self._newest_version)
+        return self._newest
 
     def _newest_version(self) -> int:
         reader = self._reader()

@@ -176,6 +176,26 @@ def contested(parts: Sequence[Part], series: int) -> Bools | None:
     return found if found.any() else None
 
 
+def contested_times(parts: Sequence[Part], series: int) -> tuple[Int64s, Int64s]:
+    """Inclusive times, int64[series] each, outside of which no series has rows of the same time in two parts.
+
+    Where a series has none at all its bounds are the wrong way round.
+    """
+    earliest = np.full(series, MAX_NS, dtype=np.int64)
+    latest = np.full(series, MIN_NS, dtype=np.int64)
+    low, high = earliest.copy(), latest.copy()
+    for part in parts:
+        at = part.position
+        # What a run shares with the hull of those before it; nothing where its bounds come out the wrong way round.
+        first, last = np.maximum(part.first_ns, earliest[at]), np.minimum(part.last_ns, latest[at])
+        meets = first <= last
+        low[at[meets]] = np.minimum(low[at[meets]], first[meets])
+        high[at[meets]] = np.maximum(high[at[meets]], last[meets])
+        earliest[at] = np.minimum(earliest[at], part.first_ns)
+        latest[at] = np.maximum(latest[at], part.last_ns)
+    return low, high
+
+
 def in_time_order(parts: Sequence[Part]) -> list[Part]:
     """Parts of one and the same series, no two of overlapping times."""
     return sorted(parts, key=lambda part: int(part.first_ns[0]))

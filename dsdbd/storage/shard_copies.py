@@ -1,10 +1,10 @@
-"""Segment files that leave a shard for another node or a backup, and those that come from one."""
+"""What other replicas and backups need of a shard: its files, theirs, and all rows with their versions."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,17 @@ import numpy as np
 
 from dsdbd import fsio
 from dsdbd.errors import CorruptData, ShardUnavailable
+from dsdbd.model.columns import Int64s
+from dsdbd.storage.contents import Held, Stored, limits_for
+from dsdbd.storage.head import BACKGROUND_ROWS
+from dsdbd.storage.index_table import STEP
+from dsdbd.storage.measurement import Measurement, WholeDigest
 from dsdbd.storage.merging import segment_name
+from dsdbd.storage.scanning import DamagedBlock, Source
 from dsdbd.storage.segment import Segment
+from dsdbd.storage.selection import Wanted
 from dsdbd.storage.shard_state import ShardState
-from dsdbd.storage.tombstones import Tombstone
+from dsdbd.storage.tombstones import Tombstone, marked
 
 
 class HeldFile(NamedTuple):
@@ -61,6 +68,92 @@ class ShardCopies(ShardState):
             yield HeldFiles(files, self.kept_tombstones())
         finally:
             self._unpin(segments)
+
+    def names(self) -> list[str]:
+        """Every measurement of which something may be here. Raises OSError."""
+        self.load()
+        with self._lock:
+            return list(self._measurements)
+
+    def whole_digest(self, measurement: str) -> tuple[WholeDigest | None, int]:
+        """What is known of a measurement since an earlier digest, and its count of changes, without reading a row."""
+        with self._lock:
+            known = self._measurements.get(measurement)
+            return (None, 0) if known is None else (known.whole, known.changed)
+
+    @contextlib.contextmanager
+    def contents(self, measurement: str, min_ns: int, max_ns: int) -> Iterator[Held | None]:
+        """What there is of a measurement within inclusive times, until the end of the block; None without any.
+
+        Raises OSError. For a DamagedBlock that reading it raises there is ``set_aside``.
+        """
+        self.load()
+        held, segments = self._hold(measurement, min_ns, max_ns)
+        try:
+            yield held
+        finally:
+            self._unpin(segments)
+
+    def _hold(self, measurement: str, min_ns: int, max_ns: int) -> tuple[Held | None, list[Segment]]:
+        sealed, changed, seen = False, 0, None
+        while not self.dropped:
+            with self._lock:
+                known = self._measurements.get(measurement)
+                if known is None:
+                    break
+                if known is not seen:
+                    # Rows that come after this may be among those that are sealed, or not.
+                    seen, changed = known, known.changed
+                tables = self._tables(measurement)
+                numbered = all(segment.run_series is not None for segment in known.segments)
+                sealed = sealed or not any(table.unsealed for table in tables)
+                if numbered and sealed:
+                    segments = list(known.segments)
+                    sources = known.sources([block for table in tables for block in table.snapshot()])
+                    if not sources:
+                        break
+                    held = Held(known, changed, *self._stored(known, measurement, sources, min_ns, max_ns))
+                    for segment in segments:
+                        segment.pins += 1
+                    return held, segments
+            if not numbered:
+                self._number_series(measurement)
+            if not sealed:
+                self._seal(measurement, BACKGROUND_ROWS)
+                sealed = True
+        return None, []
+
+    def _stored(
+        self, known: Measurement, measurement: str, sources: list[Source], min_ns: int, max_ns: int
+    ) -> tuple[Stored, tuple[Tombstone, ...]]:
+        every = np.arange(len(known.index), dtype=np.int64)
+        mine = self._deletions.of(measurement)
+        hidden = marked(mine, every, known.index.select, min_ns, max_ns)
+        stored = Stored(
+            known.index.subset(measurement, every),
+            Wanted(every, len(every)),
+            sources,
+            dict(known.types),
+            only_with_values=False,
+            min_ns=min_ns,
+            max_ns=max_ns,
+            hidden=hidden,
+            limits=limits_for(len(known.types)),
+        )
+        return stored, mine
+
+    def numbers_of(self, known: Measurement, keys: Sequence[bytes]) -> Int64s:
+        """Numbers of series, -1 for those that are not here."""
+        found = [np.empty(0, dtype=np.int64)]
+        for at in range(0, len(keys), STEP):
+            # Writes get their turn between the steps.
+            with self._lock:
+                found.append(known.index.find(keys[at : at + STEP]))
+        return np.concatenate(found)
+
+    def set_aside(self, held: Held, error: DamagedBlock) -> None:
+        """Go on without a damaged file."""
+        self._damaged(held.known, error)
 
     def adopt(self, measurement: str, path: Path) -> None:
         """Make a segment file that another replica wrote one of this shard; ``path`` is on the same file system.

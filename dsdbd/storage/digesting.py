@@ -1,0 +1,87 @@
+"""Digests of what a shard holds of a measurement: sums over its blocks, less what several blocks have of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from dsdbd.model.digest import CELLS, Grid, TimeRanges, UInt64s, add_to_cells, row_sums
+from dsdbd.storage.contents import Held, newest_version
+from dsdbd.storage.measurement import WholeDigest
+from dsdbd.storage.rows import Rows
+
+
+class Digester:
+    """Adds up rows of one measurement. ``below``: only rows of lower versions count, None: all."""
+
+    def __init__(self, hashes: UInt64s, ranges: TimeRanges, below: int | None) -> None:
+        self._hashes = hashes
+        self._ranges = ranges
+        self._below = below
+
+    def sums(self, pieces: Iterable[Rows]) -> UInt64s:
+        """uint64[CELLS] of rows that hold each value once."""
+        cells: UInt64s = np.zeros(CELLS, dtype=np.uint64)
+        for rows in pieces:
+            series = self._hashes[rows.series]
+            sums = row_sums(series, rows.time_ns, rows.version, rows.fields)
+            if self._below is not None:
+                sums *= rows.version < self._below
+            add_to_cells(cells, self._ranges.cells(series, rows.time_ns), sums)
+        return cells
+
+
+def digest(held: Held, ranges: TimeRanges, below: int | None) -> Grid | None:
+    """The grid of the rows within the times of what is held, None without any.
+
+    What is found of blocks by themselves, and of all, is remembered with the measurement. Raises DamagedBlock, OSError.
+    """
+    stored, name = held.stored, held.stored.series.measurement
+    hashes = held.hashes()
+    cells: UInt64s = np.zeros(CELLS, dtype=np.uint64)
+    newest, low, high = -(1 << 63), (1 << 63) - 1, -(1 << 63)
+    left_out = False
+    some = Digester(hashes, ranges, below)
+    for number, source in enumerate(stored.sources):
+        lookup = source.lookup
+        if lookup.max_ns < stored.min_ns or lookup.min_ns > stored.max_ns:
+            left_out = True
+            continue
+        block_newest = newest_version(source.block)
+        newest, low, high = max(newest, block_newest), min(low, lookup.min_ns), max(high, lookup.max_ns)
+        left_out |= lookup.min_ns < stored.min_ns or lookup.max_ns > stored.max_ns
+        inside = lookup.min_ns >= stored.min_ns and lookup.max_ns <= stored.max_ns
+        if inside and (below is None or block_newest < below):
+            cells += _of_block(held, number, hashes, ranges)
+        else:
+            portions = (one for part in stored.parts(None, [number]) for one in stored.portions(part))
+            cells += some.sums(map(stored.rows_of, portions))
+    for window in stored.windows(stored.overlapping()):
+        # As often as blocks have a value it was counted; it counts once, and only that of the highest version.
+        each = [stored.rows_of(part) for part in window]
+        cells -= some.sums(each)
+        if below is not None:
+            each = [rows.take(np.flatnonzero(rows.version < below)) for rows in each]
+        cells += some.sums([stored.folded(each)])
+    grid = Grid.of(name, cells) if cells.any() else None
+    if not left_out and (below is None or newest < below):
+        held.known.whole = WholeDigest(held.changed, ranges, newest, low, high, grid)
+    return grid
+
+
+def _of_block(held: Held, number: int, hashes: UInt64s, ranges: TimeRanges) -> UInt64s:
+    """All rows of a block by itself."""
+    source = held.stored.sources[number]
+    hiding = tuple(
+        (one.predicate, one.min_ns, one.max_ns, one.version)
+        for one in held.tombstones
+        if one.min_ns <= source.lookup.max_ns and one.max_ns >= source.lookup.min_ns
+    )
+    made_of = ranges, hiding
+    found = held.known.sums.get(source.block)
+    if found is not None and found[0] == made_of:
+        return found[1].cells
+    cells = Digester(hashes, ranges, None).sums(held.stored.rows_of_block(number))
+    held.known.sums[source.block] = made_of, Grid.of(held.stored.series.measurement, cells)
+    return cells
