@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from dsdb_cli import jsontext
@@ -38,6 +38,8 @@ POLL_S = 0.5
 PATIENCE_S = 120.0
 """How long a node may give no answer in the middle: it may restart, or an election be under way."""
 _WAITS = frozenset({"add", "drain", "remove", "replace", "rebalance"})
+_ONCE = frozenset({"add", "rebalance"})
+"""What is balanced now may not be so to a hair when the copies are there; that is no reason to begin anew."""
 _LIST_HEADER = ("DATA", "META", "TCP", "STATE", "SHARDS", "INCOMING", "LEAVING", "BYTES", "HANDOFF")
 
 
@@ -138,21 +140,23 @@ class Command:
         if self._options.detach or self._options.command not in _WAITS:
             return 0
         while begun["done"] is not True:
-            self._follow()
+            self._follow({(move["shard"], move["to"]) for move in begun["moves"]})
+            if begun["moves"] and self._options.command in _ONCE:
+                break
             begun = self._patiently(lambda: self._post("/cluster/apply"))
         self._show("")
         print(_DONE[self._options.command].format(node=self._options.node, to=self._options.to))
         return 0
 
-    def _follow(self) -> None:
-        """Wait until nothing moves that this order is about, telling how far it is."""
-        while moves := self._patiently(self._own_moves):
+    def _follow(self, own: Collection[tuple[str, str]]) -> None:
+        """Wait until none of the order's moves is left, telling how far they are; of any move where it began none."""
+        while moves := [move for move in self._patiently(self._moves) if not own or (move["shard"], move["to"]) in own]:
             self._show(progress_line(moves))
             time.sleep(POLL_S)
         # What a former owner still holds is taken over before a node may go.
         time.sleep(POLL_S)
 
-    def _own_moves(self) -> list[Mapping[str, Any]]:
+    def _moves(self) -> list[Mapping[str, Any]]:
         document = _answered(self._client, *self._client.get_document("/cluster/moves", TIMEOUT_S))
         return list(document["moves"])
 
