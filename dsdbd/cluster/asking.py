@@ -193,7 +193,7 @@ class Asking:
             return self._is_clean_here(place)
         if node.handoff is not None and node.handoff.owes(owner, place.shard.id):
             return False
-        return node.detector is None or node.detector.serves(owner)
+        return node.detector is None or node.detector.is_clean(owner)
 
     def _is_clean_here(self, place: ShardPlace) -> bool:
         node = self._node

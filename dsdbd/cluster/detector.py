@@ -40,6 +40,7 @@ class _Watched:
     contact: Contact
     data_id: int | None
     serves: bool
+    settled: bool
     task: asyncio.Task[None]
     hurry: asyncio.Event
     """Set when there is a reason to look at once."""
@@ -74,10 +75,10 @@ class FailureDetector:
             return None
         return time.monotonic() - watched.contact.since_s
 
-    def serves(self, data_id: int) -> bool:
-        """Whether a data node answers and has its storage open, as far as is known."""
+    def is_clean(self, data_id: int) -> bool:
+        """Whether a data node answers, has its storage open, and its copies equal those of others, as it said last."""
         watched = self._by_data_id.get(data_id)
-        return watched is None or (watched.serves and not watched.contact.is_down)
+        return watched is None or (watched.serves and watched.settled and not watched.contact.is_down)
 
     def silent(self) -> dict[str, str]:
         """Address and reason of every node that is down."""
@@ -171,7 +172,7 @@ class FailureDetector:
             if uuid not in self._watched:
                 contact = Contact.begin(time.monotonic())
                 task = asyncio.get_running_loop().create_task(self._look_again_and_again(uuid))
-                self._watched[uuid] = _Watched(uuid, address, contact, None, True, task, asyncio.Event())
+                self._watched[uuid] = _Watched(uuid, address, contact, None, True, True, task, asyncio.Event())
             self._watched[uuid].data_id = data[uuid].id if uuid in data else None
         self._by_data_id = {one.data_id: one for one in self._watched.values() if one.data_id is not None}
 
@@ -203,7 +204,7 @@ class FailureDetector:
             if answer.uuid != watched.uuid:
                 contact.failed("another node answers at its address", refused=False)
                 return
-            watched.serves = answer.serves
+            watched.serves, watched.settled = answer.serves, answer.settled
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)

@@ -97,11 +97,15 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 
 
 class PulseAnswer(msgspec.Struct, frozen=True):
-    """Answer of ``GET /cluster/pulse``: who answers, the time of its clock, and whether its storage is open."""
+    """Answer of ``GET /cluster/pulse``: who answers, the time of its clock, and whether its storage is open.
+
+    ``settled``: its copies of shards were equal to those of all other owners when they were last compared.
+    """
 
     uuid: str
     now_ns: int
     serves: bool
+    settled: bool = True
 
 
 def encode(message: msgspec.Struct) -> bytes:

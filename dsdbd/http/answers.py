@@ -42,6 +42,8 @@ _DEFAULT_CHUNK_ROWS = 10_000
 _PIECE_BYTES = 1 << 18
 _INLINE_ROWS = 500
 """So few rows are encoded on the event loop, where that takes less than handing them to a thread."""
+PARTIAL_HEADER = "X-DSDB-Partial"
+"""Header of an answer that lacks shards which could not be read."""
 Document = JsonDocument | CsvDocument | MsgpackDocument
 
 
@@ -83,6 +85,7 @@ class Answer:
         self._pretty = self._content_type == JSON and form.get("pretty") == "true"
         self._epoch = form.get("epoch") or None
         self._csv = CsvWriter(self._epoch)
+        self._is_partial = False
         self._response: web.StreamResponse | None = None
         self._waiting = bytearray()
 
@@ -93,10 +96,12 @@ class Answer:
         document = _DOCUMENTS[self._content_type](epoch=self._epoch)
         layout = Indenter() if self._pretty else None
         statement_id = mark = 0
+        partial = False
         try:
             async for event in events:
                 match event:
-                    case Begun(statement_id, messages):
+                    case Begun(statement_id, messages, partial=partial):
+                        self._is_partial |= partial
                         await self._add(_laid_out(layout, document.begin(statement_id, messages)))
                         mark = self._mark(document, layout)
                     case AnswerPart():
@@ -105,7 +110,7 @@ class Answer:
                     case Ended(error=error):
                         if error is not None:
                             self._drop_rows(document, layout, mark, error)
-                        await self._add(_laid_out(layout, document.end(error)))
+                        await self._add(_laid_out(layout, document.end(error, partial=partial)))
         except DSDBError as error:
             if self._response is None or not document.can_tell_errors:
                 raise
@@ -167,9 +172,11 @@ class Answer:
         try:
             async for event in events:
                 match event:
-                    case Begun(statement_id, messages, Chunking.ROWS):
+                    case Begun(statement_id, messages, Chunking.ROWS, partial):
+                        self._is_partial |= partial
                         chunker = Chunker(statement_id, messages, rows)
-                    case Begun(statement_id):
+                    case Begun(statement_id, partial=partial):
+                        self._is_partial |= partial
                         chunker = WholeChunker(event)
                     case AnswerPart():
                         await self._add_chunks(chunker.part(event), len(event))
@@ -224,6 +231,7 @@ class Answer:
             self._response = web.StreamResponse()
             self._response.content_type = self._content_type
             self._response.enable_chunked_encoding()
+            self._mark_partial(self._response)
             self._request[STREAMING] = True
             _compress(self._request, self._response)
             await self._response.prepare(self._request)
@@ -236,9 +244,15 @@ class Answer:
                 self._request.transport.abort()
             raise ConnectionResetError("the client takes nothing of its answer") from None
 
+    def _mark_partial(self, response: web.StreamResponse) -> None:
+        """Say it in a header as well, as far as it is known when the headers are sent."""
+        if self._is_partial:
+            response.headers[PARTIAL_HEADER] = "true"
+
     async def _finish(self) -> web.StreamResponse:
         if self._response is None:
             whole = web.Response(body=bytes(self._waiting), content_type=self._content_type)
+            self._mark_partial(whole)
             _compress(self._request, whole)
             return whole
         if self._waiting:

@@ -23,11 +23,12 @@ class Chunking(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A statement's answer begins."""
+    """A statement's answer begins; ``partial``: it lacks shards that could not be read."""
 
     statement_id: int
     messages: tuple[tuple[str, str], ...] = ()
     chunking: Chunking = Chunking.ROWS
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.demand import Demand, parse_read_level
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements import Series, StatementContext, by_post, execute
 from dsdbd.decoding import json_decoder
@@ -95,6 +96,7 @@ class QueryHandler:
             log.info("statement", text=redact(text), database=form.get("db", ""))
         for statement in statements:
             self._auth.authorize(user, statement, form.get("db", ""))
+        level = parse_read_level(form.get("consistency", ""))
         if form.get("consistency") == "linearizable":
             await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
         context = StatementContext(
@@ -105,7 +107,7 @@ class QueryHandler:
             form.get("db", ""),
             form.get("rp", ""),
             self._node.clock.now_ns(),
-            Cancellation(),
+            Cancellation(Demand(level, allows_partial=form.get("partial") == "true")),
             user,
         )
         if form.get("async") == "true":
@@ -165,20 +167,24 @@ class QueryHandler:
         self, statements: tuple[ast.Statement, ...], context: StatementContext, *, reading: bool
     ) -> AsyncGenerator[Event, None]:
         """Each statement's answer in turn; ``reading`` warns of changes, which belong into a POST."""
-        failed = False
+        failed, demand = False, context.cancelled.demand
         for number, statement in enumerate(statements):
             if failed:
                 yield Begun(number)
                 yield Ended(number, NOT_EXECUTED)
                 continue
             begun, reason = False, None
+            demand.begin_statement()
+            # What is written must not come from a part of the points.
+            demand.told = isinstance(statement, ast.Select) and statement.target is not None
             try:
                 context.cancelled.check()
                 series = await self._execute(statement, context)
                 told = by_post(statement, context) if reading else None
-                messages = () if told is None else (("warning", _deprecation(told)),)
-                begun = True
-                yield Begun(number, messages, _chunking(statement))
+                texts = [demand.message(), "" if told is None else _deprecation(told)]
+                begun = demand.told = True
+                messages = tuple(("warning", text) for text in texts if text)
+                yield Begun(number, messages, _chunking(statement), bool(demand.missing))
                 if isinstance(series, AsyncGenerator):
                     async with contextlib.aclosing(series):
                         async for part in series:

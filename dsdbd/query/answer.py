@@ -111,9 +111,10 @@ class JsonDocument:
             yield text[: -len(_END)]
         self._held = held
 
-    def end(self, error: str | None = None) -> bytes:
-        """The end of a statement's result."""
-        told = b"" if error is None else f',"error":{quote(error)}'.encode()
+    def end(self, error: str | None = None, *, partial: bool = False) -> bytes:
+        """The end of a statement's result; ``partial``: it is not the whole answer."""
+        told = b',"partial":true' if partial else b""
+        told += b"" if error is None else f',"error":{quote(error)}'.encode()
         return self._ended() + (b"]" if self._series else b"") + told + b"}"
 
     def close(self) -> bytes:
@@ -180,9 +181,9 @@ class CsvDocument:
         """More series, or more rows of the last one."""
         yield from self._writer.series(self._statement, part.series)
 
-    def end(self, error: str | None = None) -> bytes:
+    def end(self, error: str | None = None, *, partial: bool = False) -> bytes:
         """Nothing is written."""
-        del error
+        del error, partial
         return b""
 
     def close(self) -> bytes:
