@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: help setup run test check fast lint types layers reference bench format deb clean
+.PHONY: help setup run test check fast lint types layers reference fault bench format deb clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ test: lint types layers        ## everything that has to pass: under fifteen min
 # SEED and N choose the statements.
 reference: setup ## the whole table and random statements beside an influxd: make reference SEED=7 N=5000
 	$(BIN)/python -m tests.reference --seed $(or $(SEED),1) --count $(or $(N),2000)
+
+# SEED chooses the faults. Needs root, iproute2 and iptables.
+fault: setup     ## break three nodes for a while and check what they hold: make fault MINUTES=40 SEED=7
+	$(BIN)/python -m tests.fault --minutes $(or $(MINUTES),40) --seed $(or $(SEED),1)
 
 bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; nothing else should run meanwhile
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt --editable '.[dev,bench]'
