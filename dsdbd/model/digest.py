@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -156,9 +157,14 @@ def value_hashes(field: str, column: Column) -> UInt64s:
         found = column.values.astype(np.uint64)
     else:
         found = np.array(column.values).view(np.uint64)
-    seed = text_hashes(pa.array([field.encode()], pa.binary())) + _TYPES[column.type]
-    found += seed
+    found += _seed(field, column.type)
     return _mix(found)
+
+
+@lru_cache(4_096)
+def _seed(field: str, kind: FieldType) -> UInt64s:
+    """uint64[1]: what tells the values of one field from those of others."""
+    return text_hashes(pa.array([field.encode()], pa.binary())) + _TYPES[kind]
 
 
 def row_sums(series: UInt64s, time_ns: Int64s, versions: Int64s, fields: Mapping[str, Column]) -> UInt64s:

@@ -47,7 +47,7 @@ class Selection:
         """Which series may have such rows, by their hashes; None for all."""
         if self._cells is None:
             return None
-        some: Bools = self._cells.reshape(-1, SERIES_BUCKETS).any(axis=0)
+        some: Bools = np.logical_or.reduce(self._cells.reshape(-1, SERIES_BUCKETS), axis=0)
         return some[buckets(hashes)]
 
     def of(self, rows: Rows, hashes: UInt64s) -> Rows:
