@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dsdbd.errors import Forbidden, Unauthenticated
 from dsdbd.http.credentials import BearerToken, credentials_of
 from dsdbd.http.logins import Logins
+from dsdbd.http.responses import USER_NAME
 from dsdbd.influxql import ast
 from dsdbd.influxql.format import to_text
 from dsdbd.influxql.privileges import required_privileges
@@ -51,9 +52,9 @@ class Authenticator:
         params = {key: form.get(key) or request.query.get(key, "") for key in ("u", "p")}
         given = credentials_of(params, request.headers.get("Authorization", ""))
         if isinstance(given, BearerToken):
-            name = request["user_name"] = self._bearer(given)
+            name = request[USER_NAME] = self._bearer(given)
             return name
-        request["user_name"] = given.name
+        request[USER_NAME] = given.name
         user = self._node.metadata.state.users.get(given.name)
         if not await self._logins.check(given, None if user is None else user.hash):
             raise Unauthenticated("authorization failed")

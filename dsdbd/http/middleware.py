@@ -11,7 +11,7 @@ from aiohttp import web
 from dsdbd.cluster import signing
 from dsdbd.errors import BodyTooLarge, DSDBError, RequestError
 from dsdbd.http.metrics import REQUEST_SECONDS
-from dsdbd.http.responses import error_response, request_id
+from dsdbd.http.responses import USER_NAME, error_response, request_id
 from dsdbd.logs import redact
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger("http")
-STREAMING = "streaming"
+STREAMING = web.RequestKey("streaming", bool)
 """Key of a request whose answer is being sent piece by piece."""
 _CLIENT_GONE = 499
 
@@ -104,7 +104,7 @@ def access_log(counters: HttpCounters, *, enabled: bool, tracing: bool) -> Middl
 def _count(counters: HttpCounters, request: web.Request, response: web.StreamResponse, took_s: float) -> None:
     received, sent = request.content_length or 0, _size(response)
     counters.count(request.path, response.status, took_s, received=received, sent=sent)
-    counters.note(request.path, request.get("user_name") or "-", request.remote or "-")
+    counters.note(request.path, request.get(USER_NAME) or "-", request.remote or "-")
 
 
 def _size(response: web.StreamResponse) -> int:
@@ -115,7 +115,7 @@ def _line(request: web.Request, response: web.StreamResponse, took_s: float) -> 
     version = f"HTTP/{request.version.major}.{request.version.minor}"
     return access_line(
         remote=request.remote or "-",
-        user=request.get("user_name") or "-",
+        user=request.get(USER_NAME) or "-",
         request=f"{request.method} {redact(request.path_qs)} {version}",
         status=response.status,
         size=_size(response),

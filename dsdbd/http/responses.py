@@ -20,6 +20,9 @@ OTHER_FORMS = {"application/csv": CSV, CSV: CSV, MSGPACK: MSGPACK}
 """Forms of an answer by the Accept header that asks for them; all else means JSON."""
 REALM = web.AppKey("realm", str)
 """Key of an application: what a 401 says that the credentials are for."""
+REQUEST_ID = web.RequestKey("request_id", str)
+USER_NAME = web.RequestKey("user_name", str)
+"""Key of the name that was given with a request, which may be nobody's."""
 _CORS_METHODS = "DELETE, GET, OPTIONS, POST, PUT"
 _CORS_HEADERS = (
     "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, X-HTTP-Method-Override"
@@ -109,10 +112,10 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
 
 def request_id(request: web.Request) -> str:
     """The caller's id of the request, or one made for it."""
-    known: str | None = request.get("request_id")
+    known = request.get(REQUEST_ID)
     if known is None:
         known = request.headers.get("X-Request-Id") or request.headers.get("Request-Id") or _ids.next()
-        request["request_id"] = known
+        request[REQUEST_ID] = known
     return known
 
 
