@@ -15,7 +15,7 @@ from aiohttp import web
 from dsdbd import limits
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
-from dsdbd.cluster.handoff import Handoff
+from dsdbd.cluster.handoff import Handoff, late_ns
 from dsdbd.cluster.secret import is_loopback
 from dsdbd.config import advertised_address, advertised_host, join_address, split_address
 from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt
@@ -355,14 +355,6 @@ async def open_handoff(node: Node) -> Handoff | None:
     return handoff
 
 
-def _late_ns(node: Node) -> int:
-    """How long after its version a batch may still arrive: where others may keep writes for this node, that long."""
-    settings = node.config.hinted_handoff
-    if not settings.enabled or [data.uuid for data in node.metadata.state.data_nodes] == [node.uuid]:
-        return limits.LATE_BATCH_NS
-    return max(limits.LATE_BATCH_NS, int(settings.max_age_s * 1e9))
-
-
 async def open_store(node: Node) -> None:
     """Open the storage in a worker thread and hand it to the node; a node without the data role has none."""
     config, loop = node.config, asyncio.get_running_loop()
@@ -389,7 +381,8 @@ async def open_store(node: Node) -> None:
         settings=settings,
         on_fatal=fatal,
         on_problem=lambda problem: log.warning("storage problem", problem=problem),
-        late_ns=lambda: _late_ns(node),
+        late_ns=lambda: late_ns(node),
+        settled=lambda shard_id: 0 if node.repair is None else node.repair.settled(shard_id),
     )
 
     def tell(sentence: str) -> None:

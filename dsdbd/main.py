@@ -36,6 +36,7 @@ from dsdbd.cluster.membership import Membership
 from dsdbd.cluster.node import Node
 from dsdbd.cluster.peers import PeerClient
 from dsdbd.cluster.reads import ReadPath
+from dsdbd.cluster.repair import Repair
 from dsdbd.cluster.secret import resolve_secret
 from dsdbd.cluster.transfer import Transfer
 from dsdbd.cluster.watch import RemovalWatch, ShardReaper
@@ -120,6 +121,8 @@ async def _serve(config: Config) -> None:
     node = await _make_node(config)
     membership, writes, reads = Membership(node), WritePath(node), ReadPath(node)
     node.detector = detector = FailureDetector(node)
+    if config.data.enabled:
+        node.repair = Repair(node, writes.clock)
     subscriber = Subscriber(node) if config.subscriber.enabled else None
     network = Network(config, node.addresses)
     network.bind()
@@ -226,6 +229,8 @@ async def _live(node: Node, membership: Membership, network: Network, jobs: list
         if node.config.data.enabled:
             node.transfer = Transfer(node)
             group.create_task(node.transfer.run())
+        if node.repair is not None:
+            group.create_task(node.repair.run())
         group.create_task(watch.run())
         if node.handoff is not None:
             group.create_task(node.handoff.run())

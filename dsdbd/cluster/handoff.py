@@ -20,12 +20,13 @@ import structlog
 from dsdbd import fsio, limits
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.deletes import encode_kept
+from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError, OutcomeUnknown, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
@@ -61,7 +62,8 @@ class Handoff:
         self._node = node
         self._config = node.config.hinted_handoff
         self._targets: dict[int, _Target] = {}
-        self._lost: dict[int, set[ShardKey]] = {}
+        self._lost: dict[int, dict[ShardKey, int]] = {}
+        self._noted = 0
         self._changed = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="dsdb-handoff")
         self._held = ByteBudget(limits.MAX_HANDOFF_BYTES_HELD, "writes on their way to its handoff queues")
@@ -82,13 +84,13 @@ class Handoff:
             if path.is_dir() and path.name.isdecimal():
                 self._target(int(path.name))
         try:
-            stored = msgspec.json.decode((directory / _LOST_FILE).read_bytes(), type=dict[int, list[ShardKey]])
+            stored = decode_json((directory / _LOST_FILE).read_bytes(), dict[int, list[ShardKey]])
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError) as error:
             log.warning("the list of shards that need repair cannot be read", reason=str(error))
             return
-        self._lost = {owner: set(keys) for owner, keys in stored.items()}
+        self._lost = {owner: dict.fromkeys(keys, 0) for owner, keys in stored.items()}
 
     async def keep(self, owner: int, key: ShardKey, encoded: bytes, *, kind: RecordKind = RecordKind.WRITE) -> None:
         """Keep a write, or a DELETE with its tombstones, for an owner; durable on return.
@@ -137,12 +139,30 @@ class Handoff:
             target.flushing = False
             self._count()
 
-    def note_lost(self, owner: int, keys: list[ShardKey]) -> None:
+    def note_lost(self, owner: int, keys: Collection[ShardKey]) -> None:
         """Remember that an owner lacks points of these shards that nobody keeps for it."""
-        known = self._lost.setdefault(owner, set())
-        if not known.issuperset(keys):
-            known.update(keys)
-            log.warning("an owner lacks points nobody keeps for it", owner=owner, shards=[key.shard_id for key in keys])
+        known = self._lost.setdefault(owner, {})
+        fresh = [key for key in keys if key not in known]
+        self._noted += 1
+        known.update(dict.fromkeys(keys, self._noted))
+        if fresh:
+            shards = [key.shard_id for key in fresh]
+            log.warning("an owner lacks points nobody keeps for it", owner=owner, shards=shards)
+            self._threads.submit(self._save_lost)
+        self._count()
+
+    def lost(self) -> dict[int, dict[ShardKey, int]]:
+        """Owners with the shards of which they lack points; each with a number that grows when it is noted again."""
+        return {owner: dict(keys) for owner, keys in self._lost.items() if keys}
+
+    def found_again(self, owner: int, keys: Mapping[ShardKey, int]) -> None:
+        """Repair has brought an owner what it lacked of these shards when ``lost`` named them with these numbers."""
+        known = self._lost.get(owner, {})
+        done = [key for key, number in keys.items() if known.get(key) == number]
+        for key in done:
+            del known[key]
+        if done:
+            # A crash before it is written repairs once more.
             self._threads.submit(self._save_lost)
         self._count()
 
@@ -153,6 +173,11 @@ class Handoff:
         except OSError as error:
             # A crash now forgets what needs repair; comparing owners finds it again.
             log.warning("the list of shards that need repair cannot be written", reason=error.strerror)
+
+    def kept_bytes(self, owner: int) -> int:
+        """Bytes of the files that hold something undelivered for an owner."""
+        target = self._targets.get(owner)
+        return 0 if target is None else target.queue.size_bytes
 
     def wake(self, owner: int) -> None:
         """The owner has just answered: try it now."""
@@ -339,3 +364,11 @@ class Handoff:
 
 def _number(key: ShardKey) -> int:
     return key.shard_id
+
+
+def late_ns(node: Node) -> int:
+    """How long after its version a batch may still arrive: where others may keep writes for this node, that long."""
+    settings = node.config.hinted_handoff
+    if not settings.enabled or [data.uuid for data in node.metadata.state.data_nodes] == [node.uuid]:
+        return limits.LATE_BATCH_NS
+    return max(limits.LATE_BATCH_NS, int(settings.max_age_s * 1e9))

@@ -14,15 +14,16 @@ from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.health import own_state
 from dsdbd.cluster.membership import removed_reason
 from dsdbd.cluster.messages import PulseAnswer, encode
-from dsdbd.cluster.peers import KEPT_ALIVE, TAG_ALIVE, TAG_ANSWER, TAG_ERROR
 from dsdbd.cluster.reads import Cancellation
 from dsdbd.cluster.statements.queries import own_queries
-from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
+from dsdbd.errors import ForeignCluster, NodeRemoved, NoLeader, RequestError, SecretRefused, Unavailable
 from dsdbd.http.backup import BackupNodeRoutes
 from dsdbd.http.body import read_body
 from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.http.internal_files import FileRoutes
-from dsdbd.http.responses import JSON, error_body, json_response
+from dsdbd.http.internal_repair import RepairRoutes
+from dsdbd.http.kept_alive import ALIVE_S, answer_of, keep_alive
+from dsdbd.http.responses import JSON, json_response
 from dsdbd.meta.state import encode_state
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     Signed = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 
 _EXECUTE_TIMEOUT_S = 5.0
-_ALIVE_S = 1.0
-"""Pause between signs of life of a slow answer; far below any sensible shard-mapper-timeout."""
 
 
 class InternalApi:
@@ -50,6 +49,7 @@ class InternalApi:
         self._reads = reads
         self._files = FileRoutes(node)
         self._backup = BackupNodeRoutes(node, writes)
+        self._repair = RepairRoutes(node)
         self._bodies = ByteBudget(limits.MAX_INTERNAL_BYTES_HELD, "requests of other nodes")
         self._state_bytes: tuple[object, bytes] = (None, b"")
 
@@ -71,6 +71,7 @@ class InternalApi:
             web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
             *self._files.routes(self._signed),
             *self._backup.routes(self._signed),
+            *self._repair.routes(self._signed),
         ]
 
     def meta_routes(self) -> list[web.RouteDef]:
@@ -141,7 +142,8 @@ class InternalApi:
         node = self._node
         if node.detector is not None:
             node.detector.heard(request.headers.get(signing.SENDER_HEADER, ""))
-        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves=node.store is not None)
+        settled = node.repair is None or node.repair.is_settled()
+        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves=node.store is not None, settled=settled)
         return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:
@@ -221,12 +223,7 @@ class InternalApi:
             await deletes.receive(self._node, self._writes, body)
             return b""
 
-        work = asyncio.create_task(delete())
-        work.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.wait({work}, timeout=_ALIVE_S)
-        if work.done():
-            return web.Response(body=work.result())
-        return await self._keep_alive(request, work)
+        return await answer_of(request, delete())
 
     async def _queries(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         return web.Response(body=own_queries(self._node))
@@ -243,27 +240,9 @@ class InternalApi:
             # Nobody may be left to look at the error of a query whose coordinator has gone.
             work.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
-                await asyncio.wait({work}, timeout=_ALIVE_S)
+                await asyncio.wait({work}, timeout=ALIVE_S)
                 if work.done():
                     return web.Response(body=work.result())
-                return await self._keep_alive(request, work)
+                return await keep_alive(request, work)
             finally:
                 work.cancel()
-
-    @staticmethod
-    async def _keep_alive(request: web.Request, work: asyncio.Task[bytes]) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.content_type = KEPT_ALIVE
-        await response.prepare(request)
-        while not work.done():
-            await response.write(TAG_ALIVE)
-            await asyncio.wait({work}, timeout=_ALIVE_S)
-        try:
-            answer = work.result()
-        except DSDBError as error:
-            await response.write(TAG_ERROR + error_body(error))
-        else:
-            await response.write(TAG_ANSWER)
-            await response.write(answer)
-        await response.write_eof()
-        return response

@@ -34,6 +34,10 @@ class ShowQueries(Statement, frozen=True):
     """SHOW QUERIES."""
 
 
+class ShowRepairs(Statement, frozen=True):
+    """SHOW REPAIRS, a statement of DSDB only."""
+
+
 class ShowContinuousQueries(Statement, frozen=True):
     """SHOW CONTINUOUS QUERIES."""
 

@@ -192,6 +192,7 @@ def _with_key(node: ast_show.ShowTagValues | ast_show.ShowTagValuesCardinality) 
 @to_text.register(ast_show.ShowShardGroups)
 @to_text.register(ast_show.ShowUsers)
 @to_text.register(ast_show.ShowQueries)
+@to_text.register(ast_show.ShowRepairs)
 @to_text.register(ast_show.ShowContinuousQueries)
 @to_text.register(ast_show.ShowSubscriptions)
 def _(node: ast.Statement) -> str:
@@ -202,6 +203,7 @@ def _(node: ast.Statement) -> str:
         ast_show.ShowShardGroups: "SHARD GROUPS",
         ast_show.ShowUsers: "USERS",
         ast_show.ShowQueries: "QUERIES",
+        ast_show.ShowRepairs: "REPAIRS",
         ast_show.ShowContinuousQueries: "CONTINUOUS QUERIES",
         ast_show.ShowSubscriptions: "SUBSCRIPTIONS",
     }

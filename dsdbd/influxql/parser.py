@@ -108,6 +108,7 @@ _STATEMENTS: Final[_Words] = {
         "MEASUREMENT": _cardinality("MEASUREMENT"),
         "MEASUREMENTS": parser_show.parse_show_measurements,
         "QUERIES": _plain(show.ShowQueries()),
+        "REPAIRS": _plain(show.ShowRepairs()),
         "RETENTION": {"POLICIES": lambda cursor: show.ShowRetentionPolicies(parser_show.parse_database(cursor))},
         "SERIES": parser_show.parse_show_series,
         "SERVERS": _plain(show.ShowServers()),

@@ -1,4 +1,4 @@
-"""Deletions in a cluster of three nodes: at every owner, now or when it is back; or an error that says what was done."""
+"""Deletions in a cluster of three nodes: at every owner, at once or later, or an error that says what is done."""
 
 from __future__ import annotations
 

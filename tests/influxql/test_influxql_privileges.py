@@ -34,6 +34,7 @@ def write(database: str | None = None) -> RequiredPrivilege:
         ("CREATE CONTINUOUS QUERY c ON d BEGIN SELECT a INTO t FROM e.r.m END", (read("d"), read("e"), write("d"))),
         ("SHOW DATABASES", ()),
         ("SHOW QUERIES", (read(),)),
+        ("SHOW REPAIRS", (ADMIN,)),
         ("SHOW CONTINUOUS QUERIES", (read(),)),
         ("SHOW RETENTION POLICIES ON d", (read("d"),)),
         ("SHOW MEASUREMENTS", (read(),)),

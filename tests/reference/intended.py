@@ -96,7 +96,7 @@ def same_series_in_another_order(ours: Answer, theirs: Answer) -> bool:
 
 
 def _without_own_words(text: str) -> str:
-    for own in ("DATA, ", "META, ", "SERVERS, ", "SERVER, "):
+    for own in ("DATA, ", "META, ", "REPAIRS, ", "SERVERS, ", "SERVER, "):
         text = text.replace(own, "")
     return text
 

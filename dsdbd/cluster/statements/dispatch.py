@@ -11,6 +11,7 @@ from dsdbd.cluster.into import Into, default_policy, named_select, written_rows
 from dsdbd.cluster.statements.context import StatementContext, rows_of
 from dsdbd.cluster.statements.ddl import CHANGES, change
 from dsdbd.cluster.statements.queries import kill_query, show_queries
+from dsdbd.cluster.statements.repairs import show_repairs
 from dsdbd.cluster.statements.schema import show_schema
 from dsdbd.cluster.statements.server import show_diagnostics, show_stats
 from dsdbd.cluster.statements.standing import located
@@ -52,6 +53,8 @@ async def execute(statement: ast.Statement, context: StatementContext) -> Series
         return iter([await _explain(statement, context)])
     if isinstance(statement, ast_show.ShowQueries):
         return iter([await show_queries(context.node)])
+    if isinstance(statement, ast_show.ShowRepairs):
+        return iter([await show_repairs(context.node)])
     if isinstance(statement, ast.KillQuery):
         await kill_query(context.node, statement.query_id, statement.host)
         return iter(())

@@ -1,0 +1,442 @@
+"""Anti-entropy: every owner compares its copies of shards with the other owners', and pulls what it lacks.
+
+Nobody has to ask for it. It repairs what no coordinator knows any more: a queue that was lost, a file that was set
+aside, a crash between an answer and what had to be kept. A crash of this node leaves nothing: it compares anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dsdbd.cluster.handoff import late_ns
+from dsdbd.cluster.owners import not_owner
+from dsdbd.cluster.repair_messages import (
+    COMPLETE_PATH,
+    SUMMARIES_PATH,
+    CompleteRequest,
+    SummariesAnswer,
+    SummariesRequest,
+    Summary,
+    decode_answer,
+    decode_request,
+    encode,
+)
+from dsdbd.cluster.repair_plan import (
+    EVERYTHING,
+    KnownCells,
+    Ledger,
+    Outcome,
+    enough,
+    identity,
+    in_groups,
+    summary_of,
+    tombstone_sum,
+)
+from dsdbd.cluster.repair_progress import RecentRepairs, RepairProgress
+from dsdbd.cluster.repair_pull import Pulled, Puller, Range
+from dsdbd.cluster.repair_source import RepairSource
+from dsdbd.cluster.transfer_plan import Rate
+from dsdbd.errors import DSDBError, ShardUnavailable
+from dsdbd.meta import views
+from dsdbd.storage.selection import MAX_NS, MIN_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.cluster.repair_progress import Row
+    from dsdbd.cluster.repair_source import Content
+    from dsdbd.cluster.version_clock import VersionClock
+    from dsdbd.meta.views import ShardPlace
+
+log = structlog.get_logger("repair")
+_SETTLE_S = 2.0
+"""Younger values of a shard that is written to are on their way to all owners: no difference yet."""
+_SHARDS_AT_ONCE = 32
+"""Shards whose numbers are asked for in one request."""
+_TIMEOUT_S = 10.0
+"""Silence of the other side; it shows signs of life while it works."""
+_LEAST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_BARRIER_TIMEOUT_S = 5.0
+_METADATA_TIMEOUT_S = 5.0
+_COMPLETED_AT_ONCE = 4
+"""Shards of one request that are completed side by side."""
+
+
+class Repair:
+    """Keeps this node's copies of shards equal to those of other owners; use it on the event loop."""
+
+    def __init__(self, node: Node, clock: VersionClock) -> None:
+        self._node = node
+        self._config = node.config.anti_entropy
+        self.source = RepairSource(node)
+        self._known = KnownCells()
+        self._puller = Puller(node, self.source, clock, Rate(self._config.max_throughput_bytes), self._known)
+        self._unbound = Puller(node, self.source, clock, Rate(0), self._known)
+        self._ledger = Ledger(self._config.check_interval_s)
+        self._recent = RecentRepairs()
+        self._changed = asyncio.Event()
+        self._rounds: dict[int, asyncio.Task[None]] = {}
+        self._seen_changes: dict[int, tuple[int, float]] = {}
+        self._known_places: dict[int, ShardPlace] | None = None
+        self.counters = dict.fromkeys(
+            ("compared", "different", "rows", "bytes", "deletions", "failed", "completed", "unequal"), 0
+        )
+        node.service_stats["antiEntropy"] = self.counters
+        node.metadata.on_change(lambda _: self._changed.set())
+        if node.detector is not None:
+            node.detector.on_back(self._on_back)
+
+    # --- for others on this node
+
+    async def pull(
+        self,
+        place: ShardPlace,
+        from_node: int,
+        *,
+        measurements: Collection[str] | None = None,
+        min_ns: int = MIN_NS,
+        max_ns: int = MAX_NS,
+        below: int | None = None,
+    ) -> bool:
+        """Bring this node's copy of a shard all that another node's holds; True: it now has all the other had.
+
+        Raises ShardUnavailable and other DSDBError where that could not be done; what has come stays.
+        """
+        part = Range(measurements=measurements, min_ns=min_ns, max_ns=max_ns, below=below or 0)
+        await self._pull(self._puller, place, from_node, part)
+        return True
+
+    async def complete_at(
+        self,
+        owner: int,
+        places: Sequence[ShardPlace],
+        measurements: Collection[str] | None,
+        min_ns: int,
+        max_ns: int,
+    ) -> None:
+        """Have an owner of shards hold what a majority of their owners holds of some measurements.
+
+        ``measurements``: None for all; times are inclusive. Then a read of that owner sees all that a majority had
+        acknowledged before. Raises ShardUnavailable where no majority answers.
+        """
+        if owner == self._node.data_id:
+            await self._complete(places, Range(measurements=measurements, min_ns=min_ns, max_ns=max_ns))
+            return
+        wanted = None if measurements is None else sorted(measurements)
+        shards = [place.shard.id for place in places]
+        await self._ask_to_complete(owner, shards, wanted, min_ns, max_ns, everyone=False)
+
+    def is_clean(self, shard_id: int) -> bool:
+        """Whether this node's copy of a shard is known to hold all that a majority of the owners does.
+
+        It is not after a start, and after contact to other owners was lost, until it was compared.
+        """
+        return not self._config.enabled or self._ledger.is_clean(shard_id)
+
+    def is_settled(self) -> bool:
+        """Whether every copy of this node was equal to every other owner's when they were last compared."""
+        return not self._config.enabled or (self._known_places is not None and self.counters["unequal"] == 0)
+
+    def settled(self, shard_id: int) -> int:
+        """The version up to which every owner is known to have this copy's deletions. Any thread may call it."""
+        if not self._config.enabled:
+            return EVERYTHING
+        shard = None if self._node.store is None else self._node.store.shard(shard_id)
+        return 0 if shard is None else self._ledger.settled(shard_id, shard.kept_tombstones())
+
+    def wake(self, shards: Collection[int] | None = None) -> None:
+        """Compare these shards, or all, at once."""
+        self._ledger.wake(self._now_s(), shards=shards)
+        self._changed.set()
+
+    def progress(self) -> list[Row]:
+        """Pulls under way and lately done at this node."""
+        return self._recent.rows()
+
+    # --- for other nodes
+
+    async def complete(self, body: bytes) -> bytes:
+        """Answer a CompleteRequest. Raises NotOwner, ShardUnavailable."""
+        request = decode_request(body, CompleteRequest)
+        await self._node.metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S)
+        places = []
+        for shard_id in request.shards:
+            place = self.source.places.get(shard_id)
+            if place is None:
+                continue  # dropped
+            if self._node.data_id not in place.shard.owners:
+                raise not_owner(self._node, shard_id)
+            places.append(place)
+        part = Range(measurements=request.measurements, min_ns=request.min_ns, max_ns=request.max_ns)
+        await self._complete(places, part, everyone=request.everyone)
+        return b""
+
+    async def _complete(self, places: Sequence[ShardPlace], part: Range, *, everyone: bool = False) -> None:
+        for some in in_groups(places, _COMPLETED_AT_ONCE):
+            results = await asyncio.gather(
+                *(self._complete_one(place, part, everyone=everyone) for place in some), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _complete_one(self, place: ShardPlace, part: Range, *, everyone: bool) -> None:
+        """Pull from other owners until enough of them have given what they have."""
+        owners = place.shard.owners
+        others = [owner for owner in owners if owner != self._node.data_id]
+        needed = len(others) if everyone else enough(owners)
+        puller = self._puller if everyone else self._unbound
+        pulls = {asyncio.create_task(self._pull(puller, place, other, part)) for other in others}
+        reasons: list[str] = []
+        done_count = 0
+        try:
+            waiting = pulls
+            while waiting and done_count < needed:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    error = one.exception()
+                    if error is None:
+                        done_count += 1
+                    elif isinstance(error, DSDBError):
+                        reasons.append(error.message)
+                    else:
+                        raise error
+        finally:
+            for one in pulls:
+                one.cancel()
+            await asyncio.gather(*pulls, return_exceptions=True)
+        if done_count < needed:
+            raise ShardUnavailable(
+                f"{done_count + 1} of {len(owners)} owners of shard {place.shard.id} answer, {needed + 1} are needed: "
+                + "; ".join(reasons)
+            )
+        self.counters["completed"] += 1
+
+    async def _ask_to_complete(
+        self, owner: int, shards: list[int], measurements: list[str] | None, min_ns: int, max_ns: int, *, everyone: bool
+    ) -> None:
+        peer = views.data_node(self._node.metadata.state, owner)
+        if peer is None:
+            raise ShardUnavailable(f"data node {owner} is not registered")
+        index = self._node.metadata.state.index
+        request = CompleteRequest(index, shards, measurements, min_ns, max_ns, everyone)
+        await self._node.peers.call(peer.tcp_addr, "POST", COMPLETE_PATH, encode(request), timeout_s=_TIMEOUT_S)
+
+    # --- one pull
+
+    async def _pull(self, puller: Puller, place: ShardPlace, from_node: int, part: Range) -> Pulled:
+        now_ns = self._node.clock.now_ns()
+        progress = RepairProgress.begin(place, from_node, self._node.data_id or 0, now_ns)
+        self._recent.begin(progress)
+        error = ""
+        try:
+            return await puller.pull(place, from_node, part, progress, now_ns - late_ns(self._node))
+        except DSDBError as failure:
+            error = failure.message
+            raise
+        except BaseException as failure:
+            error = f"stopped: {type(failure).__name__}"
+            raise
+        finally:
+            self._recent.end(progress, error if progress.brought_anything else "")
+            self.counters["rows"] += progress.rows
+            self.counters["bytes"] += progress.bytes
+            self.counters["deletions"] += progress.tombstones
+
+    # --- by itself
+
+    async def run(self) -> None:
+        """Compare and repair; runs until cancelled."""
+        if not self._config.enabled:
+            return
+        await self._first_metadata()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._work_off_lost())
+                while True:
+                    self._changed.clear()
+                    self._begin_rounds(group)
+                    next_s = self._ledger.next_s()
+                    pause_s = _LONGEST_PAUSE_S if next_s is None else next_s - self._now_s()
+                    try:
+                        async with asyncio.timeout(min(max(pause_s, _LEAST_PAUSE_S), _LONGEST_PAUSE_S)):
+                            await self._changed.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            self.source.close()
+
+    async def _first_metadata(self) -> None:
+        """Wait for metadata as new as any: copies that come to be from then on need no first comparison."""
+        while True:
+            try:
+                await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+            except DSDBError:
+                await asyncio.sleep(_LONGEST_PAUSE_S)
+            else:
+                return
+
+    def _begin_rounds(self, group: asyncio.TaskGroup) -> None:
+        own, now_s = self._node.data_id, self._now_s()
+        if own is None or self._node.store is None:
+            return
+        places = self.source.places.all()
+        if places is not self._known_places:
+            self._known_places = places
+            owned = {
+                shard_id: [owner for owner in place.shard.owners if owner != own]
+                for shard_id, place in places.items()
+                if own in place.shard.owners
+            }
+            self._ledger.know(owned, now_s)
+            self._seen_changes = {one: seen for one, seen in self._seen_changes.items() if one in owned}
+        self.counters["unequal"] = self._ledger.unequal()
+        detector = self._node.detector
+        for node_id, shards in self._ledger.due(now_s).items():
+            busy = self._rounds.get(node_id)
+            if busy is not None and not busy.done():
+                continue
+            if detector is not None and detector.is_down(node_id):
+                for shard_id in shards:
+                    self._ledger.failed((shard_id, node_id), now_s)
+                continue
+            self._rounds[node_id] = group.create_task(self._round(node_id, shards))
+
+    async def _round(self, node_id: int, shards: Sequence[int]) -> None:
+        """Compare shards with one other node, one after another; raises nothing."""
+        try:
+            for some in in_groups(shards, _SHARDS_AT_ONCE):
+                try:
+                    await self._compare(node_id, some)
+                except DSDBError as error:
+                    log.info("copies could not be compared", node=node_id, reason=error.message)
+                    self.counters["failed"] += 1
+                    for shard_id in some:
+                        self._ledger.failed((shard_id, node_id), self._now_s())
+        except Exception:
+            log.exception("repair failed by a defect of dsdbd", node=node_id)
+            for shard_id in shards:
+                self._ledger.failed((shard_id, node_id), self._now_s())
+        finally:
+            self._changed.set()
+
+    async def _compare(self, node_id: int, shards: Sequence[int]) -> None:
+        peer = views.data_node(self._node.metadata.state, node_id)
+        places = [place for shard_id in shards if (place := self.source.places.get(shard_id)) is not None]
+        if peer is None or not places or self._node.data_id is None:
+            return
+        parts = {place.shard.id: Range(below=self._below(place.shard.id)) for place in places}
+        request = SummariesRequest(
+            self._node.metadata.state.index,
+            self._node.data_id,
+            [(shard_id, part.below) for shard_id, part in parts.items()],
+        )
+        call = self._node.peers.call(peer.tcp_addr, "POST", SUMMARIES_PATH, encode(request), timeout_s=_TIMEOUT_S)
+        # Both sides look at the same time.
+        asked = asyncio.ensure_future(call)
+        try:
+            contents = [await self._content(place, parts[place.shard.id]) for place in places]
+            answer = decode_answer(await asked, SummariesAnswer, peer.tcp_addr)
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        theirs = {one.shard_id: one for one in answer.summaries}
+        for place, content in zip(places, contents, strict=True):
+            other = theirs.get(place.shard.id)
+            if other is None:
+                self._ledger.failed((place.shard.id, node_id), self._now_s())
+                continue
+            await self._settle(place, node_id, content, other, answer.kept_bytes, parts[place.shard.id])
+
+    async def _content(self, place: ShardPlace, part: Range) -> Content:
+        return await self.source.content(place, below=part.below, background=True)
+
+    async def _settle(
+        self, place: ShardPlace, node_id: int, own: Content, other: Summary, kept_bytes: int, part: Range
+    ) -> None:
+        """Pull what the other node has more of a shard, if it has."""
+        pair = place.shard.id, node_id
+        self.counters["compared"] += 1
+        same_rows = summary_of(own.grids) == other.total
+        if same_rows and tombstone_sum(own.tombstones) == other.tombstones:
+            held = frozenset(map(identity, own.tombstones))
+            self._ledger.compared(pair, Outcome(whole=True, equal=True, took_s=own.took_s, held=held), self._now_s())
+            return
+        self._ledger.differs(pair)
+        if kept_bytes and self._ledger.leave_to_handoff(pair, self._now_s()):
+            return
+        self.counters["different"] += 1
+        try:
+            pulled = await self._pull(self._puller, place, node_id, part)
+        except DSDBError as error:
+            log.info("a copy could not be repaired", shard=place.shard.id, node=node_id, reason=error.message)
+            self.counters["failed"] += 1
+            self._ledger.failed(pair, self._now_s())
+            return
+        outcome = Outcome(whole=True, equal=pulled.equal, took_s=own.took_s + pulled.took_s, held=pulled.held)
+        self._ledger.compared(pair, outcome, self._now_s())
+
+    def _below(self, shard_id: int) -> int:
+        """The version below which values count now; 0 for all, where nothing has changed for a while."""
+        store, now_s = self._node.store, self._now_s()
+        shard = None if store is None else store.shard(shard_id)
+        if shard is None:
+            return 0
+        changes, since_s = self._seen_changes.get(shard_id, (-1, now_s))
+        if shard.changes != changes:
+            since_s = now_s
+            self._seen_changes[shard_id] = shard.changes, now_s
+        if now_s - since_s >= _SETTLE_S:
+            return 0
+        return self._node.clock.now_ns() - int(_SETTLE_S * 1e9)
+
+    def _on_back(self, node_id: int) -> None:
+        """What a node did while it was out of reach is not known."""
+        self._ledger.wake(self._now_s(), node=node_id)
+        self._changed.set()
+
+    def _now_s(self) -> float:
+        return self._node.clock.monotonic_s()
+
+    # --- what handoff could not keep
+
+    async def _work_off_lost(self) -> None:
+        """Have owners pull what they lack of shards that handoff gave up, until they hold all that the others do."""
+        failures: dict[int, int] = {}
+        again_s: dict[int, float] = {}
+        while True:
+            await asyncio.sleep(_LONGEST_PAUSE_S)
+            handoff = self._node.handoff
+            if handoff is None:
+                continue
+            for owner, keys in handoff.lost().items():
+                if self._now_s() < again_s.get(owner, 0.0):
+                    continue
+                try:
+                    await self._repair_lost(owner, {key.shard_id for key in keys})
+                except DSDBError as error:
+                    failures[owner] = failures.get(owner, 0) + 1
+                    pause_s = min(self._config.check_interval_s, _LONGEST_PAUSE_S * 2.0 ** min(failures[owner], 10))
+                    again_s[owner] = self._now_s() + pause_s
+                    log.info("an owner is not repaired yet", owner=owner, reason=error.message)
+                else:
+                    failures.pop(owner, None)
+                    handoff.found_again(owner, keys)
+
+    async def _repair_lost(self, owner: int, shards: set[int]) -> None:
+        """Have an owner compare itself with every other; shards it does not own any more need nothing."""
+        await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
+        if views.data_node(self._node.metadata.state, owner) is None:
+            return
+        places = self.source.places.all()
+        owned = sorted(one for one in shards if one in places and owner in places[one].shard.owners)
+        for some in in_groups(owned, _SHARDS_AT_ONCE):
+            if owner == self._node.data_id:
+                await self._complete([places[one] for one in some], Range(), everyone=True)
+            else:
+                await self._ask_to_complete(owner, list(some), None, MIN_NS, MAX_NS, everyone=True)

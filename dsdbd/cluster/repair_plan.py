@@ -1,0 +1,269 @@
+"""What repair decides: what to compare next, which parts to pull, who holds what. Pure.
+
+Two copies of a shard are compared by digests of their values (``model.digest``) and of their deletions. Each node pulls
+what it lacks; that the other one pulls as well makes both equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from dsdbd.storage.tombstones import Tombstone, encode_tombstones
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dsdbd.model.digest import Grid
+
+_Item = TypeVar("_Item")
+MASK = (1 << 64) - 1
+EVERYTHING = (1 << 63) - 1
+"""Greater than any version."""
+COST_SHARE = 50
+"""A comparison that took a second is not repeated for so many: it takes at most two percent of a processor."""
+HANDOFF_TURNS = 10
+"""How often a difference is left to the writes that its holder keeps for this node and is about to deliver."""
+SOON_S = 1.0
+"""The next look at what could not be compared, or is being delivered; it doubles up to the interval."""
+_KNOWN_CELLS = 100_000
+
+Pair = tuple[int, int]
+"""A shard's number and that of another owner's node."""
+
+
+# --- deletions
+
+
+def identity(tombstone: Tombstone) -> int:
+    """A number of a deletion that is the same on all nodes."""
+    raw = encode_tombstones([replace(tombstone, files=frozenset())])
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
+
+
+def tombstone_sum(tombstones: Iterable[Tombstone]) -> int:
+    """A number of a set of deletions; 0 where there are none."""
+    return sum(map(identity, tombstones)) & MASK
+
+
+def lacking(
+    own: Sequence[Tombstone], theirs: Iterable[Tombstone], horizon: int, *, rows_differ: bool
+) -> list[Tombstone]:
+    """The deletions that this node must take over.
+
+    Those of versions below ``horizon`` meet no row that is still on its way. They may have been forgotten here, for
+    every owner had them; they are needed only where rows differ.
+    """
+    return [
+        one for one in theirs if (rows_differ or one.version >= horizon) and not any(mine.covers(one) for mine in own)
+    ]
+
+
+# --- values
+
+
+def summary_of(grids: Mapping[str, Grid]) -> int:
+    """One number for all measurements of a shard; 0 where there are no values."""
+    return sum(grid.total for grid in grids.values() if len(grid.places)) & MASK
+
+
+def totals_of(grids: Mapping[str, Grid]) -> dict[str, int]:
+    """The total of each measurement that has values."""
+    return {name: grid.total for name, grid in grids.items() if len(grid.places)}
+
+
+def differing(own: Grid | None, theirs: Grid) -> npt.NDArray[np.uint16]:
+    """The cells in which the other node has something, and not just what this one has."""
+    if own is None:
+        return theirs.places
+    differ: npt.NDArray[np.bool_] = theirs.sums != own.cells[theirs.places]
+    return theirs.places[differ]
+
+
+class KnownCells:
+    """Cells that were pulled whole and still differ, because this node has more: they are not pulled again.
+
+    That is so until one of the two changes. Bounded: what is forgotten is pulled once more.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, str], dict[int, Pair]] = {}
+        self._count = 0
+
+    def fresh(self, pair: Pair, measurement: str, own: Grid | None, theirs: Grid) -> npt.NDArray[np.uint16]:
+        """The differing cells but for those."""
+        places = differing(own, theirs)
+        known = self._known.get((*pair, measurement))
+        if not known or own is None:
+            return places
+        mine, other = own.cells, theirs.cells
+        keep = [known.get(place) != (int(mine[place]), int(other[place])) for place in places.tolist()]
+        return places[np.array(keep, dtype=np.bool_)]
+
+    def pulled(self, pair: Pair, measurement: str, own: Grid | None, theirs: Grid) -> None:
+        """All cells of the other node's grid were pulled; ``own`` is what this node has now."""
+        self.forget(pair, measurement)
+        if own is None:
+            return
+        mine, other = own.cells, theirs.cells
+        known = {place: (int(mine[place]), int(other[place])) for place in differing(own, theirs).tolist()}
+        if self._count + len(known) > _KNOWN_CELLS:
+            self._known.clear()
+            self._count = 0
+        if known:
+            self._known[(*pair, measurement)] = known
+            self._count += len(known)
+
+    def forget(self, pair: Pair, measurement: str) -> None:
+        """Let go of what is known of a measurement."""
+        self._count -= len(self._known.pop((*pair, measurement), ()))
+
+
+def enough(owners: Sequence[int]) -> int:
+    """How many owners beside one are a majority with it."""
+    return len(owners) // 2
+
+
+# --- what to compare, and what is known of it
+
+
+@dataclass(slots=True)
+class _State:
+    """What this node knows of its copy of a shard beside that of another owner.
+
+    ``whole``: it held all of the other one's values when it last compared, and has no reason to doubt it. ``equal``:
+    the other one held no more and no less. ``failures``: comparisons in a row that did not end so. ``held``: deletions
+    of this node that the other one had.
+    """
+
+    due_s: float
+    whole: bool = False
+    equal: bool = False
+    failures: int = 0
+    left_to_handoff: int = 0
+    held: frozenset[int] = field(default_factory=frozenset)
+
+
+class Outcome(NamedTuple):
+    """What came of a comparison; ``took_s``: processor time, ``held`` as in the state."""
+
+    whole: bool
+    equal: bool
+    took_s: float
+    held: frozenset[int]
+
+
+class Ledger:
+    """Which pairs of copies are compared when, and what came of it. Times are seconds of a monotonic clock."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._states: dict[Pair, _State] = {}
+        self._others: dict[int, tuple[int, ...]] = {}
+        self._begun = False
+
+    def know(self, others: Mapping[int, Sequence[int]], now_s: float) -> None:
+        """Take note of the shards of this node, each with its other owners; the first time with newest metadata."""
+        self._others = {shard: tuple(nodes) for shard, nodes in others.items()}
+        wanted = {(shard, node) for shard, nodes in self._others.items() for node in nodes}
+        for pair in self._states.keys() - wanted:
+            del self._states[pair]
+        for pair in wanted - self._states.keys():
+            # Copies that came to be while this node was there began equal: empty, or by a move.
+            self._states[pair] = _State(now_s, whole=self._begun)
+        self._begun = True
+
+    def due(self, now_s: float) -> dict[int, list[int]]:
+        """Other nodes with the shards to compare with them now."""
+        found: dict[int, list[int]] = {}
+        for (shard, node), state in self._states.items():
+            if state.due_s <= now_s:
+                found.setdefault(node, []).append(shard)
+        return found
+
+    def wake(self, now_s: float, *, shards: Collection[int] | None = None, node: int | None = None) -> None:
+        """Compare at once: these shards or all, with one node or all. There is reason to doubt what is known."""
+        for (shard, other), state in self._states.items():
+            if (shards is None or shard in shards) and node in (None, other):
+                state.due_s = now_s
+                state.failures = state.left_to_handoff = 0
+                state.whole = state.equal = False
+
+    def compared(self, pair: Pair, outcome: Outcome, now_s: float) -> None:
+        """A comparison came to its end."""
+        state = self._states.get(pair)
+        if state is None:
+            return
+        state.whole, state.equal, state.held = outcome.whole, outcome.equal, outcome.held
+        state.left_to_handoff = 0
+        # What is not equal waits for the other one to pull; then it is looked at once more.
+        wait_s = self._interval_s if outcome.equal else self._pause_s(state)
+        state.failures = 0 if outcome.equal else state.failures + 1
+        state.due_s = now_s + max(wait_s, COST_SHARE * outcome.took_s)
+
+    def failed(self, pair: Pair, now_s: float) -> None:
+        """A comparison could not be made, or not come to its end."""
+        state = self._states.get(pair)
+        if state is not None:
+            state.due_s = now_s + self._pause_s(state)
+            state.failures += 1
+
+    def _pause_s(self, state: _State) -> float:
+        return min(self._interval_s, SOON_S * 2.0 ** min(state.failures, 10))
+
+    def differs(self, pair: Pair) -> None:
+        """A difference was found: this copy may lack something."""
+        state = self._states.get(pair)
+        if state is not None:
+            state.whole = state.equal = False
+
+    def leave_to_handoff(self, pair: Pair, now_s: float) -> bool:
+        """Whether a difference is left, for a while, to the writes that are about to be delivered."""
+        state = self._states.get(pair)
+        if state is None or state.left_to_handoff >= HANDOFF_TURNS:
+            return False
+        state.left_to_handoff += 1
+        state.due_s = now_s + SOON_S
+        return True
+
+    def next_s(self) -> float | None:
+        """When the next comparison is due; None while there is nothing to compare."""
+        return min((state.due_s for state in self._states.values()), default=None)
+
+    def is_clean(self, shard: int) -> bool:
+        """Whether this node holds all that a majority of the owners, itself among them, held when last compared."""
+        others = self._others.get(shard)
+        if others is None:
+            return self._begun  # it has just come to be
+        whole = sum(self._states[shard, node].whole for node in others)
+        return whole >= enough((0, *others))
+
+    def unequal(self) -> int:
+        """How many pairs are not known to be equal."""
+        return sum(not state.equal for state in self._states.values())
+
+    def settled(self, shard: int, known: Iterable[Tombstone]) -> int:
+        """The version up to which every other owner is known to have the deletions of this node's copy; 0 for none.
+
+        Any thread may call it.
+        """
+        others = self._others.get(shard)
+        if others is None:
+            return 0
+        states = [self._states.get((shard, node)) for node in others]
+        if any(state is None for state in states):
+            return 0
+        held = [state.held for state in states if state is not None]
+        open_ones = [one.version for one in known if not all(identity(one) in each for each in held)]
+        return min(open_ones, default=EVERYTHING + 1) - 1
+
+
+def in_groups(those: Sequence[_Item], most: int) -> Iterator[Sequence[_Item]]:
+    """A sequence in pieces of at most ``most``."""
+    for at in range(0, len(those), most):
+        yield those[at : at + most]

@@ -1,0 +1,218 @@
+"""The answering side of repair: digests of this node's copies of shards, and rows of the cells in which they differ."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+import msgspec
+import numpy as np
+
+from dsdbd.cluster.peers import ErrorBody
+from dsdbd.cluster.repair_messages import (
+    FRAME_ALIVE,
+    FRAME_END,
+    FRAME_ERROR,
+    FRAME_ROWS,
+    DigestsAnswer,
+    DigestsRequest,
+    ExportRequest,
+    SummariesAnswer,
+    SummariesRequest,
+    Summary,
+    WireGrid,
+    decode_request,
+    encode,
+)
+from dsdbd.cluster.repair_plan import summary_of, tombstone_sum
+from dsdbd.cluster.shard_places import ShardPlaces, key_of
+from dsdbd.errors import CorruptData, DSDBError, ShardUnavailable
+from dsdbd.model.columns import Batch, encode_batch
+from dsdbd.storage.selection import MAX_NS, MIN_NS
+from dsdbd.storage.tombstones import encode_tombstones
+
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+
+    from dsdbd.cluster.node import Node
+    from dsdbd.meta.views import ShardPlace
+    from dsdbd.model.columns import Points
+    from dsdbd.model.digest import Grid
+    from dsdbd.storage.replica import Replica
+    from dsdbd.storage.tombstones import Tombstone
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+_GRIDS_AT_ONCE = 64
+"""Measurements in one answer; a grid has eight kilobytes at most."""
+_ALIVE_S = 1.0
+_METADATA_TIMEOUT_S = 5.0
+
+
+class Content(NamedTuple):
+    """What a copy of a shard holds, and the processor time that it took to find out."""
+
+    grids: Mapping[str, Grid]
+    tombstones: tuple[Tombstone, ...]
+    took_s: float = 0.0
+
+
+class RepairSource:
+    """Looks at the shards of one node, for this node and for others; use it on the event loop.
+
+    One thread makes the digests that nobody waits for, two what a client or another node waits for.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="dsdb-repair")
+        self._asked = ThreadPoolExecutor(2, thread_name_prefix="dsdb-repair")
+        self.places = ShardPlaces(node)
+
+    def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
+        """Run what somebody waits for in a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._asked, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Begin nothing more; what is under way ends by itself."""
+        self._background.shutdown(wait=False, cancel_futures=True)
+        self._asked.shutdown(wait=False, cancel_futures=True)
+
+    def replica(self, place: ShardPlace) -> Replica | None:
+        """The copy of this node; None where it holds nothing of the shard. Raises ShardUnavailable."""
+        store = self._node.store
+        if store is None:
+            raise ShardUnavailable(self._node.storage_wait or "this node stores no points")
+        if store.shard(place.shard.id) is None:
+            return None
+        return store.make_replica(key_of(place), place.group.start_ns, place.group.end_ns)
+
+    async def content(
+        self,
+        place: ShardPlace,
+        *,
+        measurements: Collection[str] | None = None,
+        min_ns: int = MIN_NS,
+        max_ns: int = MAX_NS,
+        below: int = 0,
+        background: bool = False,
+    ) -> Content:
+        """What this node's copy holds. Raises ShardUnavailable."""
+        replica = self.replica(place)
+        if replica is None:
+            return Content({}, ())
+        threads = self._background if background else self._asked
+        make = partial(_content, replica, measurements, min_ns, max_ns, below or None)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, make)
+        except (OSError, CorruptData) as error:
+            raise ShardUnavailable(f"shard {place.shard.id} of this node cannot be read: {error}") from error
+
+    async def summaries(self, body: bytes) -> bytes:
+        """Answer a SummariesRequest; a shard that this node does not know is left out."""
+        request = decode_request(body, SummariesRequest)
+        await self._node.metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S)
+        found = []
+        for shard_id, below in request.shards:
+            place = self.places.get(shard_id)
+            if place is not None:
+                content = await self.content(place, below=below, background=True)
+                found.append(Summary(shard_id, summary_of(content.grids), tombstone_sum(content.tombstones)))
+        handoff = self._node.handoff
+        return encode(SummariesAnswer(found, 0 if handoff is None else handoff.kept_bytes(request.data_id)))
+
+    async def digests(self, body: bytes) -> bytes:
+        """Answer a DigestsRequest. Raises ShardUnavailable."""
+        request = decode_request(body, DigestsRequest)
+        place = await self._place(request.shard_id, request.metadata_index)
+        content = await self.content(
+            place,
+            measurements=request.measurements,
+            min_ns=request.min_ns,
+            max_ns=request.max_ns,
+            below=request.below,
+        )
+        names = sorted(
+            name
+            for name, grid in content.grids.items()
+            if name > request.after and len(grid.places) and grid.total != request.totals.get(name)
+        )
+        grids = [_wire(name, content.grids[name]) for name in names[:_GRIDS_AT_ONCE]]
+        same = tombstone_sum(content.tombstones) == request.tombstones
+        tombstones = b"" if same else encode_tombstones(content.tombstones)
+        return encode(DigestsAnswer(grids, tombstones, more=len(names) > len(grids)))
+
+    async def export(self, body: bytes) -> AsyncGenerator[bytes, None]:
+        """The frames that answer an ExportRequest. Raises ShardUnavailable before the first."""
+        request = decode_request(body, ExportRequest)
+        place = await self._place(request.shard_id, request.metadata_index)
+        replica = self.replica(place)
+        cells = np.frombuffer(request.cells, "<u2").tolist()
+        rows: Iterator[Points] = iter(())
+        if replica is not None:
+            rows = replica.export(
+                request.measurement, cells, min_ns=request.min_ns, max_ns=request.max_ns, below=request.below or None
+            )
+        making: Future[bytes | None] | None = None
+        try:
+            while True:
+                making = self.work(_next_frame, rows)
+                while not making.done():
+                    await asyncio.wait({making}, timeout=_ALIVE_S)
+                    if not making.done():
+                        yield bytes([FRAME_ALIVE])
+                frame = making.result()
+                if frame is None:
+                    break
+                yield frame
+        except (DSDBError, OSError) as error:
+            code = error.code if isinstance(error, DSDBError) else ShardUnavailable.code
+            yield _frame(FRAME_ERROR, msgspec.json.encode(ErrorBody(str(error), code)))
+            return
+        finally:
+            # Whoever stops reading lets the files go: not before the thread is done with them.
+            if making is not None:
+                await asyncio.wait({making})
+            await self.work(_close, rows)
+        yield bytes([FRAME_END])
+
+    async def _place(self, shard_id: int, metadata_index: int) -> ShardPlace:
+        await self._node.metadata.wait_index(metadata_index, _METADATA_TIMEOUT_S)
+        place = self.places.get(shard_id)
+        if place is None:
+            raise ShardUnavailable(f"shard {shard_id} is not in the metadata of this node: it was dropped, or is new")
+        return place
+
+
+def _content(
+    replica: Replica, measurements: Collection[str] | None, min_ns: int, max_ns: int, below: int | None
+) -> Content:
+    begun_s = time.thread_time()
+    grids = replica.digests(measurements, min_ns=min_ns, max_ns=max_ns, below=below)
+    return Content(grids, replica.tombstones(), time.thread_time() - begun_s)
+
+
+def _wire(name: str, grid: Grid) -> WireGrid:
+    return WireGrid(name, grid.places.astype("<u2").tobytes(), grid.sums.astype("<u8").tobytes())
+
+
+def _next_frame(rows: Iterator[Points]) -> bytes | None:
+    points = next(rows, None)
+    if points is None:
+        return None
+    version = int(points.versions.max()) if points.versions is not None and len(points) else 0
+    return _frame(FRAME_ROWS, encode_batch(Batch(version, (points,))))
+
+
+def _close(rows: Iterator[Points]) -> None:
+    close = getattr(rows, "close", None)
+    if close is not None:
+        close()
+
+
+def _frame(kind: int, body: bytes) -> bytes:
+    return bytes([kind]) + len(body).to_bytes(4, "little") + body
