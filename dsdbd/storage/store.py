@@ -92,7 +92,6 @@ class Store:
         self._lock = threading.Lock()
         self._shards: dict[int, Shard] = {}
         self._problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
-        self._wal_full = ""
         self._trim_failure = ""
         self._flush_failures: dict[int, str] = {}
         self._fatal: BaseException | None = None
@@ -263,7 +262,7 @@ class Store:
         """The records that share the next fdatasync; None when the store is closing and nothing waits."""
         with self._work:
             while not self._queue and not self._closing and not self._roll_due:
-                self._work.wait()
+                self._work.wait(None if self._log is None else self._log.recheck_s())
             if not self._queue and self._closing:
                 return None
             group: list[_Waiting] = []
@@ -304,7 +303,6 @@ class Store:
         try:
             sequence = self._log.append([waiting.record for waiting in accepted])
         except DiskFull as error:
-            self._wal_full = error.message
             self._counts["disk_full"] += 1
             for waiting in accepted:
                 waiting.done.set_exception(error)
@@ -312,7 +310,6 @@ class Store:
         except OSError as error:
             self._fail(error, accepted)
             return
-        self._wal_full = ""
         for waiting in accepted:
             self._apply(waiting, sequence)
         self._counts["groups"] += 1
@@ -476,7 +473,11 @@ class Store:
 
     def problems(self) -> list[str]:
         """What an operator should know: files set aside, a full disk, a failed log."""
-        return [*self._problems, *([self._wal_full] if self._wal_full else []), *self._failures()]
+        return [*self._problems, *self.log_problems(), *self._failures()]
+
+    def log_problems(self) -> list[str]:
+        """Why points cannot be stored now; empty when they can."""
+        return [] if self._log is None else self._log.problems()
 
     def _failures(self) -> list[str]:
         """Why rows or log files stay longer than they should; shards that fail alike say it once."""

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,13 @@ CORRUPT_DIR = "corrupt"
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+_STALLED_S = 1.0
+"""An fdatasync that takes longer is worth a word: writes of this node wait for it."""
+_LOOK_FOR_SPACE_S = 1.0
+_SPACE_BYTES = 16 << 20
+"""Free space with which a full disk counts as no longer full."""
+
+
 def is_disk_full(error: OSError) -> bool:
     """Whether space, or the quota, has run out."""
     return error.errno in FULL_ERRNOS
@@ -49,6 +57,9 @@ class LogWriter:
         self._segment_bytes = segment_bytes
         self._fd: int | None = None
         self._good = 0
+        self._began_s: float | None = None
+        self.full = ""
+        """Why the last records were not taken; empty when they were, or when there is space again."""
 
     def append(self, records: list[Record]) -> int:
         """Write records and make them durable; returns the number of the file they are in.
@@ -56,6 +67,37 @@ class LogWriter:
         Raises DiskFull when space ran out, nothing is stored then; any other OSError means that the log cannot be
         trusted any more.
         """
+        self._began_s = time.monotonic()
+        try:
+            number = self._append(records)
+        except DiskFull as error:
+            self.full = error.message
+            raise
+        finally:
+            self._began_s = None
+        self.full = ""
+        return number
+
+    def problems(self) -> list[str]:
+        """Why records are not taken now: no space, or a disk that does not answer. Any thread may call it."""
+        began_s = self._began_s
+        waited_s = 0.0 if began_s is None else time.monotonic() - began_s
+        found = [self.full] if self.full else []
+        if waited_s > _STALLED_S:
+            found.append(f"the disk of {self.directory} has not answered for {waited_s:.0f}s; writes wait for it")
+        return found
+
+    def recheck_s(self) -> float | None:
+        """Look whether space is back, which else only the next record would tell; when to look again, None: no more."""
+        if not self.full:
+            return None
+        with contextlib.suppress(OSError):
+            found = os.statvfs(self.directory)
+            if found.f_bavail * found.f_frsize >= _SPACE_BYTES:
+                self.full = ""
+        return _LOOK_FOR_SPACE_S if self.full else None
+
+    def _append(self, records: list[Record]) -> int:
         data = b"".join(piece for record in records for piece in encode_record(record))
         fd = self._writable()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,15 @@ def test_no_space_rolls_the_log_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before = sorted(path.name for path in (tmp_path / "wal").iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(errno.ENOSPC))
+        patch.setattr(os, "statvfs", failing(errno.EIO))
         for _ in range(3):
             with pytest.raises(DiskFull):
                 put(store, 2, [("a", 2, {"i": 2})])
-    assert sorted(path.name for path in (tmp_path / "wal").iterdir()) == before
-    assert len(store.problems()) == 1
+        assert sorted(path.name for path in (tmp_path / "wal").iterdir()) == before
+        assert len(store.problems()) == 1
+    # Space is back: that is seen without a write, and by a write at once.
+    if call == "fsync":
+        eventually(lambda: store.problems() == [])
     put(store, 3, [("a", 3, {"i": 3})])
     assert store.problems() == [] and store.stats()["disk_full"] == 3
     store.close()
@@ -72,6 +77,25 @@ def test_no_space_in_a_file_that_holds_records(tmp_path: Path, monkeypatch: pyte
     store.close()
     store = open_store(tmp_path)
     assert [row[1] for row in scan(store.shard(1))] == [1, 3] and store.problems() == []
+    store.close()
+
+
+def test_a_disk_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    released, real = threading.Event(), os.fdatasync
+
+    def hanging(fd: int) -> None:
+        assert released.wait(60)
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", hanging)
+        stored = store.submit(KEY, make_batch(1, [("a", 1, {"i": 1})]))
+        eventually(lambda: any("has not answered for" in text for text in store.problems()))
+        assert not stored.done()
+        released.set()
+        stored.result(60)
+    eventually(lambda: store.problems() == [])
     store.close()
 
 
