@@ -82,6 +82,7 @@ class Repair:
         self._changed = asyncio.Event()
         self._rounds: dict[int, asyncio.Task[None]] = {}
         self._seen_changes: dict[int, tuple[int, float]] = {}
+        self._all_clean = False
         self._known_places: dict[int, ShardPlace] | None = None
         self.counters = dict.fromkeys(
             ("compared", "different", "rows", "bytes", "deletions", "failed", "completed", "unequal"), 0
@@ -139,8 +140,8 @@ class Repair:
         return not self._config.enabled or self._ledger.is_clean(shard_id)
 
     def is_settled(self) -> bool:
-        """Whether every copy of this node was equal to every other owner's when they were last compared."""
-        return not self._config.enabled or (self._known_places is not None and self.counters["unequal"] == 0)
+        """Whether that is so for all copies of this node, as of a moment ago."""
+        return not self._config.enabled or self._all_clean
 
     def settled(self, shard_id: int) -> int:
         """The version up to which every owner is known to have this copy's deletions. Any thread may call it."""
@@ -296,6 +297,7 @@ class Repair:
             self._ledger.know(owned, now_s)
             self._seen_changes = {one: seen for one, seen in self._seen_changes.items() if one in owned}
         self.counters["unequal"] = self._ledger.unequal()
+        self._all_clean = self._ledger.all_clean()
         detector = self._node.detector
         for node_id, shards in self._ledger.due(now_s).items():
             busy = self._rounds.get(node_id)

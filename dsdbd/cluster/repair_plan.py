@@ -243,6 +243,10 @@ class Ledger:
         whole = sum(self._states[shard, node].whole for node in others)
         return whole >= enough((0, *others))
 
+    def all_clean(self) -> bool:
+        """Whether that is so for every shard of this node."""
+        return all(map(self.is_clean, self._others))
+
     def unequal(self) -> int:
         """How many pairs are not known to be equal."""
         return sum(not state.equal for state in self._states.values())
