@@ -38,7 +38,6 @@ from tests.fault.verdict import Verdict
 
 _DISK_BYTES = 768 << 20
 _IMAGES_BYTES = 8 << 30
-_SETTLE_S = 30.0
 _MEMORY_BYTES = 1 << 30
 _FILES = 1_000
 _WARM_UP_POINTS = 1_000
@@ -119,7 +118,7 @@ class Campaign:
         nemesis.revive()
         healed_s = time.monotonic()
         # The time in which owners have to be equal again, without anything being done.
-        settled = cluster.settle(healed_s + _SETTLE_S)
+        settled = cluster.settle(healed_s + self.arguments.settle_s)
         settled_s = time.monotonic() - healed_s
         problems = "; ".join(f"node {node.number}: {node.health()}" for node in cluster.nodes) if not settled else ""
         each = cluster.last_operations(history, database, base_ns)
@@ -216,6 +215,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--scenario", default="", help="a scenario of tests/fault/scenarios.py instead of a schedule")
     parser.add_argument("--work", default="", help="directory for histories, logs and the report")
     parser.add_argument("--keep", action="store_true", help="keep the nodes' disks in the work directory")
+    parser.add_argument("--settle-s", type=float, default=30.0, help="time from the heal until owners must be equal")
     parser.add_argument("--once", action="store_true", help="one round only")
     parser.add_argument("--go-on", action="store_true", help="go on after a round with a problem")
     return parser.parse_args(arguments)

@@ -43,12 +43,12 @@ def test_data_that_is_not_synced_is_missed(tmp_path: Path) -> None:
 
 
 def test_handoff_in_memory_is_noticed(tmp_path: Path) -> None:
-    report = run(tmp_path, "--scenario", "away", "--broken", "handoff-in-memory,no-repair")
+    report = run(tmp_path, "--scenario", "away", "--broken", "handoff-in-memory,no-repair", "--settle-s", "5")
     assert {"lost", "diverged"} <= caught(report), render(report, tmp_path, 0.0)
 
 
 def test_wrong_versions_values_reads_counters_and_quorums_are_each_noticed(tmp_path: Path) -> None:
     broken = "no-repair,merge-by-arrival,invent,no-delete,stale-reads,counters,wait-for-all"
-    report = run(tmp_path, "--scenario", "leaders", "--broken", broken, "--unavailable-s", "2")
+    report = run(tmp_path, "--scenario", "leaders", "--broken", broken, "--unavailable-s", "2", "--settle-s", "5")
     expected = {"diverged", "invented", "resurrected", "not linearizable", "counters went down", "unavailable"}
     assert expected <= caught(report), render(report, tmp_path, 0.0)
