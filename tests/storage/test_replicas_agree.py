@@ -5,9 +5,10 @@ The model is a dictionary: what any sequence leaves is a set of values with vers
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
 from dsdbd.model.digest import CELLS
 from dsdbd.model.predicate import TagEquals, TagMatches, matches
-from dsdbd.storage import Replica, Shard, StoreSettings
+from dsdbd.storage import Replica, Shard, StoreSettings, contents, exporting
 from dsdbd.storage.tombstones import Tombstone
 from tests.examples import examples
 from tests.storage.storage_model import KEY, MAX_NS, MIN_NS, Row, make_points, rows_of, scan, series_of
@@ -152,17 +153,34 @@ class Copy:
         return found
 
 
+@contextlib.contextmanager
+def pieces_of(rows: int) -> Iterator[None]:
+    """Everything is read and sent in pieces of so many rows, about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents, "_LEAST_ROWS", 1)
+        patch.setattr(contents, "_PIECE_ROWS", rows)
+        patch.setattr(contents, "_TEXT_ROWS", rows)
+        patch.setattr(exporting, "PIECE_BYTES", 40 * rows)
+        yield
+
+
 def cells_of(copy: Copy, **chosen: Any) -> list[int]:
     grid = copy.replica.digests(["m"], **chosen).get("m")
     return [0] * CELLS if grid is None else grid.cells.tolist()
 
 
-@settings(deadline=None, max_examples=examples(60))
-@given(steps, st.data())
+@settings(deadline=None, max_examples=examples(40))
+@given(steps, st.sampled_from([1, 3, 65_536]), st.data())
 def test_any_order_and_number_of_arrivals_leaves_the_same(
-    tmp_path_factory: pytest.TempPathFactory, sequence: list[Step], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, sequence: list[Step], piece_rows: int, data: st.DataObject
 ) -> None:
     home = tmp_path_factory.mktemp("replicas")
+    with pieces_of(piece_rows):
+        leaves_the_same(home, sequence, data)
+    shutil.rmtree(home)
+
+
+def leaves_the_same(home: Path, sequence: list[Step], data: st.DataObject) -> None:
     expected = content_of(sequence)
     copies = []
     for name in "ab":
@@ -187,7 +205,6 @@ def test_any_order_and_number_of_arrivals_leaves_the_same(
     assert cells_of(copies[0], **window) == cells_of(copies[1], **window)
     assert copies[0].content(**window) == part
     assert (cells_of(copies[0], **window) == cells_of(copies[0])) == (part == expected)
-    shutil.rmtree(home)
 
 
 def absorb(copy: Copy, points: Points) -> Points | None:
@@ -206,12 +223,18 @@ def lacked(theirs: Content, mine: Content, deleted: Sequence[Tombstone]) -> Cont
     }
 
 
-@settings(deadline=None, max_examples=examples(60))
-@given(steps, st.data())
+@settings(deadline=None, max_examples=examples(40))
+@given(steps, st.sampled_from([1, 3, 65_536]), st.data())
 def test_replicas_that_missed_some_become_equal(
-    tmp_path_factory: pytest.TempPathFactory, sequence: list[Step], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, sequence: list[Step], piece_rows: int, data: st.DataObject
 ) -> None:
     home = tmp_path_factory.mktemp("replicas")
+    with pieces_of(piece_rows):
+        become_equal(home, sequence, data)
+    shutil.rmtree(home)
+
+
+def become_equal(home: Path, sequence: list[Step], data: st.DataObject) -> None:
     copies = [Copy(home / name) for name in "ab"]
     for number, step in enumerate(sequence):
         for copy in copies:
@@ -219,9 +242,9 @@ def test_replicas_that_missed_some_become_equal(
             if isinstance(step, Tombstone) or data.draw(st.booleans()):
                 copy.take(step)
                 copy.chore(data.draw(chores)[number])
-    contents = [copy.content() for copy in copies]
-    union = {**contents[0], **lacked(contents[1], contents[0], ())}
-    assert (cells_of(copies[0]) == cells_of(copies[1])) == (contents[0] == contents[1])
+    first, second = (copy.content() for copy in copies)
+    union = {**first, **lacked(second, first, ())}
+    assert (cells_of(copies[0]) == cells_of(copies[1])) == (first == second)
     deleted = [step for step in sequence if isinstance(step, Tombstone)]
     differing = [at for at, (one, other) in enumerate(zip(*map(cells_of, copies), strict=True)) if one != other]
     for copy, other in (copies, copies[::-1]):
@@ -246,7 +269,6 @@ def test_replicas_that_missed_some_become_equal(
         copy.chore(data.draw(chores)[0])
     assert cells_of(copies[0]) == cells_of(copies[1])
     assert scan(copies[0].shard) == scan(copies[1].shard) == rows_in(union)
-    shutil.rmtree(home)
 
 
 @settings(deadline=None, max_examples=examples(30))
