@@ -170,12 +170,13 @@ class Ledger:
     def know(self, others: Mapping[int, Sequence[int]], now_s: float) -> None:
         """Take note of the shards of this node, each with its other owners; the first time with newest metadata."""
         self._others = {shard: tuple(nodes) for shard, nodes in others.items()}
-        wanted = {(shard, node) for shard, nodes in self._others.items() for node in nodes}
-        for pair in self._states.keys() - wanted:
+        wanted = [(shard, node) for shard, nodes in self._others.items() for node in nodes]
+        for pair in self._states.keys() - set(wanted):
             del self._states[pair]
-        for pair in wanted - self._states.keys():
-            # Copies that came to be while this node was there began equal: empty, or by a move.
-            self._states[pair] = _State(now_s, whole=self._begun)
+        for pair in wanted:
+            if pair not in self._states:
+                # Copies that came to be while this node was there began equal: empty, or by a move.
+                self._states[pair] = _State(now_s, whole=self._begun)
         self._begun = True
 
     def due(self, now_s: float) -> dict[int, list[int]]:

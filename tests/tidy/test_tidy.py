@@ -34,6 +34,8 @@ PURE_ROOMS = (
     "dsdbd/cluster/breaker.py",
     "dsdbd/cluster/contact.py",
     "dsdbd/cluster/hybrid_clock.py",
+    "dsdbd/cluster/repair_plan.py",
+    "dsdbd/cluster/repair_progress.py",
     "dsdbd/cluster/running.py",
     "dsdbd/services/groups.py",
     "dsdbd/services/resampling.py",

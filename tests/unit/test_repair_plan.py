@@ -1,0 +1,204 @@
+"""What repair decides: which parts are pulled, what is compared when, which deletions may be forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdbd.cluster.repair_plan import (
+    COST_SHARE,
+    EVERYTHING,
+    HANDOFF_TURNS,
+    KnownCells,
+    Ledger,
+    Outcome,
+    differing,
+    identity,
+    in_groups,
+    lacking,
+    summary_of,
+    tombstone_sum,
+    totals_of,
+)
+from dsdbd.model.digest import CELLS, Grid
+from dsdbd.model.predicate import TagEquals
+from dsdbd.storage.tombstones import Tombstone, with_tombstone
+
+cells = st.dictionaries(st.integers(0, CELLS - 1), st.integers(0, 2**64 - 1), max_size=20)
+names = st.sampled_from(["cpu", "mem", "m"])
+tombstones = st.builds(
+    Tombstone,
+    names,
+    st.sampled_from([None, TagEquals("host", "a"), TagEquals("host", "b")]),
+    st.integers(0, 3),
+    st.integers(4, 7),
+    st.integers(1, 30),
+)
+
+
+def grid(name: str, values: dict[int, int]) -> Grid:
+    whole = np.zeros(CELLS, dtype=np.uint64)
+    for place, value in values.items():
+        whole[place] = value
+    return Grid.of(name, whole)
+
+
+@given(cells, cells)
+def test_pulling_the_differing_cells_leaves_nothing_that_only_the_other_has(
+    own: dict[int, int], theirs: dict[int, int]
+) -> None:
+    found = set(differing(grid("m", own), grid("m", theirs)).tolist())
+    assert found == {place for place, value in theirs.items() if value and own.get(place, 0) != value}
+    assert set(differing(None, grid("m", theirs)).tolist()) == {place for place, value in theirs.items() if value}
+
+
+@given(cells, cells, cells)
+def test_cells_that_were_pulled_come_again_only_when_one_side_changed(
+    own: dict[int, int], theirs: dict[int, int], later: dict[int, int]
+) -> None:
+    known, pair = KnownCells(), (7, 2)
+    mine, other = grid("m", own), grid("m", theirs)
+    every = set(differing(mine, other).tolist())
+    assert set(known.fresh(pair, "m", mine, other).tolist()) == every
+    known.pulled(pair, "m", mine, other)
+    assert not len(known.fresh(pair, "m", mine, other))
+    assert set(known.fresh((7, 3), "m", mine, other).tolist()) == every, "another owner's are not known"
+    assert set(known.fresh(pair, "n", mine, other).tolist()) == every, "nor are another measurement's"
+    changed = grid("m", {**theirs, **later})
+    again = set(known.fresh(pair, "m", mine, changed).tolist())
+    assert again == {place for place in differing(mine, changed).tolist() if changed.cells[place] != other.cells[place]}
+    known.forget(pair, "m")
+    assert set(known.fresh(pair, "m", mine, other).tolist()) == every
+
+
+@given(st.dictionaries(names, cells), st.dictionaries(names, cells))
+def test_summaries_are_equal_exactly_where_the_totals_are(
+    one: dict[str, dict[int, int]], two: dict[str, dict[int, int]]
+) -> None:
+    first = {name: grid(name, values) for name, values in one.items()}
+    second = {name: grid(name, values) for name, values in two.items()}
+    assert (summary_of(first) == summary_of(second)) == (totals_of(first) == totals_of(second))
+    assert summary_of({name: grid(name, {}) for name in one}) == 0, "what is empty is as if it was not there"
+
+
+@given(st.lists(tombstones, max_size=8), st.lists(tombstones, max_size=8))
+def test_owners_that_take_over_what_they_lack_have_the_same_deletions(
+    mine: list[Tombstone], theirs: list[Tombstone]
+) -> None:
+    def all_of(those: list[Tombstone]) -> tuple[Tombstone, ...]:
+        known: tuple[Tombstone, ...] = ()
+        for one in those:
+            known = with_tombstone(known, one)
+        return known
+
+    own, other = all_of(mine), all_of(theirs)
+    united = all_of([*own, *lacking(own, other, 0, rows_differ=False)])
+    back = all_of([*other, *lacking(other, own, 0, rows_differ=False)])
+    assert tombstone_sum(united) == tombstone_sum(back)
+    assert not lacking(united, back, 0, rows_differ=True)
+    assert not lacking(back, united, 0, rows_differ=True)
+    assert tombstone_sum(()) == 0
+    assert len({identity(one) for one in united}) == len(united)
+
+
+def test_old_deletions_are_taken_over_only_where_rows_differ() -> None:
+    """Those of which no late row can come may have been forgotten here, after every owner had them."""
+    old, young = Tombstone("m", None, 0, 9, 10), Tombstone("m", TagEquals("host", "a"), 0, 9, 50)
+    assert lacking((), (old, young), 40, rows_differ=False) == [young]
+    assert lacking((), (old, young), 40, rows_differ=True) == [old, young]
+    assert lacking((Tombstone("m", None, 0, 9, 60),), (old, young), 40, rows_differ=True) == []
+
+
+# --- what is compared when
+
+EQUAL = Outcome(whole=True, equal=True, took_s=0.0, held=frozenset())
+MORE = Outcome(whole=True, equal=False, took_s=0.0, held=frozenset())
+
+
+def ledger(others: dict[int, list[int]], now_s: float = 0.0) -> Ledger:
+    made = Ledger(10.0)
+    made.know(others, now_s)
+    return made
+
+
+def test_every_pair_is_compared_at_once_then_at_intervals_and_sooner_where_it_was_not_equal() -> None:
+    plan = ledger({1: [3, 4], 2: [4]})
+    assert plan.due(0.0) == {3: [1], 4: [1, 2]}
+    plan.compared((1, 3), EQUAL, 1.0)
+    plan.compared((1, 4), MORE, 1.0)
+    plan.failed((2, 4), 1.0)
+    assert plan.due(1.9) == {}
+    assert plan.next_s() == 2.0
+    assert plan.due(2.0) == {4: [1, 2]}
+    for turn in range(10):
+        plan.compared((1, 4), MORE, 100.0 * turn)
+    assert plan.due(909.9).get(4, []) == [2], "what stays unequal is looked at no more often than anything else"
+    assert plan.due(910.0) == {3: [1], 4: [1, 2]}
+
+
+def test_what_takes_long_is_compared_less_often_but_at_once_when_somebody_is_back() -> None:
+    plan = ledger({1: [3]})
+    plan.compared((1, 3), EQUAL._replace(took_s=4.0), 0.0)
+    assert plan.due(COST_SHARE * 4.0 - 0.1) == {}
+    plan.wake(20.0, node=4)
+    assert plan.due(20.0) == {}
+    plan.wake(20.0, node=3)
+    assert plan.due(20.0) == {3: [1]}
+
+
+def test_a_difference_is_left_to_the_writes_that_are_being_delivered_for_a_while_only() -> None:
+    plan = ledger({1: [3]})
+    turns = 0
+    while plan.leave_to_handoff((1, 3), float(turns)):
+        turns += 1
+        assert plan.due(turns - 0.5) == {}
+        assert plan.due(float(turns)) == {3: [1]}
+    assert turns == HANDOFF_TURNS
+
+
+@pytest.mark.parametrize(("others", "needed"), [([], 0), ([3], 1), ([3, 4], 1), ([3, 4, 5], 2), ([3, 4, 5, 6], 2)])
+def test_a_copy_is_clean_when_it_holds_what_a_majority_does(others: list[int], needed: int) -> None:
+    plan = ledger({1: others})
+    for done, node in enumerate(others):
+        assert plan.is_clean(1) == (done >= needed)
+        plan.compared((1, node), MORE, 1.0)
+    assert plan.is_clean(1)
+    plan.wake(2.0)
+    assert plan.is_clean(1) == (needed == 0)
+    assert plan.is_clean(2), "it has just come to be"
+
+
+def test_copies_that_come_to_be_while_the_node_is_there_are_clean() -> None:
+    assert not Ledger(10.0).is_clean(1)
+    plan = ledger({1: [3]})
+    plan.know({1: [3], 2: [3]}, 1.0)
+    assert (plan.is_clean(1), plan.is_clean(2)) == (False, True)
+    assert not plan.all_clean()
+    plan.differs((2, 3))
+    assert not plan.is_clean(2)
+    plan.know({2: [5]}, 2.0)
+    assert plan.is_clean(2)
+    assert plan.due(2.0) == {5: [2]}, "a shard that went away is not compared any more"
+
+
+def test_deletions_may_be_forgotten_when_every_owner_was_seen_to_have_them() -> None:
+    first, second = Tombstone("m", None, 0, 9, 10), Tombstone("n", None, 0, 9, 20)
+    plan = ledger({1: [3, 4], 2: []})
+    assert plan.settled(9, [first]) == 0, "nothing is known of the shard"
+    assert plan.settled(2, [first]) == EVERYTHING, "nobody else has a copy"
+    assert plan.settled(1, [first, second]) == 9
+    plan.compared((1, 3), EQUAL._replace(held=frozenset({identity(first), identity(second)})), 1.0)
+    assert plan.settled(1, [first, second]) == 9
+    plan.compared((1, 4), EQUAL._replace(held=frozenset({identity(first)})), 1.0)
+    assert plan.settled(1, [first, second]) == 19
+    assert plan.settled(1, [first]) == EVERYTHING
+    late = Tombstone("m", TagEquals("host", "a"), 0, 9, 5)
+    assert plan.settled(1, [first, late]) == 4, "one that came since is not known to be elsewhere"
+    plan.know({1: [3, 4, 5]}, 2.0)
+    assert plan.settled(1, [first]) == 9, "a new owner is not known to have it"
+
+
+def test_groups_hold_everything_once() -> None:
+    assert [list(some) for some in in_groups(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
