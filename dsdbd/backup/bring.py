@@ -12,7 +12,7 @@ from dsdb_cli.errors import ShellError
 from dsdbd.backup.directory import BackupDirectory
 from dsdbd.backup.opened import opened_shard
 from dsdbd.cluster.archive import DatabaseEntry, add_digests, chosen_shards, differing, grid_digests
-from dsdbd.cluster.restored import Preparation, Prepared
+from dsdbd.cluster.restored import Compared, Preparation, Prepared
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Batch, encode_batch
 
@@ -36,10 +36,6 @@ class _Drop(msgspec.Struct):
 
 class _Stored(msgspec.Struct):
     dropped: list[_Drop]
-
-
-class _Missing(msgspec.Struct):
-    missing: int
 
 
 class _Digests(msgspec.Struct):
@@ -86,13 +82,20 @@ class Restore:
             held[place].append(self._send_shard(shard, place))
         for reason, count in self._dropped.items():
             self._say(f"{count} rows were not stored: {reason}")
-        hidden = sum(self._verify(place, add_digests(digests), shards) for place, digests in held.items())
+        found = [self._verify(place, add_digests(digests), shards) for place, digests in held.items()]
         files = sum(1 for shard in shards for file in shard.files if file.path)
         self._say(f"restored {len(shards)} shards: {files} files, {self._rows} rows")
-        if hidden > sum(self._dropped.values()):
+        dropped = sum(self._dropped.values())
+        if dropped == self._rows:
+            raise ShellError("no row was stored")
+        missing = sum(one.missing for one in found) - dropped
+        deleted = sum(one.deleted for one in found)
+        if missing > 0:
+            raise ShellError(f"{missing} of {self._rows} rows are not in the cluster; run the same restore again")
+        if deleted:
             raise ShellError(
-                f"{hidden} of {self._rows} rows are not to be read: newer deletions in this cluster hide them, or they "
-                "are being deleted. Restore under a new name with -newdb to have them back."
+                f"{deleted} of {self._rows} rows stay deleted, because this cluster deleted them after they were "
+                "written. Restore under a new name with -newdb to have them back."
             )
         self._say("restore complete")
 
@@ -174,10 +177,11 @@ class Restore:
 
     # --- after
 
-    def _verify(self, place: tuple[str, str], expected: Digests, shards: list[ShardRecord]) -> int:
-        """Compare a policy with what was sent; returns how many of the rows cannot be read there.
+    def _verify(self, place: tuple[str, str], expected: Digests, shards: list[ShardRecord]) -> Compared:
+        """Compare a policy with what was sent; returns which of the rows cannot be read there.
 
-        Where the policy holds nothing else its digests are the same. Where it does, each row is looked for.
+        Where the policy holds nothing else its digests are the same. Where it does, each row is looked for; owners that
+        missed some have a while to get them.
         """
         parameters = {"database": place[0], "retention": place[1]}
         deadline_s = time.monotonic() + _SETTLE_S
@@ -185,27 +189,27 @@ class Restore:
             found = self._link.ask("GET", "/cluster/restore/digests", _Digests, parameters).digests
             wrong = differing(expected, found)
             if not wrong:
-                self._say(f"verified {place[0]}.{place[1]}: all owners' rows together have the digests of the backup")
-                return 0
-            missing = self._missing(place, set(wrong) & expected.keys(), shards)
-            if not missing:
+                self._say(f"verified {place[0]}.{place[1]}: its points have the digests of the backup")
+                return Compared()
+            compared = self._compare(place, set(wrong) & expected.keys(), shards)
+            if not compared.missing and not compared.deleted:
                 self._say(f"verified {place[0]}.{place[1]}: every row is there, among others")
-                return 0
-            if missing <= sum(self._dropped.values()) or time.monotonic() > deadline_s:
-                return missing
+            if compared.missing <= sum(self._dropped.values()) or time.monotonic() > deadline_s:
+                return compared
             time.sleep(_LOOK_S)
 
-    def _missing(self, place: tuple[str, str], measurements: set[str], shards: list[ShardRecord]) -> int:
+    def _compare(self, place: tuple[str, str], measurements: set[str], shards: list[ShardRecord]) -> Compared:
         parameters = {"database": place[0], "retention": place[1]}
-        count = 0
+        found = []
         for shard in shards:
             if self._target(shard) == place:
                 with opened_shard(self._directory.path, shard) as replica:
-                    for name in sorted(measurements):
-                        for piece in _pieces(replica, shard, name):
-                            path = "/cluster/restore/missing"
-                            count += self._link.ask("POST", path, _Missing, parameters, piece.body).missing
-        return count
+                    found += [
+                        self._link.ask("POST", "/cluster/restore/compare", Compared, parameters, piece.body)
+                        for name in sorted(measurements)
+                        for piece in _pieces(replica, shard, name)
+                    ]
+        return Compared(sum(one.missing for one in found), sum(one.deleted for one in found))
 
 
 def _pieces(replica: Replica, shard: ShardRecord, measurement: str) -> Iterator[_Piece]:

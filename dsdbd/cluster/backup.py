@@ -115,8 +115,7 @@ class BackupSource:
             raise ShardUnavailable(f"this node is no owner of shard {wanted.shard_id}")
         if node.store is None:
             raise Unavailable(node.storage_wait or "this node stores no points")
-        repair = getattr(node, "repair", None)
-        clean = len(place.shard.owners) == 1 or repair is None or bool(repair.is_clean(wanted.shard_id))
+        clean = len(place.shard.owners) == 1 or node.repair is None or node.repair.is_clean(wanted.shard_id)
         try:
             digests = await asyncio.to_thread(_digests, node, place)
         except OSError as error:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dsdbd.cluster.archive import add_digests
 from dsdbd.cluster.restored import (
+    Compared,
     Prepared,
     differs,
     field_conflicts,
@@ -20,7 +23,7 @@ from dsdbd.cluster.restored import (
     target_name,
     user_commands,
 )
-from dsdbd.cluster.routing import route, uncovered_times
+from dsdbd.cluster.routing import covered_rows, route
 from dsdbd.cluster.writes import field_pieces
 from dsdbd.decoding import json_decoder
 from dsdbd.errors import DSDBError, FieldTypeConflict, RequestError, ShardUnavailable, Unavailable
@@ -28,6 +31,7 @@ from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields
 from dsdbd.model.columns import Batch, decode_batch, encode_batch
 from dsdbd.storage import ShardKey
+from dsdbd.storage.comparing import deleted_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +41,18 @@ if TYPE_CHECKING:
     from dsdbd.cluster.backup import BackupSource
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.restored import Preparation
+    from dsdbd.cluster.routing import Routed
     from dsdbd.cluster.writes import Dropped, WritePath
-    from dsdbd.meta.state import Shard
+    from dsdbd.meta.state import Shard, ShardGroup
     from dsdbd.meta.views import ShardPlace
     from dsdbd.model.columns import Points
+    from dsdbd.storage.tombstones import Tombstone
 
 _TIMEOUT_S = 60.0
 _MAX_AHEAD_NS = 24 * 3_600 * 10**9
 """How far versions may lie ahead of this node's clock: every later write of the cluster is newer than they are."""
 _SHOWN_CONFLICTS = 20
-_count_decoder = json_decoder(int)
+_compared_decoder = json_decoder(Compared)
 
 
 class Restore:
@@ -96,28 +102,25 @@ class Restore:
             database=database, policy=policy, points=batch.points, consistency=consistency
         )
 
-    async def missing(self, database: str, policy: str, body: bytes) -> int:
-        """How many of the rows of an encoded batch, or of their values, their shards lack, deleted ones included.
+    async def compare(self, database: str, policy: str, body: bytes) -> Compared:
+        """How many of the rows of an encoded batch, whole or in part, are not in their shards, and how many deleted.
 
         One owner of each shard is asked. Raises RequestError, NotFound, Unavailable.
         """
         found = views.policy(self._node.metadata.state, database, policy)
-        points = [part for part in (await self._decode(body)).points if len(part)]
-        if not points:
-            return 0
-        if await asyncio.to_thread(uncovered_times, points, found, 1):
-            return sum(map(len, points))
-        routed = await asyncio.to_thread(route, points, found.shard_groups)
-        return sum([await self._missing_of(shard, parts) for shard, parts in routed])
+        points = (await self._decode(body)).points
+        routed, left_out = await asyncio.to_thread(_routed, points, found.shard_groups)
+        parts = [await self._compare_at_owner(shard, parts) for shard, parts in routed]
+        return Compared(sum(one.missing for one in parts) + left_out, sum(one.deleted for one in parts))
 
-    async def serve_missing(self, shard_id: int, body: bytes) -> int:
-        """Answer ``POST /internal/backup/missing``. Raises ShardUnavailable where this node is no owner."""
+    async def serve_compare(self, shard_id: int, body: bytes) -> Compared:
+        """Answer ``POST /internal/backup/compare``. Raises ShardUnavailable where this node is no owner."""
         batch = await self._decode(body)
         place = views.find_shard(self._node.metadata.state, shard_id)
         if place is None or self._node.data_id not in place.shard.owners:
             raise ShardUnavailable(f"this node is no owner of shard {shard_id}")
         try:
-            return await asyncio.to_thread(self._missing_here, place, batch.points)
+            return await asyncio.to_thread(self._compare_here, place, batch.points)
         except OSError as error:
             raise ShardUnavailable(f"shard {shard_id} cannot be read: {error.strerror}") from error
 
@@ -187,35 +190,37 @@ class Restore:
             )
         return batch
 
-    async def _missing_of(self, shard: Shard, parts: list[Points]) -> int:
+    async def _compare_at_owner(self, shard: Shard, parts: list[Points]) -> Compared:
         body = await asyncio.to_thread(encode_batch, Batch(max(part.newest_version(0) for part in parts), tuple(parts)))
         reason = "it has no owner"
         for owner in shard.owners:
             try:
                 if owner == self._node.data_id:
-                    return await self.serve_missing(shard.id, body)
+                    return await self.serve_compare(shard.id, body)
                 peer = views.data_node(self._node.metadata.state, owner)
                 if peer is None:
                     continue
-                path = f"/internal/backup/missing/{shard.id}"
-                return _count_decoder.decode(
+                path = f"/internal/backup/compare/{shard.id}"
+                return _compared_decoder.decode(
                     await self._node.peers.call(peer.tcp_addr, "POST", path, body, timeout_s=_TIMEOUT_S)
                 )
             except Unavailable as error:
                 reason = error.message
         raise ShardUnavailable(f"shard {shard.id} cannot be compared with the backup: {reason}")
 
-    def _missing_here(self, place: ShardPlace, parts: Sequence[Points]) -> int:
+    def _compare_here(self, place: ShardPlace, parts: Sequence[Points]) -> Compared:
         """Blocks: reads the shard's files."""
         store = self._node.store
         if store is None:
             raise Unavailable(self._node.storage_wait or "this node stores no points")
         if store.shard(place.shard.id) is None:
-            return sum(map(len, parts))
+            return Compared(sum(map(len, parts)))
         key = ShardKey(place.database.name, place.policy.name, place.shard.id)
         replica = store.make_replica(key, place.group.start_ns, place.group.end_ns)
         lacking = [replica.lacking(part) for part in parts]
-        return sum(len(part) for part in lacking if part is not None)
+        tombstones = replica.tombstones()
+        deleted = sum(_deleted(part, tombstones) for part in parts) if tombstones else 0
+        return Compared(sum(len(part) for part in lacking if part is not None), deleted)
 
     async def _digests_of(self, shard: Shard) -> dict[str, str]:
         reason = "it has no owner"
@@ -225,3 +230,18 @@ class Restore:
             except Unavailable as error:
                 reason = error.message
         raise ShardUnavailable(f"shard {shard.id} cannot be compared with the backup: {reason}")
+
+
+def _routed(points: Sequence[Points], groups: Sequence[ShardGroup]) -> tuple[list[Routed], int]:
+    """The rows by shard, and how many of them have none."""
+    covered = [part.select(np.flatnonzero(covered_rows(part, groups))) for part in points]
+    left_out = sum(map(len, points)) - sum(map(len, covered))
+    return route([part for part in covered if len(part)], groups), left_out
+
+
+def _deleted(points: Points, tombstones: Sequence[Tombstone]) -> int:
+    """How many rows, which have versions, the deletions of a shard hide."""
+    assert points.versions is not None, "rows of a backup have versions"
+    mine = [one for one in tombstones if one.measurement == points.measurement]
+    unknown = np.full(len(points), -1, dtype=np.int64)
+    return int(np.count_nonzero(deleted_here(points, points.versions, unknown, (), mine)))

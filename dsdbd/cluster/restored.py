@@ -41,6 +41,13 @@ class Prepared(msgspec.Struct, frozen=True):
     kept: list[str]
 
 
+class Compared(msgspec.Struct, frozen=True):
+    """Of rows of a backup, how many the cluster lacks, and how many it has deleted with a newer version."""
+
+    missing: int = 0
+    deleted: int = 0
+
+
 def target_name(wanted: Preparation, database: DatabaseEntry) -> str:
     """The name a database of the backup has in the cluster. Raises RequestError."""
     if not wanted.new_database:

@@ -50,6 +50,11 @@ def uncovered_times(points: Sequence[Points], policy: RetentionPolicy, at_most: 
     return found
 
 
+def covered_rows(part: Points, groups: Sequence[ShardGroup]) -> Bools:
+    """bool[n]: the rows whose times a shard group covers."""
+    return _group_of(part.time_ns, groups) >= 0
+
+
 class Routed(NamedTuple):
     """A shard and the points it gets."""
 

@@ -18,7 +18,7 @@ from dsdbd.cluster.restored import Preparation
 from dsdbd.decoding import decode_json
 from dsdbd.errors import RequestError
 from dsdbd.http.body import read_body
-from dsdbd.http.responses import JSON, json_response
+from dsdbd.http.responses import json_response
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class BackupRoutes:
             web.delete(shard, self._close),
             web.post("/cluster/restore", self._prepare),
             web.post("/cluster/restore/points", self._points),
-            web.post("/cluster/restore/missing", self._missing),
+            web.post("/cluster/restore/compare", self._compare),
             web.get("/cluster/restore/digests", self._digests, allow_head=False),
         ]
 
@@ -113,12 +113,12 @@ class BackupRoutes:
             dropped = await self._restore.store(database, policy, body, consistency)
         return json_response({"dropped": [{"reason": one.reason, "count": one.count} for one in dropped]})
 
-    async def _missing(self, request: web.Request) -> web.StreamResponse:
+    async def _compare(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)
         database, policy = _place(request)
         with self._bodies.held() as hold:
             body = await read_body(request, limits.MAX_RESTORE_BODY_BYTES, hold)
-            return json_response({"missing": await self._restore.missing(database, policy, body)})
+            return json_response(await self._restore.compare(database, policy, body))
 
     async def _digests(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)
@@ -139,15 +139,14 @@ class BackupNodeRoutes:
         """Their routes; ``signed`` puts the check of secret and cluster in front of a handler."""
         return [
             web.post("/internal/backup/digests", signed(self._digests)),
-            web.post("/internal/backup/missing/{shard_id:[0-9]{1,18}}", signed(self._missing)),
+            web.post("/internal/backup/compare/{shard_id:[0-9]{1,18}}", signed(self._compare)),
         ]
 
     async def _digests(self, _: web.Request, body: bytes) -> web.StreamResponse:
         return web.Response(body=await self._source.serve_digests(body))
 
-    async def _missing(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        count = await self._restore.serve_missing(int(request.match_info["shard_id"]), body)
-        return web.Response(body=msgspec.json.encode(count), content_type=JSON)
+    async def _compare(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        return json_response(await self._restore.serve_compare(int(request.match_info["shard_id"]), body))
 
 
 def _number(request: web.Request, name: str) -> int:
