@@ -1,8 +1,9 @@
-"""Daemons that need not load their libraries: one process has them and divides itself for each daemon.
+"""Programs that need not load their libraries: a process that has them divides itself for each start.
 
 Loading takes a daemon about a second of processor time, running it afterwards a hundredth of that, and the tests start
 hundreds. So a process that has imported ``dsdbd.main``, and done nothing else, forks for each of them; the child takes
-over command line, environment, directory and standard output and error, and goes on as the installed program does.
+over command line, environment, directory and standard output and error, and goes on as the installed program does. The
+same serves programs of the tests that are killed again and again.
 A daemon whose interpreter is to be told something (``PYTHONPATH``, ``LD_PRELOAD``) is started from its program instead.
 """
 
@@ -86,16 +87,16 @@ class ForkedProcess:
 
 @dataclass
 class _Preloaded:
-    """A process that divides itself, and the line to it."""
+    """A process that has imported a module and divides itself, and the line to it."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
 
     @classmethod
-    def start(cls) -> _Preloaded:
+    def start(cls, module: str) -> _Preloaded:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+            command = [sys.executable, "-m", __name__, module, str(theirs.fileno())]
             process = subprocess.Popen(
                 command, cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
@@ -108,7 +109,7 @@ class _Preloaded:
         self.process.wait()
 
 
-_preloaded: list[_Preloaded] = []
+_preloaded: dict[tuple[str, int], _Preloaded] = {}
 _turns = itertools.count()
 
 
@@ -120,23 +121,38 @@ def start_dsdbd(
     differs = {name for name in {*environ, *os.environ} if environ.get(name) != os.environ.get(name)}
     if installed or any(name.startswith(_FOR_THE_LOADER) for name in differs):
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ)
+    preloaded = _preloaded_with("dsdbd.main", next(_turns) % PRELOADED)
+    return _fork(preloaded, command, environ, output.fileno(), output.fileno())
+
+
+def start_module(
+    module: str, arguments: Sequence[str], output: BinaryIO, errors: BinaryIO | None = None
+) -> ForkedProcess:
+    """Start ``module.main()`` with these arguments; without ``errors`` it shares the standard error of the tests."""
+    told = 2 if errors is None else errors.fileno()
+    return _fork(_preloaded_with(module, 0), [module, *arguments], os.environ, output.fileno(), told)
+
+
+def _fork(
+    preloaded: _Preloaded, command: Sequence[str], environ: Mapping[str, str], output: int, errors: int
+) -> ForkedProcess:
     request = json.dumps({"command": command, "environ": dict(environ), "directory": str(Path.cwd())}).encode()
     assert len(request) < _MAX_REQUEST_BYTES
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        socket.send_fds(_next_preloaded().control, [request], [theirs.fileno(), output.fileno()])
+        socket.send_fds(preloaded.control, [request], [theirs.fileno(), output, errors])
     return ForkedProcess(command, ours)
 
 
-def _next_preloaded() -> _Preloaded:
-    """The one whose turn it is; started when it is first needed, or has ended for want of something to import."""
-    turn = next(_turns) % PRELOADED
-    if turn == len(_preloaded):
-        _preloaded.append(_Preloaded.start())
-    elif _preloaded[turn].process.poll() is not None:
-        _preloaded[turn].end()
-        _preloaded[turn] = _Preloaded.start()
-    return _preloaded[turn]
+def _preloaded_with(module: str, turn: int) -> _Preloaded:
+    """The process for a module; started when it is first needed, or has ended for want of something to import."""
+    known = _preloaded.get((module, turn))
+    if known is not None and known.process.poll() is None:
+        return known
+    if known is not None:
+        known.end()
+    started = _preloaded[module, turn] = _Preloaded.start(module)
+    return started
 
 
 # --- in the process that has loaded everything
@@ -160,19 +176,20 @@ def _serve(control: socket.socket) -> None:
                 _tell(tests, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                 tests.close()
                 continue
-            request, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 2)
+            request, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 3)
             if not request:
                 os._exit(0)
-            tests, output = socket.socket(fileno=descriptors[0]), descriptors[1]
+            tests, (output, errors) = socket.socket(fileno=descriptors[0]), descriptors[1:]
             if (pid := os.fork()) == 0:
                 selector.close()
                 for open_one in (control, tests, *(line for _, line in children.values())):
                     open_one.close()
                 for descriptor in children:
                     os.close(descriptor)
-                _become(json.loads(request), output)
+                _become(json.loads(request), output, errors)
                 return
             os.close(output)
+            os.close(errors)
             watch = os.pidfd_open(pid)
             children[watch] = (pid, tests)
             selector.register(watch, selectors.EVENT_READ)
@@ -185,12 +202,13 @@ def _tell(tests: socket.socket, number: int) -> None:
         tests.send(str(number).encode())
 
 
-def _become(request: dict, output: int) -> None:
+def _become(request: dict, output: int, errors: int) -> None:
     """Take over what a new process is given."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     os.close(output)
+    os.close(errors)
     os.environ.clear()
     os.environ.update(request["environ"])
     time.tzset()
@@ -199,8 +217,9 @@ def _become(request: dict, output: int) -> None:
 
 
 if __name__ == "__main__":
-    dsdbd = importlib.import_module("dsdbd.main")
+    _, _name, _line = sys.argv
+    _program = importlib.import_module(_name)
     gc.collect()
     gc.freeze()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.exit(dsdbd.main())
+    _serve(socket.socket(fileno=int(_line)))
+    sys.exit(_program.main())

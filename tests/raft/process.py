@@ -1,4 +1,4 @@
-"""A Raft node as a process, steered by JSON lines on a control port: ``python -m tests.raft.process OPTIONS_JSON``."""
+"""A Raft node as a process, steered by JSON lines on a control port; its argument is its options, in JSON."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def bench(member: Member, count: int, clients: int, size: int) -> dict:
     }
 
 
-async def main() -> None:
+async def serve() -> None:
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     member = Member(options["address"], Path(options["directory"]), options["bootstrap"])
@@ -104,5 +104,5 @@ async def main() -> None:
         await server.serve_forever()
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def main() -> None:
+    asyncio.run(serve())

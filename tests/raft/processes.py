@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cluster.preloaded import ForkedProcess, start_module
 from tests.raft.harness import eventually, free_address
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Refused(Exception):
@@ -25,7 +22,7 @@ class Process:
     def __init__(self, host: str, directory: Path) -> None:
         self.address, self.control = free_address(host), free_address(host)
         self.directory = directory
-        self.process: subprocess.Popen | None = None
+        self.process: ForkedProcess | None = None
 
     def start(self, bootstrap: Sequence[str]) -> None:
         options = {
@@ -35,8 +32,7 @@ class Process:
             "bootstrap": list(bootstrap),
         }
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.raft.process", json.dumps(options)]
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            self.process = start_module("tests.raft.process", [json.dumps(options)], log, log)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -10,16 +10,32 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dsdbd import fsio
 from dsdbd.storage import ShardKey
+from tests.cluster.preloaded import ForkedProcess, start_module
 from tests.storage.storage_model import KEY, open_store, put
 
 ROWS = 20
 KEYS = (KEY, ShardKey("db", "autogen", 2))
+
+
+@contextmanager
+def crash_child(*arguments: object) -> Iterator[tuple[ForkedProcess, BinaryIO]]:
+    """This program in a process of its own, which has ended afterwards, and what it prints."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as printed:
+        with open(writing, "wb") as output:
+            process = start_module(__name__, [str(argument) for argument in arguments], output)
+        try:
+            yield process, printed
+        finally:
+            process.kill()
+            process.wait()
 
 
 def rows_of(number: int) -> list:
@@ -85,7 +101,3 @@ def main() -> None:
             for shard in store.shards():
                 shard.merge()
     store.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.storage.crash_child import OWNERS, ROWS, rows_of
+from tests.storage.crash_child import OWNERS, ROWS, crash_child, rows_of
 from tests.storage.storage_model import open_store, scan, series_of
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 POINTS = [f"{name}:{when}:{count}" for name in OWNERS for when in ("before", "after") for count in (2, 9)]
-
-
-def start(home: Path, first: int, point: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.storage.crash_child", str(home), str(first), point]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def check(home: Path, acknowledged: set[int], tried: int) -> None:
@@ -43,16 +35,16 @@ def check(home: Path, acknowledged: set[int], tried: int) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(tmp_path: Path, point: str) -> None:
-    with start(tmp_path, 0, point) as process:
-        output, _ = process.communicate(timeout=60)
-        reached = process.returncode == -signal.SIGKILL
+    with crash_child(tmp_path, 0, point) as (process, printed):
+        output = printed.read()
+        reached = process.wait(60) == -signal.SIGKILL
     assert reached or (process.returncode == 0 and point.startswith("mkdir")), f"{point} was not reached"
     acknowledged = {int(line) for line in output.split()}
     check(tmp_path, acknowledged, 400)
     # The next process goes on from there.
-    with start(tmp_path, 400, "fdatasync:after:10") as process:
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
+    with crash_child(tmp_path, 400, "fdatasync:after:10") as (process, printed):
+        output = printed.read()
+        assert process.wait(60) == -signal.SIGKILL
     check(tmp_path, acknowledged | {int(line) for line in output.split()}, 800)
 
 
@@ -60,13 +52,12 @@ def test_killed_at_any_moment_again_and_again(tmp_path: Path) -> None:
     chance = random.Random(5)
     acknowledged: set[int] = set()
     for life in range(8):
-        with start(tmp_path, life * 400, "none") as process:
-            assert process.stdout is not None
+        with crash_child(tmp_path, life * 400, "none") as (process, printed):
             for _ in range(chance.randrange(3, 60)):
-                line = process.stdout.readline()
+                line = printed.readline()
                 assert line, "the process ended before it was killed"
                 acknowledged.add(int(line))
             process.kill()
-            acknowledged |= {int(line) for line in process.stdout.read().split()}
+            acknowledged |= {int(line) for line in printed.read().split()}
         check(tmp_path, acknowledged, (life + 1) * 400)
     assert len(acknowledged) >= 24

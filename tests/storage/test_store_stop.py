@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dsdbd.storage import Store
-from tests.storage.crash_child import KEYS, OWNERS, ROWS
+from tests.storage.crash_child import KEYS, OWNERS, ROWS, crash_child
 from tests.storage.storage_model import eventually, open_store, put, scan
 
-ROOT = Path(__file__).parents[2]
 STOP_ROWS = 60 * ROWS
 
 
@@ -68,10 +65,10 @@ def test_killed_while_a_stop_writes_out(tmp_path: Path, name: str, when: str) ->
     reached = 0
     for count in (1, 2, 3):
         home = tmp_path / str(count)
-        command = [sys.executable, "-m", "tests.storage.crash_child", str(home), "0", f"{name}:{when}:{count}", "stop"]
-        child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=False)
-        assert len(child.stdout.split()) * ROWS == STOP_ROWS
-        assert child.returncode in (0, -signal.SIGKILL)
-        reached += child.returncode == -signal.SIGKILL
+        with crash_child(home, 0, f"{name}:{when}:{count}", "stop") as (process, printed):
+            assert len(printed.read().split()) * ROWS == STOP_ROWS
+            code = process.wait(60)
+        assert code in (0, -signal.SIGKILL)
+        reached += code == -signal.SIGKILL
         assert open_and_count(home) == STOP_ROWS
     assert reached, f"no {name} was met"
