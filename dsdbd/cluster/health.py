@@ -1,4 +1,4 @@
-"""What this node knows of the cluster's health: problems as sentences, and the picture that ``dsdb status`` prints."""
+"""The state of the whole cluster as one node sees it: the picture that ``dsdb status`` prints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dsdbd.cluster.checks import (
+    ABOUT_OTHERS,
+    FAIL,
+    PASS,
+    WARN,
+    count_shards,
+    is_leaderless,
+    no_leader,
+    own_checks,
+    shard_problems,
+)
 from dsdbd.cluster.messages import StatusAnswer
 from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError
@@ -20,36 +31,6 @@ if TYPE_CHECKING:
     from dsdbd.config import Config
 
 _ASK_TIMEOUT_S = 1.5
-PASS, WARN, FAIL = "pass", "warn", "fail"
-
-
-def own_problems(node: Node) -> list[str]:
-    """What is wrong with this node, worst first; empty when all is well."""
-    problems: list[str] = []
-    if not node.is_member:
-        problems.append(f"not a member of a cluster yet: {node.progress.waiting}")
-    elif not node.metadata.leader() or (node.raft is not None and not node.raft.status().has_quorum):
-        problems.append(_no_leader(node))
-    if node.storage_wait and node.is_member:
-        problems.append(node.storage_wait)
-    if node.store is not None:
-        problems += node.store.problems()
-    if node.handoff is not None:
-        problems += node.handoff.problems()
-    if node.transfer is not None:
-        problems += node.transfer.problems()
-    problems += [f"{peer}: {reason}" for peer, reason in node.refusals.items()]
-    return problems
-
-
-def _no_leader(node: Node) -> str:
-    if node.raft is None:
-        return "no meta node answers; metadata cannot change, stored points are served"
-    status = node.raft.status()
-    missing = [peer.address for peer in status.peers if not peer.connected and peer.address in status.voters]
-    have = len(status.voters) - len(missing)
-    sentence = f"the meta nodes have no leader: {have} of {len(status.voters)} answer"
-    return sentence + (f", missing: {', '.join(missing)}" if missing else "; an election is under way")
 
 
 def own_state(node: Node) -> StatusAnswer:
@@ -62,7 +43,8 @@ def own_state(node: Node) -> StatusAnswer:
         commit_index=0 if status is None else status.commit_index,
         term=0 if status is None else status.term,
         leader=node.metadata.leader(),
-        problems=tuple(own_problems(node)),
+        problems=tuple(check.message for check in own_checks(node) if check.name not in ABOUT_OTHERS),
+        silent=() if node.detector is None else tuple(sorted(node.detector.silent())),
         kept_bytes=0 if node.handoff is None else node.handoff.counters["bytes"],
         copied_bytes=0 if node.transfer is None else node.transfer.copied_bytes(),
     )
@@ -87,6 +69,7 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         row.update(data_id=data.id, http_addr=data.http_addr)
     answers = await asyncio.gather(*(_ask(node, uuid, row["tcp_addr"]) for uuid, row in rows.items()))
     problems: list[str] = []
+    unreached: list[tuple[str, str]] = []
     leader_addr = node.metadata.leader()
     newest = max([answer.applied_index for answer in answers if isinstance(answer, StatusAnswer)], default=0)
     contacts = _contacts(node)
@@ -98,20 +81,22 @@ async def cluster_status(node: Node) -> dict[str, Any]:
             row.update(lag=newest - answer.applied_index, message="; ".join(answer.problems))
             row.update(kept_bytes=answer.kept_bytes, copied_bytes=answer.copied_bytes)
             problems += [f"{row['tcp_addr']}: {problem}" for problem in answer.problems]
+            unreached += [(row["tcp_addr"], address) for address in answer.silent]
         else:
             row.update(state="down", message=answer)
             problems.append(f"{row['tcp_addr']} does not answer: {answer}")
+    gone = {row["tcp_addr"] for row in rows.values() if row["state"] == "down"}
+    problems += [f"{one} does not reach {other}" for one, other in unreached if other not in gone]
     if not rows:
-        problems += own_problems(node)
+        problems += [check.message for check in own_checks(node)]
     down = {row["data_id"] for row in rows.values() if row["state"] == "down" and row["data_id"] is not None}
-    shards = _shards(node, down)
-    if shards["unavailable"]:
-        problems.append(f"{shards['unavailable']} shards have no owner that answers")
+    shards = count_shards(state, down)
+    problems += shard_problems(shards)
     raft = None if node.raft is None else node.raft.status()
     leader = next((meta for meta in state.meta_nodes if meta.tcp_addr == leader_addr), None)
-    if leader is None and node.is_member:
-        problems.append(_no_leader(node))
-    failed = leader is None or bool(shards["unavailable"])
+    if node.is_member and (leader is None or is_leaderless(node)):
+        problems.append(no_leader(node))
+    failed = leader is None or is_leaderless(node) or bool(shards.unavailable)
     return {
         "cluster_id": node.cluster_id,
         "version": VERSION,
@@ -121,18 +106,21 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         "term": 0 if raft is None else raft.term,
         "commit_index": 0 if raft is None else raft.commit_index,
         "nodes": sorted(rows.values(), key=lambda row: row["meta_id"] or row["data_id"] or 0),
-        "shards": shards,
+        "shards": {
+            "groups": shards.groups,
+            "total": shards.total,
+            "unavailable": shards.unavailable,
+            "under_replicated": shards.short,
+        },
         "moves": _moves(node, rows.values()),
         "handoff_bytes": sum(row["kept_bytes"] or 0 for row in rows.values()),
     }
 
 
 def _contacts(node: Node) -> dict[str, float]:
-    """Seconds since each meta node was last heard through Raft; other nodes have no such connection."""
-    if node.raft is None:
-        return {}
-    peers = node.raft.status().peers
-    return {peer.address: round(peer.last_contact_s, 1) for peer in peers if peer.last_contact_s is not None}
+    """Seconds since each other node last answered this one."""
+    seen_s = {} if node.detector is None else node.detector.seen_s()
+    return {address: round(age_s, 1) for address, age_s in seen_s.items()}
 
 
 def _row(tcp_addr: str) -> dict[str, Any]:
@@ -159,6 +147,9 @@ def _row(tcp_addr: str) -> dict[str, Any]:
 async def _ask(node: Node, uuid: str, address: str) -> StatusAnswer | str:
     if uuid == node.uuid:
         return own_state(node)
+    known = {} if node.detector is None else node.detector.silent()
+    if address in known:
+        return known[address]
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):
             raw = await node.peers.call(address, "GET", "/cluster/state", timeout_s=_ASK_TIMEOUT_S)
@@ -167,15 +158,6 @@ async def _ask(node: Node, uuid: str, address: str) -> StatusAnswer | str:
         return f"no answer within {_ASK_TIMEOUT_S:g}s"
     except (DSDBError, msgspec.MsgspecError) as error:
         return str(error)
-
-
-def _shards(node: Node, down: set[int]) -> dict[str, int]:
-    places = list(views.all_shards(node.metadata.state))
-    return {
-        "groups": len({place.group.id for place in places}),
-        "total": len(places),
-        "unavailable": sum(1 for place in places if set(place.shard.owners) <= down),
-    }
 
 
 def _moves(node: Node, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -94,6 +94,8 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     """Writes it keeps for other owners."""
     copied_bytes: int = 0
     """What has come so far of the copies of shards it is taking."""
+    silent: tuple[str, ...] = ()
+    """Addresses of the nodes that do not answer it."""
 
 
 class PulseAnswer(msgspec.Struct, frozen=True):

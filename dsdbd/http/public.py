@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from dsdbd.cluster.health import FAIL, PASS, WARN, cluster_status, own_problems
+from dsdbd.cluster.checks import FAIL, PASS, WARN, own_checks, why_not_ready
+from dsdbd.cluster.health import cluster_status
 from dsdbd.errors import RequestError
 from dsdbd.http.metrics import render
 from dsdbd.http.responses import json_response, no_content
@@ -78,13 +79,12 @@ class PublicPages:
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         """The node's own health as JSON: 200 for pass and warn, 503 for fail."""
-        problems = own_problems(self._node)
-        leaderless = not (self._node.is_member and self._node.metadata.leader())
-        status = FAIL if leaderless else WARN if problems else PASS
+        checks = own_checks(self._node)
+        status = FAIL if any(check.status == FAIL for check in checks) else WARN if checks else PASS
         page = {
             "name": "dsdb",
-            "message": problems[0] if problems else "ready for queries and writes",
-            "checks": [{"name": "problem", "status": WARN, "message": problem} for problem in problems],
+            "message": checks[0].message if checks else "ready for queries and writes",
+            "checks": [check._asdict() for check in checks],
             "status": status,
             "version": VERSION,
         }
@@ -92,17 +92,10 @@ class PublicPages:
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         """Whether a load balancer shall send requests here; ``for=query`` needs no leader."""
-        node = self._node
         wanted = request.query.get("for", "write")
         if wanted not in ("write", "query"):
             raise RequestError('for must be "write" or "query"')
-        reason = ""
-        if not node.is_member:
-            reason = node.progress.waiting
-        elif node.storage_wait:
-            reason = node.storage_wait
-        elif wanted == "write" and not node.metadata.leader():
-            reason = "no leader is elected"
+        reason = why_not_ready(self._node, wanted)
         page = {"status": "not ready" if reason else "ready", "message": reason}
         return json_response(page, status=503 if reason else 200)
 

@@ -31,7 +31,7 @@ def test_status_tells_a_whole_cluster_from_a_damaged_one(cluster: Cluster) -> No
     others = [node for node in document["nodes"] if node["tcp_addr"] != first.address]
     assert [node["state"] for node in document["nodes"]] == ["up"] * 3
     assert all(0 <= node["last_contact_s"] < 5 for node in others)
-    assert document["shards"] == {"groups": 1, "total": 3, "unavailable": 0}
+    assert document["shards"] == {"groups": 1, "total": 3, "unavailable": 0, "under_replicated": 0}
     whole = shown(first)
     assert (whole.returncode, "status   pass" in whole.stdout) == (0, True), whole
 
