@@ -35,8 +35,8 @@ Exit status: 0 done, 1 refused or failed, 2 wrong command line or no answer.
 """
 TIMEOUT_S = 60.0
 POLL_S = 0.5
-PATIENCE_S = 120.0
-"""How long a node may give no answer in the middle: it may restart, or an election be under way."""
+PATIENCE_S = 60.0
+"""How long a node may give no answer: it may restart, or an election be under way."""
 _WAITS = frozenset({"add", "drain", "remove", "replace", "rebalance"})
 _ONCE = frozenset({"add", "rebalance"})
 """What is balanced now may not be so to a hair when the copies are there; that is no reason to begin anew."""
@@ -127,7 +127,7 @@ class Command:
 
     def run(self) -> int:
         """The exit status. Raises ShellError."""
-        plan = self._post("/cluster/plan")
+        plan = self._patiently(lambda: self._post("/cluster/plan"))
         if self._options.dry_run and self._options.output_format == "json":
             print(jsontext.encode(plan, "    "))
         elif self._options.command != "cancel":
@@ -136,7 +136,7 @@ class Command:
             return 1
         if self._options.dry_run:
             return 0
-        begun = self._post("/cluster/apply")
+        begun = self._patiently(lambda: self._post("/cluster/apply"))
         if self._options.detach or self._options.command not in _WAITS:
             return 0
         while begun["done"] is not True:

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
 from dsdbd.cluster.segment_messages import decode, encode
 from dsdbd.errors import DSDBError, ShardUnavailable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import DataNode
 
+log = structlog.get_logger("transfer")
 ABSORB_PATH = "/internal/absorb"
 _ANSWER_S = 2.0
 """The former owner asks again after this, so that no request is open for long; the work goes on meanwhile."""
@@ -98,6 +100,6 @@ async def given_away(node: Node, shard_id: int, index: int) -> bool:
         try:
             if await ask_to_absorb(node, peer, shard_id, index):
                 return True
-        except DSDBError:
-            continue
+        except DSDBError as error:
+            log.info("an owner did not take over a shard yet", shard=shard_id, owner=owner, reason=error.message)
     return False

@@ -22,12 +22,13 @@ from dsdbd.meta import balance, views
 from dsdbd.meta.apply_moves import begin_moves, cancel_moves
 from dsdbd.meta.commands import CancelMoves, RemoveShardOwner, SetDraining
 from dsdbd.meta.edit import Context
+from dsdbd.meta.state import Role
 
 if TYPE_CHECKING:
     from dsdbd.cluster.membership import Membership
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.segment_messages import SizesAnswer
-    from dsdbd.meta.state import DataNode, MetaNode, MetaState
+    from dsdbd.meta.state import DataNode, MetaNode, MetaState, Tombstone
 
 _ASK_TIMEOUT_S = 3.0
 _BARRIER_TIMEOUT_S = 5.0
@@ -64,10 +65,11 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """One identity with its registrations; None for a role it does not have."""
+    """One identity with its registrations; None for a role it does not have. ``left``: it stored points once."""
 
     meta: MetaNode | None
     data: DataNode | None
+    left: bool
 
 
 class Moving:
@@ -182,8 +184,9 @@ class Moving:
         machine = self._machine(order.node)
         refusals = tuple(self._vote_refusal(machine)) if order.op in ("remove", "replace") else ()
         if machine.data is None:
-            if order.op != "remove":
+            if order.op != "remove" and not (order.op == "replace" and machine.left):
                 raise _stores_nothing(order.node)
+            # Its points are where they should be, or it never had any: all that may be left to drop is its vote.
             return balance.Plan(refusals=refusals)
         data_id = machine.data.id
         match order.op:
@@ -231,15 +234,17 @@ class Moving:
         return size_bytes / ((answer.rate_bytes_per_s if answer is not None else 0) or _ASSUMED_BYTES_PER_S)
 
     def _machine(self, number: int) -> Machine:
-        """The node with this number, whichever of its two it is. Raises NotFound."""
+        """The node that has this number or had it, whichever of its two it is. Raises NotFound."""
         state = self._node.metadata.state
-        everyone: tuple[MetaNode | DataNode, ...] = (*state.meta_nodes, *state.data_nodes)
+        everyone: tuple[MetaNode | DataNode | Tombstone, ...]
+        everyone = (*state.meta_nodes, *state.data_nodes, *state.tombstones)
         uuid = next((one.uuid for one in everyone if one.id == number), None)
         if uuid is None:
             raise NotFound(f"node {number} not found: SHOW SERVERS lists the numbers")
         return Machine(
             next((one for one in state.meta_nodes if one.uuid == uuid), None),
             next((one for one in state.data_nodes if one.uuid == uuid), None),
+            left=any(one.uuid == uuid and one.role is Role.DATA for one in state.tombstones),
         )
 
     def _data_id(self, number: int) -> int:

@@ -87,7 +87,8 @@ class Owners:
             return
         if not shard.owners:
             raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
-        keeps = consistency is Consistency.ANY and self._node.handoff is not None
+        # Who is about to leave the cluster promises nothing that is on its own disk only.
+        keeps = consistency is Consistency.ANY and self._node.handoff is not None and not self._is_leaving()
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)), keeps=keeps)
         writers = views.writers(shard)
         copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(writers))
@@ -101,6 +102,10 @@ class Owners:
             raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
         if count.verdict() is not Verdict.STORED:
             raise count.failure(key.shard_id)
+
+    def _is_leaving(self) -> bool:
+        own = self._node.data_id
+        return any(node.draining and node.id == own for node in self._node.metadata.state.data_nodes)
 
     async def submit(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
         """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread."""

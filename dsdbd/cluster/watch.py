@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("node")
 _LOOK_S = 1.0
-_LONGEST_LOOK_S = 15.0
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.3, 4.0
 _SETTLE_S = 0.3
 _BARRIER_TIMEOUT_S = 5.0
 _LEADERLESS_S = 2.0
@@ -123,7 +123,7 @@ class ShardReaper:
             log.info("files of shards that moved to other nodes removed", shards=removed)
         if removed < len(moved):
             self._waiting += 1
-            await self._again(next_pause_s(self._waiting, _LOOK_S, _LONGEST_LOOK_S))
+            await self._again(next_pause_s(self._waiting, _FIRST_LOOK_S, _LONGEST_LOOK_S))
 
     def _moved_away(self, store: Store) -> dict[int, int]:
         """Shards of which this node holds something and, by its metadata, is neither owner nor taking a copy."""
