@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 pytestmark = [pytest.mark.slow]
-WEEKS = 4
+WEEKS = 2
 
 
 class Reader:
