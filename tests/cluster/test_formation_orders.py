@@ -115,7 +115,7 @@ def test_the_node_port_may_be_named_instead_of_the_meta_port(cluster: Cluster) -
 
 def test_killed_while_forming(cluster: Cluster) -> None:
     """kill -9 at a moment of the formation, different in every round, and the same command again."""
-    for moment_s in (0.6, 0.9, 1.2, 1.6):
+    for moment_s in (0.1, 0.3, 0.6, 1.2):
         daemons = [cluster.add() for _ in range(3)]
         lists("identical", daemons)
         start_in_order(daemons, (0, 1, 2), 0.0)
