@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, ShardUnavailable
+from dsdbd.errors import DSDBError, MembershipRefused, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
 
 
 class Consistency(enum.Enum):
@@ -104,6 +104,20 @@ class AckCount:
             return first(f"write failed: {why}")
         kind = first if same and first.http_status == ShardUnavailable.http_status else ShardUnavailable
         return kind(f"write failed: no owner of shard {shard_id} stored the points: {why}")
+
+
+def outcome_of(error: BaseException) -> DSDBError:
+    """What a client is told of a write that failed: never retry (4xx), nothing stored (503), or unknown (504).
+
+    A defect of this program says nothing of the points, so that it is the last. A node that may not take part in the
+    cluster has stored nothing, and others may.
+    """
+    if isinstance(error, MembershipRefused):
+        return Unavailable(error.message)
+    if isinstance(error, DSDBError) and error.http_status != DSDBError.http_status:
+        return error
+    reason = error.message if isinstance(error, DSDBError) else "internal error; the daemon's log has the details"
+    return OutcomeUnknown(f"{reason}; the points may be stored, writing them again is harmless")
 
 
 def late(shard_id: int, timeout_s: float, confirmed: int = 0, required: int = 1) -> str:

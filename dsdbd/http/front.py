@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from aiohttp.http import SERVER_SOFTWARE
 
+from dsdbd.cluster.acks import outcome_of
 from dsdbd.cluster.budget import Hold
 from dsdbd.errors import DSDBError
 from dsdbd.http.body import unpack
@@ -99,8 +100,7 @@ class Front:
         self._common_now()
         if error is None:
             return self._stored % (named, named)
-        known = error if isinstance(error, DSDBError) else DSDBError("internal error; the daemon's log has the details")
-        response = error_response(known)
+        response = error_response(outcome_of(error))
         body = cast("bytes", response.body)
         headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
         start = f"HTTP/1.1 {response.status} {response.reason}\r\n{headers}".encode()

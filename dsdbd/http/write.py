@@ -8,15 +8,18 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from dsdbd.cluster.acks import Consistency, late, parse_consistency
+import structlog
+
+from dsdbd.cluster.acks import Consistency, late, outcome_of, parse_consistency
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.writes import failure_of
-from dsdbd.errors import NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
+from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
 from dsdbd.http.counters import HttpCounters
 from dsdbd.http.responses import no_content
 from dsdbd.http.v2 import write_params
 from dsdbd.limits import MAX_REPORTED_LINES, MAX_WRITE_BYTES_HELD
+from dsdbd.logs import redact
 from dsdbd.meta import views
 from dsdbd.model.line_protocol import parse_lines
 from dsdbd.model.times import PRECISION_NS
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from dsdbd.http.credentials import Credentials
     from dsdbd.model.line_protocol import LineError, Parsed
 
+log = structlog.get_logger("http")
 INLINE_BYTES = 4096
 """Bodies up to this size are parsed on the event loop: cheaper than handing them to a thread, and well under a
 millisecond."""
@@ -96,7 +100,12 @@ class WriteHandler:
         target = target_of(params)
         with self.bodies.held() as hold:
             body = await read_body(request, self._node.config.http.max_body_size_bytes, hold)
-            await self.store(body, target)
+            try:
+                await self.store(body, target)
+            except Exception as error:
+                if not isinstance(error, DSDBError):
+                    log.exception("a request failed by a defect of dsdbd", method="POST", path=redact(request.path_qs))
+                raise outcome_of(error) from error
         return no_content(request)
 
     def takes(self, target: Target, given: Credentials | None) -> bool:
