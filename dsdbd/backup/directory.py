@@ -6,17 +6,21 @@ the next backup removes it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 from typing import TYPE_CHECKING
 
+from dsdb_cli.errors import ShellError
 from dsdbd import fsio
 from dsdbd.cluster.archive import decode_manifest, encode_manifest, number_of
 from dsdbd.errors import CorruptData, NotFound
 from dsdbd.storage.names import escape_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dsdbd.cluster.archive import FileRecord, Manifest, ShardEntry, ShardRecord
@@ -60,9 +64,26 @@ class BackupDirectory:
             raise NotFound(f"{self.path} holds no backup: there is no file meta.00")
         return numbers[-1]
 
-    def begin(self) -> int:
-        """Make the directory, remove what a backup that was broken off left, and return the number of the next one."""
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the directory, and keep others from writing a backup to it. Raises ShellError where one does.
+
+        The lock ends with the process, however that ends.
+        """
         fsio.make_dirs(self.path, mode=0o700)
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ShellError(f"another backup is being written to {self.path}; wait for it to end") from None
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def begin(self) -> int:
+        """Remove what a backup that was broken off left, and return the number of the next one."""
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 0
         for entry in self.path.iterdir():

@@ -72,33 +72,36 @@ class Backup:
         scope = self._options.scope
         parameters = {"database": scope.database, "retention": scope.retention, "shard": scope.shard}
         contents = self._link.ask("GET", "/cluster/backup", Contents, parameters)
-        self._number = self._directory.begin()
-        self._read_earlier(contents.cluster_id)
-        try:
-            shards = self._take_shards(contents.shards)
-            if not any(file.rows for shard in shards for file in shard.files):
-                raise ShellError(
-                    "there is nothing to back up: "
-                    + (f"database {scope.database} holds" if scope.database else "the cluster holds")
-                    + " no points. No backup was made."
-                )
-            manifest = Manifest(
-                FORMAT,
-                contents.cluster_id,
-                contents.version,
-                contents.taken_ns,
-                scope,
-                self._options.since_ns,
-                contents.databases,
-                contents.users,
-                shards,
-            )
-            self._say(f"backing up metastore to {self._directory.manifest_path(self._number)}")
-            self._directory.finish(self._number, manifest)
-        except BaseException:
-            self._directory.discard(self._number)
-            raise
+        with self._directory.locked():
+            self._number = self._directory.begin()
+            self._read_earlier(contents.cluster_id)
+            try:
+                shards = self._take_shards(contents.shards)
+                self._finish(contents, shards)
+            except BaseException:
+                self._directory.discard(self._number)
+                raise
         self._report(shards)
+
+    def _finish(self, contents: Contents, shards: list[ShardRecord]) -> None:
+        """Write the manifest. Raises ShellError where the backup would hold nothing."""
+        scope = self._options.scope
+        if not any(file.rows for shard in shards for file in shard.files):
+            holder = f"database {scope.database}" if scope.database else "the cluster"
+            raise ShellError(f"there is nothing to back up: {holder} holds no points. No backup was made.")
+        manifest = Manifest(
+            FORMAT,
+            contents.cluster_id,
+            contents.version,
+            contents.taken_ns,
+            scope,
+            self._options.since_ns,
+            contents.databases,
+            contents.users,
+            shards,
+        )
+        self._say(f"backing up metastore to {self._directory.manifest_path(self._number)}")
+        self._directory.finish(self._number, manifest)
 
     def _read_earlier(self, cluster_id: str) -> None:
         """Take note of the files that earlier backups hold, unless all are to be copied anew."""

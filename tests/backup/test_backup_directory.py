@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from dsdb_cli.errors import ShellError
 from dsdbd.backup.directory import PENDING, BackupDirectory
 from dsdbd.cluster.archive import (
     FORMAT,
@@ -79,6 +80,7 @@ def test_names_of_manifests(name: str, number: int | None) -> None:
 def test_backups_are_numbered_and_the_manifest_is_private(tmp_path: Path) -> None:
     directory = BackupDirectory(tmp_path / "new")
     assert directory.numbers() == []
+    (tmp_path / "new").mkdir()
     with pytest.raises(NotFound, match="holds no backup"):
         directory.newest()
     assert directory.begin() == 0
@@ -101,6 +103,17 @@ def test_what_a_broken_off_backup_left_is_removed_and_nothing_else(tmp_path: Pat
     directory.finish(0, manifest())
     assert directory.begin() == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kept.name, strange.name, "meta.00"])
+
+
+def test_one_backup_at_a_time_is_written(tmp_path: Path) -> None:
+    first, second = BackupDirectory(tmp_path / "new"), BackupDirectory(tmp_path / "new")
+    with first.locked():
+        # Twice: being refused does not end the lock of the other.
+        for _ in range(2):
+            with pytest.raises(ShellError, match="another backup is being written"), second.locked():
+                pytest.fail("two hold the lock")
+    with second.locked():
+        assert (tmp_path / "new").is_dir()
 
 
 def test_long_and_strange_names_make_short_plain_directories(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dsdb_cli.dispatch import Program, choose_program
@@ -17,6 +19,7 @@ from dsdbd.backup.flags import (
     parse_since,
 )
 from dsdbd.cluster.archive import Scope
+from tests.docs.readme import REPOSITORY
 
 
 def backup(line: str) -> object:
@@ -137,6 +140,14 @@ def test_help_is_no_run() -> None:
 def test_every_flag_is_in_the_help(flags: dict[str, object], usage: str) -> None:
     silent = {"port", "h", "help", "metadir", "datadir"}
     assert [name for name in flags if f"-{name}" not in usage and name not in silent] == []
+
+
+@pytest.mark.parametrize(("word", "flags"), [("backup", BACKUP_FLAGS), ("restore", RESTORE_FLAGS)])
+def test_every_flag_is_in_the_documentation(word: str, flags: dict[str, object]) -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.split(f"| flag of `dsdb {word}` | meaning |")[1].split("\n\n")[0]
+    cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`-(\w+)`", cells)) == set(flags) - {"h", "help"}
 
 
 @pytest.mark.parametrize("word", ["backup", "restore"])

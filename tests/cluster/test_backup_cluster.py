@@ -266,6 +266,10 @@ def test_newer_points_and_deletions_hold(source: Source, single: Daemon) -> None
     assert done.code == 1
     assert re.search(r"[1-9]\d* of \d+ rows stay deleted", done.output), done.output
     assert single.rows("SELECT count(idle) FROM cpu WHERE host = 'one'", db="kept") == []
+    # A database that was dropped left nothing behind that could hide points.
+    must_query(single, "DROP DATABASE kept")
+    must_run(*place)
+    assert answers(single, "kept") == source.second
 
 
 def test_points_older_than_the_policy_keeps_them_are_counted(source: Source, single: Daemon) -> None:
@@ -370,6 +374,33 @@ def test_a_backup_while_points_are_written(source: Source, single: Daemon, tmp_p
     found = {row[1] for row in single.rows("SELECT v FROM live", db="live")}
     assert set(range(before)) <= found
     assert found <= set(written)
+
+
+def test_only_administrators_back_up_and_restore(source: Source, tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        node = cluster.add(settings={"http": ["auth-enabled = true"]}).start()
+        must_query(node, "CREATE USER root WITH PASSWORD 'secret' WITH ALL PRIVILEGES")
+        must_query(node, "CREATE USER plain WITH PASSWORD 'secret'", u="root", p="secret")
+        host = ("-host", node.address)
+        for user, message in (
+            ((), "give -username and -password"),
+            (("-username", "root", "-password", "wrong"), "authorization failed"),
+            (("-username", "plain", "-password", "secret"), "requires admin privilege"),
+        ):
+            for words in (("backup", *host, *user, tmp_path / "x"), ("restore", *host, *user, source.path)):
+                done = run(*words)
+                assert done.code == 1
+                assert message in done.output
+        assert not (tmp_path / "x").exists()
+        must_run("restore", *host, "-username", "root", "-password", "secret", source.path)
+        must_run("backup", *host, "-username", "root", "-password", "secret", tmp_path / "x")
+        # Users came back with the privileges they had.
+        text = "SELECT count(idle) FROM cpu"
+        assert "error" not in node.query(text, db="telegraf", u="reader", p="x")["results"][0]
+        assert "not authorized" in json.dumps(node.query("DROP SERIES FROM cpu", db="telegraf", u="reader", p="x"))
+    finally:
+        cluster.close()
 
 
 def test_one_owner_that_is_away_is_no_matter(source: Source, tmp_path: Path) -> None:
