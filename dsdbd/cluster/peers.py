@@ -37,7 +37,10 @@ def _classes(root: type[DSDBError]) -> list[type[DSDBError]]:
 
 
 _BY_CODE: dict[str, type[DSDBError]] = {
-    found.code: found for found in _classes(DSDBError) if not issubclass(found, errors.StartError)
+    found.code: found
+    for found in _classes(DSDBError)
+    # One that only shares the code of its parent may need more than a sentence.
+    if "code" in vars(found) and not issubclass(found, errors.StartError)
 }
 
 
