@@ -49,6 +49,11 @@ log-enabled = false
 dir = "{disk}/hh"
 retry-interval = "100ms"
 retry-max-interval = "1s"
+[anti-entropy]
+check-interval = "2s"
+[transfer]
+retry-interval = "200ms"
+retry-max-interval = "2s"
 [admin]
 enabled = false
 """

@@ -72,6 +72,8 @@ def run(module: str, arguments: list[str], work: Path, timeout_s: float) -> int:
     """
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("DSDB_", "INFLUXDB_"))}
     environ["PYTHONPATH"] = str(ROOT)
+    # Each start of a daemon would compile all of its modules.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     environ["PATH"] = environ.get("PATH", "") + ":/usr/sbin:/sbin"
     with (work / "output").open("ab") as output:
         process = subprocess.Popen(
