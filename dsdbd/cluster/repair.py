@@ -370,7 +370,7 @@ class Repair:
             self._ledger.compared(pair, Outcome(whole=True, equal=True, took_s=own.took_s, held=held), self._now_s())
             return
         self._ledger.differs(pair)
-        if kept_bytes and self._ledger.leave_to_handoff(pair, self._now_s()):
+        if self._ledger.leave_to_handoff(pair, kept_bytes, self._now_s()):
             return
         self.counters["different"] += 1
         try:

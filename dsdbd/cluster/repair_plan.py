@@ -25,10 +25,15 @@ _Item = TypeVar("_Item")
 MASK = (1 << 64) - 1
 EVERYTHING = (1 << 63) - 1
 """Greater than any version."""
-COST_SHARE = 50
-"""A comparison that took a second is not repeated for so many: it takes at most two percent of a processor."""
+COST_SHARE = 200
+"""A comparison that took a second is not repeated for so many. With three copies a node makes digests of one for two
+others and is asked by both, which takes two percent of a processor then."""
+_SOON_COST_SHARE = 10
+_SOON_TURNS = 3
+"""The same for the first looks after a difference was found."""
 HANDOFF_TURNS = 10
-"""How often a difference is left to the writes that its holder keeps for this node and is about to deliver."""
+"""How often a difference is left to the writes that its holder keeps for this node, while these do not get less."""
+_MOST_HANDOFF_TURNS = 600
 SOON_S = 1.0
 """The next look at what could not be compared, or is being delivered; it doubles up to the interval."""
 _KNOWN_CELLS = 100_000
@@ -138,7 +143,8 @@ class _State:
 
     ``whole``: it held all of the other one's values when it last compared, and has no reason to doubt it. ``equal``:
     the other one held no more and no less. ``failures``: comparisons in a row that did not end so. ``held``: deletions
-    of this node that the other one had.
+    of this node that the other one had. ``kept_bytes``: of writes that it was about to deliver, at the last look
+    that left a difference to them (one of ``left_to_handoff``, and of ``idle_turns`` since they got less).
     """
 
     due_s: float
@@ -146,6 +152,8 @@ class _State:
     equal: bool = False
     failures: int = 0
     left_to_handoff: int = 0
+    idle_turns: int = 0
+    kept_bytes: int = 0
     held: frozenset[int] = field(default_factory=frozenset)
 
 
@@ -192,7 +200,7 @@ class Ledger:
         for (shard, other), state in self._states.items():
             if (shards is None or shard in shards) and node in (None, other):
                 state.due_s = now_s
-                state.failures = state.left_to_handoff = 0
+                state.failures = state.left_to_handoff = state.idle_turns = 0
                 state.whole = state.equal = False
 
     def compared(self, pair: Pair, outcome: Outcome, now_s: float) -> None:
@@ -201,11 +209,12 @@ class Ledger:
         if state is None:
             return
         state.whole, state.equal, state.held = outcome.whole, outcome.equal, outcome.held
-        state.left_to_handoff = 0
+        state.left_to_handoff = state.idle_turns = 0
         # What is not equal waits for the other one to pull; then it is looked at once more.
         wait_s = self._interval_s if outcome.equal else self._pause_s(state)
+        share = COST_SHARE if outcome.equal or state.failures >= _SOON_TURNS else _SOON_COST_SHARE
         state.failures = 0 if outcome.equal else state.failures + 1
-        state.due_s = now_s + max(wait_s, COST_SHARE * outcome.took_s)
+        state.due_s = now_s + max(wait_s, share * outcome.took_s)
 
     def failed(self, pair: Pair, now_s: float) -> None:
         """A comparison could not be made, or not come to its end."""
@@ -223,12 +232,16 @@ class Ledger:
         if state is not None:
             state.whole = state.equal = False
 
-    def leave_to_handoff(self, pair: Pair, now_s: float) -> bool:
-        """Whether a difference is left, for a while, to the writes that are about to be delivered."""
+    def leave_to_handoff(self, pair: Pair, kept_bytes: int, now_s: float) -> bool:
+        """Whether a difference is left, for a while, to the writes that the other node is about to deliver."""
         state = self._states.get(pair)
-        if state is None or state.left_to_handoff >= HANDOFF_TURNS:
+        if state is None or not kept_bytes:
             return False
+        state.idle_turns = 0 if kept_bytes < state.kept_bytes else state.idle_turns + 1
+        state.kept_bytes = kept_bytes
         state.left_to_handoff += 1
+        if state.idle_turns > HANDOFF_TURNS or state.left_to_handoff > _MOST_HANDOFF_TURNS:
+            return False
         state.due_s = now_s + SOON_S
         return True
 

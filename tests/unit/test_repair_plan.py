@@ -142,6 +142,7 @@ def test_what_takes_long_is_compared_less_often_but_at_once_when_somebody_is_bac
     plan = ledger({1: [3]})
     plan.compared((1, 3), EQUAL._replace(took_s=4.0), 0.0)
     assert plan.due(COST_SHARE * 4.0 - 0.1) == {}
+    assert plan.due(COST_SHARE * 4.0) == {3: [1]}
     plan.wake(20.0, node=4)
     assert plan.due(20.0) == {}
     plan.wake(20.0, node=3)
@@ -150,12 +151,16 @@ def test_what_takes_long_is_compared_less_often_but_at_once_when_somebody_is_bac
 
 def test_a_difference_is_left_to_the_writes_that_are_being_delivered_for_a_while_only() -> None:
     plan = ledger({1: [3]})
-    turns = 0
-    while plan.leave_to_handoff((1, 3), float(turns)):
+    assert not plan.leave_to_handoff((1, 3), 0, 0.0)
+    turns, kept_bytes = 0, 100
+    while plan.leave_to_handoff((1, 3), kept_bytes, float(turns)):
         turns += 1
+        kept_bytes = max(50, kept_bytes - 10)
         assert plan.due(turns - 0.5) == {}
         assert plan.due(float(turns)) == {3: [1]}
-    assert turns == HANDOFF_TURNS
+    assert turns == 6 + HANDOFF_TURNS, "as long as they get less, and a little longer"
+    plan.compared((1, 3), EQUAL, 50.0)
+    assert plan.leave_to_handoff((1, 3), kept_bytes, 60.0)
 
 
 @pytest.mark.parametrize(("others", "needed"), [([], 0), ([3], 1), ([3, 4], 1), ([3, 4, 5], 2), ([3, 4, 5, 6], 2)])
