@@ -84,7 +84,7 @@ MAX_HANDOFF_BYTES_HELD = 64 << 20
 """Writes that wait to be kept in handoff queues; beyond it they are not kept, and their shards need repair."""
 MAX_FILE_LISTINGS = 64
 """Shards whose files other nodes copy from one node at the same time: files that are being copied stay on the disk."""
-FILE_LISTING_LEASE_S = 60.0
+FILE_LISTING_LEASE_S = 180.0
 """How long files stay for a copy that nobody reads any more: the node that made it has gone, and begins anew."""
 PEER_CONNECT_TIMEOUT_S = 1.0
 """A peer that does not accept within a second is treated as away and the next owner is asked."""

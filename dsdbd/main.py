@@ -123,6 +123,7 @@ async def _serve(config: Config) -> None:
     node.detector = detector = FailureDetector(node)
     if config.data.enabled:
         node.repair = Repair(node, writes.clock)
+        node.transfer = Transfer(node, writes.clock)
     subscriber = Subscriber(node) if config.subscriber.enabled else None
     network = Network(config, node.addresses)
     network.bind()
@@ -226,11 +227,10 @@ async def _live(node: Node, membership: Membership, network: Network, jobs: list
     async with asyncio.TaskGroup() as group:
         group.create_task(membership.sweep())
         group.create_task(ShardReaper(node).run())
-        if node.config.data.enabled:
-            node.transfer = Transfer(node)
-            group.create_task(node.transfer.run())
         if node.repair is not None:
             group.create_task(node.repair.run())
+        if node.transfer is not None:
+            group.create_task(node.transfer.run())
         group.create_task(watch.run())
         if node.handoff is not None:
             group.create_task(node.handoff.run())

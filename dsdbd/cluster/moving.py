@@ -7,6 +7,7 @@ where the last time ended, and two at once do no harm.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +26,8 @@ from dsdbd.meta.edit import Context
 from dsdbd.meta.state import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dsdbd.cluster.membership import Membership
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.segment_messages import SizesAnswer
@@ -72,6 +75,14 @@ class Machine(msgspec.Struct, frozen=True):
     left: bool
 
 
+class _Part(msgspec.Struct):
+    """A data node's part in the shards: ids of those it owns and takes, and how many leave it."""
+
+    owned: set[int] = msgspec.field(default_factory=set)
+    incoming: set[int] = msgspec.field(default_factory=set)
+    leaving: int = 0
+
+
 class Moving:
     """Carries out orders of operators on one node."""
 
@@ -84,6 +95,7 @@ class Moving:
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node with what it holds, as plain values."""
         state, holding = self._node.metadata.state, await self._holding()
+        parts = _parts(state)
         silent = {} if self._node.detector is None else self._node.detector.silent()
         rows: dict[str, dict[str, Any]] = {}
         for meta in state.meta_nodes:
@@ -91,25 +103,22 @@ class Moving:
         for data in state.data_nodes:
             row = rows.setdefault(data.uuid, {"meta_id": None, "tcp_addr": data.tcp_addr})
             row.update(data_id=data.id, http_addr=data.http_addr)
-            row.update(self._shards_of(state, data, holding))
+            row.update(self._shards_of(parts, data, holding))
         for row in rows.values():
             down = row["tcp_addr"] in silent or row["data_id"] in holding.down
             row["state"] = "down" if down else "draining" if row.get("draining") else "up"
         return list(rows.values())
 
     @staticmethod
-    def _shards_of(state: MetaState, data: DataNode, holding: Holding) -> dict[str, Any]:
-        answer = holding.by_node.get(data.id)
+    def _shards_of(parts: Mapping[int, _Part], data: DataNode, holding: Holding) -> dict[str, Any]:
+        answer, part = holding.by_node.get(data.id), parts.get(data.id) or _Part()
         sizes = {} if answer is None else answer.sizes
-        shards = [place.shard for place in views.all_shards(state)]
-        owned = {shard.id for shard in shards if data.id in shard.owners}
-        coming = {shard.id for shard in shards if any(one.node == data.id for one in shard.incoming)}
         return {
             "draining": data.draining,
-            "shards": len(owned),
-            "incoming": len(coming),
-            "leaving": sum(1 for shard in shards if any(one.replaces == data.id for one in shard.incoming)),
-            "former": None if answer is None else len(sizes.keys() - owned - coming),
+            "shards": len(part.owned),
+            "incoming": len(part.incoming),
+            "leaving": part.leaving,
+            "former": None if answer is None else len(sizes.keys() - part.owned - part.incoming),
             "bytes": None if answer is None else sum(sizes.values()),
             "kept_bytes": None if answer is None else answer.kept_bytes,
         }
@@ -332,6 +341,18 @@ class Moving:
         for node, role in ((machine.data, "data"), (machine.meta, "meta")):
             if node is not None:
                 await self._membership.leave(encode(LeaveRequest(node.id, role)), forwarded=False)
+
+
+def _parts(state: MetaState) -> dict[int, _Part]:
+    """By data node, in one walk over all shards."""
+    parts: defaultdict[int, _Part] = defaultdict(_Part)
+    for place in views.all_shards(state):
+        for owner in place.shard.owners:
+            parts[owner].owned.add(place.shard.id)
+        for arrival in place.shard.incoming:
+            parts[arrival.node].incoming.add(place.shard.id)
+            parts[arrival.replaces].leaving += 1
+    return parts
 
 
 def _serving(state: MetaState, data_id: int) -> MetaState:

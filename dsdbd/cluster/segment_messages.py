@@ -44,11 +44,13 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
     """Its answer: the files hold every row the owner had when it was asked, and stay while ``token`` is in use.
 
     ``tombstones``: the shard's deletions, as ``storage.tombstones`` encodes them; the files may hold rows they hide.
+    ``version``: no row in the files has a newer one.
     """
 
     token: str
     files: tuple[FileEntry, ...]
     tombstones: bytes
+    version: int = 0
 
 
 class SizesRequest(msgspec.Struct, frozen=True, array_like=True):

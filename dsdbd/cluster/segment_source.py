@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.storage import Store
 
 log = structlog.get_logger("transfer")
@@ -48,8 +49,9 @@ class _Open:
 class SegmentSource:
     """The listings of one node that others are reading. Use it on the event loop."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, clock: VersionClock) -> None:
         self._node = node
+        self._clock = clock
         self._open: dict[str, _Open] = {}
         self._opening = 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -79,7 +81,7 @@ class SegmentSource:
         token = secrets.token_hex(16)
         self._open[token] = found
         self._rest(token, found)
-        return Listing(token, found.entries, found.tombstones)
+        return Listing(token, found.entries, found.tombstones, self._clock.last)
 
     async def read(self, token: str, index: int, offset: int) -> AsyncGenerator[bytes, None]:
         """One file's bytes from ``offset`` in pieces, then its digest. Raises NotFound, RequestError and OSError."""

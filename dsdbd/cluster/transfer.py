@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.state import DataNode, MetaState
     from dsdbd.meta.views import ShardPlace
     from dsdbd.storage import Replica, Store
@@ -54,8 +55,10 @@ _RECENT = 50
 class Transfer:
     """The copies one node is taking. Use it on the event loop."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, clock: VersionClock) -> None:
+        """``clock`` is told of versions that come, so that what this node writes later is newer."""
         self._node = node
+        self._clock = clock
         self._config = node.config.transfer
         self._rate = Rate(self._config.max_throughput_bytes)
         self._changed = asyncio.Event()
@@ -212,6 +215,7 @@ class Transfer:
     ) -> None:
         peer = self._peer(source)
         async with segment_fetch.listing(self._node.peers, peer.tcp_addr, key.shard_id) as listing:
+            self._clock.observe(listing.version)
             progress.from_node = source
             progress.total_bytes = sum(entry.size_bytes for entry in listing.files)
             progress.done_bytes = sum(entry.size_bytes for entry in listing.files if work.has(source, entry))

@@ -47,7 +47,7 @@ class InternalApi:
         self._membership = membership
         self._writes = writes
         self._reads = reads
-        self._files = FileRoutes(node)
+        self._files = FileRoutes(node, writes.clock)
         self._backup = BackupNodeRoutes(node, writes)
         self._repair = RepairRoutes(node)
         self._bodies = ByteBudget(limits.MAX_INTERNAL_BYTES_HELD, "requests of other nodes")

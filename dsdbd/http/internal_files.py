@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.version_clock import VersionClock
 
     Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
     Signed = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class FileRoutes:
     """The routes of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, clock: VersionClock) -> None:
         self._node = node
-        self._source = SegmentSource(node)
+        self._source = SegmentSource(node, clock)
         self._absorber = Absorber(node)
 
     def routes(self, signed: Signed) -> list[web.RouteDef]:
