@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from dsdbd.limits import MAX_MOVES_PER_COMMAND
+from dsdbd.limits import MAX_MOVES_PER_COMMAND, RESTORES_PER_NODE
 from dsdbd.meta import views
 from dsdbd.meta.commands import BeginMoves, ShardMove
 from dsdbd.meta.refusals import shard_list
@@ -109,7 +109,10 @@ class _Board:
         """Bytes and number of copies on each node."""
         self.held: dict[int, dict[int, _Item]] = {node_id: {} for node_id in self.nodes}
         self.in_group: Counter[tuple[int, int]] = Counter()
+        self.pending: Counter[int] = Counter()
+        """Copies that each node is taking."""
         for item in self.items.values():
+            self.pending.update(item.arriving)
             for node_id in item.staying:
                 self.held[node_id][item.id] = item
             for node_id in (*item.staying, *item.arriving):
@@ -149,6 +152,7 @@ class _Board:
             self._leave(item, replaces)
         item.taken.add(receiver)
         item.arriving.append(receiver)
+        self.pending[receiver] += 1
         self._count(receiver, item, 1)
         self.moves.append(ShardMove(item.id, receiver, replaces))
 
@@ -162,12 +166,21 @@ class _Board:
         del self.held[owner][item.id]
         self._count(owner, item, -1)
 
-    def receiver(self, item: _Item, among: Iterable[int]) -> int | None:
-        """The emptiest node that can take a copy; of equals the one with the fewest shards of the group."""
+    def receiver(self, item: _Item, among: Iterable[int], *, in_rounds: bool = False) -> int | None:
+        """The emptiest node that can take a copy; of equals the one with the fewest shards of the group.
+
+        ``in_rounds``: a node gets further copies only when all others have as many under way, so that an empty node
+        does not make them all, one after the other.
+        """
         able = (node_id for node_id in among if node_id not in item.taken)
         return min(
             able,
-            key=lambda node_id: (self.fullness(node_id), self.in_group[node_id, item.group_id], node_id),
+            key=lambda node_id: (
+                self.pending[node_id] // RESTORES_PER_NODE if in_rounds else 0,
+                self.fullness(node_id),
+                self.in_group[node_id, item.group_id],
+                node_id,
+            ),
             default=None,
         )
 
@@ -248,7 +261,7 @@ def plan_restore(state: MetaState, sizes: Mapping[int, int], down: Collection[in
             lost.append(item.id)
             continue
         for _ in range(item.replica_n - good):
-            receiver = board.receiver(item, board.taking)
+            receiver = board.receiver(item, board.taking, in_rounds=True)
             if receiver is None:
                 break
             board.move(item, receiver, bad.pop(0) if bad else 0)

@@ -188,6 +188,15 @@ def test_what_is_left_on_a_draining_node_is_moved_away(nodes, groups, copies, lo
     assert balance.plan_restore(machine.state, {}, ()) == balance.Plan()
 
 
+def test_an_empty_node_does_not_make_all_the_copies_that_a_lost_one_held():
+    machine = cluster(9, 20, 2)
+    join(machine, "empty")
+    plan = balance.plan_restore(machine.state, {}, (1,), (1,))
+    taken = Counter(move.node_id for move in plan.moves)
+    assert max(taken.values()) == taken[10] == 8
+    assert len(taken) == 9
+
+
 def test_raised_replication_brings_copies_to_groups_that_exist():
     machine = cluster(3, 4, 1)
     machine.give(c.UpdateRetentionPolicy("d", "autogen", replica_n=2))
