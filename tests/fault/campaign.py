@@ -93,7 +93,7 @@ class Campaign:
         )
         path = self.work / f"history{number}.jsonl"
         history = History(path)
-        nemesis = Nemesis(cluster.nodes, cluster.network, history)
+        nemesis = Nemesis(cluster.nodes, cluster.network, history, cluster.grow)
         load = Load(
             cluster.nodes,
             history,
@@ -118,9 +118,8 @@ class Campaign:
         nemesis.revive()
         healed_s = time.monotonic()
         # The time in which owners have to be equal again, without anything being done.
-        settled = cluster.settle(healed_s + self.arguments.settle_s)
+        problems = cluster.settle(database, healed_s + self.arguments.settle_s)
         settled_s = time.monotonic() - healed_s
-        problems = "; ".join(f"node {node.number}: {node.health()}" for node in cluster.nodes) if not settled else ""
         each = cluster.last_operations(history, database, base_ns)
         owners, databases = cluster.owners(database), cluster.databases()
         cluster.stop(history)
@@ -130,7 +129,7 @@ class Campaign:
             {
                 "round": number,
                 "length_s": round(healed_s - begun_s, 1),
-                "settled": settled,
+                "settled": not problems,
                 "settled_s": round(settled_s, 1),
                 "unsettled": problems,
                 "faults": nemesis.faults,
@@ -173,7 +172,7 @@ class Campaign:
             check_available(history, count, self.arguments.unavailable_s),
             check_counters(history),
             check_bounded(history, _MEMORY_BYTES, _FILES),
-            check_last(history, count, each),
+            check_last(history, [node.number for node in cluster.nodes], each),
             check_alive(history, frozenset({_DISK_FULL_CODE})),
         ]
         if not nemesis.clock_stepped:

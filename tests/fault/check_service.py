@@ -103,7 +103,7 @@ def check_bounded(history: Iterable[dict[str, Any]], memory_bytes: int, files: i
     return verdict
 
 
-def check_last(history: Iterable[dict[str, Any]], nodes: int, each: int) -> Verdict:
+def check_last(history: Iterable[dict[str, Any]], nodes: Iterable[int], each: int) -> Verdict:
     """After all faults are healed, the last operations succeed on every node."""
     verdict = Verdict("last operations failed")
     done: dict[int, int] = {}
@@ -116,7 +116,7 @@ def check_last(history: Iterable[dict[str, Any]], nodes: int, each: int) -> Verd
             verdict.problems.append(f"node {record['node']}: {record['op']}: {record['why']}")
     verdict.problems += [
         f"node {number} did {done.get(number, 0)} of its {each} last operations"
-        for number in range(1, nodes + 1)
+        for number in nodes
         if done.get(number, 0) < each
     ]
     verdict.figures = {"operations": sum(done.values())}
@@ -134,6 +134,8 @@ def check_alive(history: Iterable[dict[str, Any]], allowed: frozenset[int] = fro
                 verdict.problems.append(f"node {record['node']} ended with {record['code']}: {record['log'][-400:]}")
         elif record["kind"] == "fault" and not record["ready"]:
             verdict.problems.append(f"nodes {record['nodes']} were not ready after {record['name']}")
+        elif record["kind"] == "stuck":
+            verdict.problems.append(f"shards do not move: {record['why']}")
         elif record["kind"] == "read" and record.get("invented") is not None:
             verdict.problems.append(f"a read on node {record['node']} gave {record['invented']}, which nobody had sent")
     verdict.figures = {"exits": exits}

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.fault.clock import Clock, build
+from tests.fault.digests import differing
 from tests.fault.disk import Disk
 from tests.fault.files import Content, read_content
 from tests.fault.history import OK, History
+from tests.fault.members import data_ids, moves
 from tests.fault.netns import Network
 from tests.fault.node import READY_TIMEOUT_S, FaultNode
 
@@ -49,11 +51,12 @@ class FaultCluster:
             self.network.open()
         fresh = [self._add() for _ in range(count)]
         for node in fresh:
-            node.start(join=[one.host for one in self.nodes if one.number < node.number][:3])
+            node.start(join=[one.host for one in self.nodes if one.number < node.number and one.alive][:3])
             if not node.wait_ready(READY_TIMEOUT_S):
                 raise RuntimeError(f"node {node.number} does not start:\n{node.log_tail(4000)}")
         deadline_s = time.monotonic() + READY_TIMEOUT_S
-        while not all(len(self._data_ids(node)) == len(self.nodes) for node in self.nodes):
+        running = [node for node in self.nodes if node.alive]
+        while not all(len(data_ids(self.nodes, node)) == len(self.nodes) for node in running):
             if time.monotonic() > deadline_s:
                 raise RuntimeError("the nodes do not all see each other")
             time.sleep(0.1)
@@ -68,14 +71,6 @@ class FaultCluster:
         node = FaultNode(number, root, self.network, disk, clock, self._secret, broken=self._broken)
         self.nodes.append(node)
         return node
-
-    def _data_ids(self, node: FaultNode) -> dict[int, int]:
-        """Data ids of the cluster to numbers of nodes, as one node knows them."""
-        rows = {one["name"]: one.get("values", []) for one in node.query("SHOW SERVERS")[0]["series"]}
-        hosts = {one.host: one.number for one in self.nodes}
-        return {
-            row[0]: hosts[row[2].partition(":")[0]] for row in rows["data_nodes"] if row[2].partition(":")[0] in hosts
-        }
 
     def any(self) -> FaultNode:
         """A node that runs."""
@@ -96,7 +91,7 @@ class FaultCluster:
     def owners(self, database: str) -> dict[int, list[int]]:
         """Shards of a database to numbers of the nodes that own them."""
         node = self.any()
-        ids = self._data_ids(node)
+        ids = {number: name for name, number in data_ids(self.nodes, node).items()}
         found = {}
         for series in node.query("SHOW SHARDS")[0]["series"]:
             for row in series.get("values", []):
@@ -113,14 +108,26 @@ class FaultCluster:
             found[node.number] = [row[0] for row in series["values"]]
         return found
 
-    def settle(self, until_s: float) -> bool:
-        """Wait until every node is well and keeps nothing for another one; whether that was so by then."""
+    def settle(self, database: str, until_s: float) -> str:
+        """Wait until owners have equal digests and every node is well; what was wrong when there was no time left."""
         while True:
-            if all(node.health()[0] == "pass" for node in self.nodes):
-                return True
-            if time.monotonic() > until_s:
-                return False
+            why = self._unsettled(database)
+            if not why or time.monotonic() > until_s:
+                return why
             time.sleep(0.2)
+
+    def _unsettled(self, database: str) -> str:
+        try:
+            shards = differing(self.nodes, self._secret, self.owners(database))
+            under_way = moves(self.nodes[0])
+        except (OSError, KeyError, ValueError) as error:
+            return f"a node does not give its digests: {error}"
+        if shards:
+            return f"the owners of shards {shards} have different digests"
+        if under_way:
+            return f"{len(under_way)} copies of shards are still being taken"
+        ill = [f"node {node.number}: {node.health()}" for node in self.nodes if node.health()[0] != "pass"]
+        return "; ".join(ill)
 
     def last_operations(self, history: History, database: str, base_ns: int) -> int:
         """The operations that have to succeed on every node at the end, once; returns how many each does."""

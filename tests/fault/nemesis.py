@@ -6,15 +6,18 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.fault.history import History
+from tests.fault.members import data_ids, order
 from tests.fault.netns import Network, between
 from tests.fault.node import READY_TIMEOUT_S, FaultNode
 from tests.fault.schedule import ALONE, Fault
 
 _WATCH_S = 0.1
+MOVED_S = 240.0
+"""So long an order to move shards may take, while other faults go on."""
 _WATCH_LONGEST_S = 15.0
 
 
@@ -22,9 +25,11 @@ _WATCH_LONGEST_S = 15.0
 class Nemesis:
     """Faults may run side by side; each holds its victims until they are healed and ready."""
 
-    nodes: Sequence[FaultNode]
+    nodes: list[FaultNode]
     network: Network
     history: History
+    grow: Callable[[int], None]
+    """Starts so many more nodes."""
     busy: set[int] = field(default_factory=set)
     begun: int = 0
     faults: int = 0
@@ -169,6 +174,8 @@ class Nemesis:
                 nodes[0].clock.shift((fault.amount - 0.5) * 2 * 300)
             case "rolling":
                 self._roll(nodes)
+            case "move":
+                self._move(victims[0])
 
     def _heal(self, fault: Fault, victims: list[int]) -> None:
         nodes = [self.node(number) for number in victims]
@@ -212,11 +219,30 @@ class Nemesis:
             node.wait_ready(READY_TIMEOUT_S)
             self.history.add("state", node=node.number, whole=True)
 
+    def _move(self, victim: int) -> None:
+        """All copies of a node go to others; then it takes its share again."""
+        try:
+            number = self._data_id(victim)
+            order(self.nodes, "drain", MOVED_S, node=number)
+            order(self.nodes, "cancel", MOVED_S, node=number)
+            order(self.nodes, "rebalance", MOVED_S)
+        except TimeoutError as error:
+            self.history.add("stuck", why=str(error))
+
+    def _data_id(self, victim: int) -> int:
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            for node in self.nodes:
+                with contextlib.suppress(OSError, KeyError):
+                    return data_ids(self.nodes, node)[victim]
+            time.sleep(_WATCH_S)
+        raise TimeoutError(f"no node tells the number of node {victim}")
+
     # --- what was whole
 
     def _whole(self, fault: Fault, victims: list[int], *, whole: bool) -> None:
         """Write down the state of nodes or links; a clock that is wrong makes no node less whole."""
-        if fault.kind in ("clock", "rolling"):
+        if fault.kind in ("clock", "rolling", "move"):
             return
         links = self._links(fault, victims[0])
         for source, to in sorted(links):

@@ -23,11 +23,19 @@ WEIGHTS = {
     "kill_all": 2,
     "power_cut_all": 3,
     "rolling": 2,
+    "move": 4,
 }
-KINDS = tuple(WEIGHTS)
+KINDS = tuple(kind for kind in WEIGHTS if kind != "move")
+"""What every cluster can suffer. ``move`` (drain a node, take it back, rebalance) needs more nodes than copies."""
 ALONE = frozenset({"kill_all", "power_cut_all", "rolling"})
 """Faults of all nodes: no other one comes meanwhile."""
-LENGTH_S = {"kill": (0.2, 3.0), "power_cut": (0.2, 2.0), "rolling": (0.0, 0.0), "disk_stall": (0.5, 3.0)}
+LENGTH_S = {
+    "kill": (0.2, 3.0),
+    "power_cut": (0.2, 2.0),
+    "rolling": (0.0, 0.0),
+    "move": (0.0, 0.0),
+    "disk_stall": (0.5, 3.0),
+}
 _LENGTH_S = (0.5, 4.0)
 _PAUSE_S = (0.3, 1.5)
 _TWO_AT_ONCE = 0.2

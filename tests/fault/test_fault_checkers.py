@@ -251,9 +251,9 @@ def test_a_node_that_does_not_do_its_last_operations_is_found() -> None:
     def last(node: int, outcome: str = "ok") -> dict[str, Any]:
         return {"kind": "last", "node": node, "op": "write", "outcome": outcome, "why": "503"}
 
-    assert check_last([last(1), last(2)], 2, 1).ok
-    assert not check_last([last(1)], 2, 1).ok
-    assert not check_last([last(1), last(2, "unknown")], 2, 1).ok
+    assert check_last([last(1), last(2)], [1, 2], 1).ok
+    assert not check_last([last(1)], [1, 2], 1).ok
+    assert not check_last([last(1), last(2, "unknown")], [1, 2], 1).ok
 
 
 def test_a_daemon_that_ends_is_not_ready_or_invents_a_read_is_found() -> None:
@@ -261,6 +261,7 @@ def test_a_daemon_that_ends_is_not_ready_or_invents_a_read_is_found() -> None:
     assert not check_alive([{"kind": "exit", "node": 1, "code": -6, "log": ""}], frozenset({10})).ok
     assert not check_alive([{"kind": "fault", "name": "kill", "nodes": [1], "ready": False}]).ok
     assert not check_alive([{"kind": "read", "node": 1, "invented": 5}]).ok
+    assert not check_alive([{"kind": "stuck", "why": "drain is not carried out"}]).ok
     assert check_alive([{"kind": "read", "node": 1, "invented": None}]).ok
 
 
