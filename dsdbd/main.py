@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -112,6 +113,9 @@ def _run(invocation: Invocation) -> None:
     with contextlib.ExitStack() as stack:
         if invocation.pidfile is not None:
             stack.enter_context(notify.PidFile(invocation.pidfile))
+        # What was imported stays until the end: each full collection of garbage that looked at it stopped all threads
+        # for tens of milliseconds.
+        gc.freeze()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(config))
 
