@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.tsbs.client import Connection, HttpAnswer
 from benchmarks.tsbs.loader import Target
 from benchmarks.tsbs.processes import Usage, disk_bytes, files, usage
-from tests.cluster.daemons import DSDBD, Daemon, free_port
+from tests.cluster.daemons import Daemon, free_port
+from tests.cluster.preloaded import DSDBD
 
 if TYPE_CHECKING:
     from benchmarks.tsbs.queries import Query

@@ -93,7 +93,8 @@ def request(
 class Daemon:
     """One dsdbd process. ``settings`` are further lines of its configuration, per section.
 
-    ``installed``: start the installed program, which loads its libraries, instead of a process that has them.
+    ``installed``: start the installed program, which loads its libraries, instead of a process that has them. What
+    measures daemons, outside of tests, starts the program.
     """
 
     root: Path
@@ -104,7 +105,7 @@ class Daemon:
     settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
-    installed: bool = False
+    installed: bool = field(default_factory=lambda: "PYTEST_VERSION" not in os.environ)
     process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def __post_init__(self) -> None:
