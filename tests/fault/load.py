@@ -17,7 +17,7 @@ from tests.fault.node import HTTP_PORT, FaultNode
 from tests.fault.points import doomed_lines, shared_lines, unique_lines
 
 _TIMEOUT_S = 4.0
-_PROBE_S = 0.1
+_PROBE_S = 0.2
 _KEY_OPS = 150
 """Operations on one register before the next is used."""
 
@@ -294,4 +294,5 @@ def _duration_h(content: bytes) -> int:
     """Hours of a policy's duration; 0 for one without end."""
     series = json.loads(content)["results"][0]["series"][0]
     text = str(dict(zip(series["columns"], series["values"][0], strict=True))["duration"])
-    return int(text.partition("h")[0])
+    hours, unit, _ = text.partition("h")
+    return int(hours) if unit else 0
