@@ -25,6 +25,7 @@ PURE_ROOMS = (
     "dsdbd/meta/apply*.py",
     "dsdbd/meta/commands.py",
     "dsdbd/meta/placement.py",
+    "dsdbd/meta/balance.py",
     "dsdbd/meta/join.py",
     "dsdbd/query/plan*.py",
     "dsdbd/query/slic*.py",
@@ -41,6 +42,7 @@ PURE_ROOMS = (
     "dsdbd/cluster/repair_progress.py",
     "dsdbd/cluster/running.py",
     "dsdbd/services/groups.py",
+    "dsdbd/services/copies.py",
     "dsdbd/services/resampling.py",
     "dsdbd/services/lanes.py",
 )
