@@ -7,7 +7,7 @@ apart, because a value of a version in between may still arrive.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows
 from dsdbd.storage.scanning import DamagedBlock, Limits, Scan
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import Part, choose, contested, contested_times, divide, series_groups
-from dsdbd.storage.tombstones import Tombstone, visible
+from dsdbd.storage.tombstones import Hidden, Tombstone, visible
 
 _PIECE_CELLS = 2 << 20
 """Values, times and versions read at once, about; fewer rows of many fields."""
@@ -134,6 +134,22 @@ class Held:
     changed: int
     stored: Stored
     tombstones: tuple[Tombstone, ...]
+
+    def with_hidden(self) -> Held:
+        """The same with the series that deletions hide something of."""
+        stored, index = self.stored, self.known.index
+        hidden = []
+        for one in self.tombstones:
+            if one.max_ns >= stored.min_ns and one.min_ns <= stored.max_ns:
+                series: Bools = np.ones(len(stored.series), dtype=np.bool_)
+                if one.predicate is not None:
+                    numbers = index.select(one.predicate)
+                    series[:] = False
+                    # Series that came after what is held have nothing in it.
+                    series[numbers[numbers < len(series)]] = True
+                if series.any():
+                    hidden.append(Hidden(series, one.min_ns, one.max_ns, one.version))
+        return replace(self, stored=replace(stored, hidden=hidden)) if hidden else self
 
     def hashes(self) -> UInt64s:
         """Of every series, by number."""

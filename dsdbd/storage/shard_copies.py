@@ -23,7 +23,7 @@ from dsdbd.storage.scanning import DamagedBlock, Source
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import Wanted
 from dsdbd.storage.shard_state import ShardState
-from dsdbd.storage.tombstones import Tombstone, marked
+from dsdbd.storage.tombstones import Tombstone
 
 
 class HeldFile(NamedTuple):
@@ -90,7 +90,8 @@ class ShardCopies(ShardState):
         self.load()
         held, segments = self._hold(measurement, min_ns, max_ns)
         try:
-            yield held
+            # Looking for the series that are hidden may take long: not under the lock, for which writes wait.
+            yield None if held is None else held.with_hidden()
         finally:
             self._unpin(segments)
 
@@ -127,8 +128,6 @@ class ShardCopies(ShardState):
         self, known: Measurement, measurement: str, sources: list[Source], min_ns: int, max_ns: int
     ) -> tuple[Stored, tuple[Tombstone, ...]]:
         every = np.arange(len(known.index), dtype=np.int64)
-        mine = self._deletions.of(measurement)
-        hidden = marked(mine, every, known.index.select, min_ns, max_ns)
         stored = Stored(
             known.index.subset(measurement, every),
             Wanted(every, len(every)),
@@ -137,10 +136,9 @@ class ShardCopies(ShardState):
             only_with_values=False,
             min_ns=min_ns,
             max_ns=max_ns,
-            hidden=hidden,
             limits=limits_for(len(known.types)),
         )
-        return stored, mine
+        return stored, self._deletions.of(measurement)
 
     def numbers_of(self, known: Measurement, keys: Sequence[bytes]) -> Int64s:
         """Numbers of series, -1 for those that are not here."""
