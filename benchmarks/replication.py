@@ -1,6 +1,6 @@
 """What three copies cost, and what a node that fails, owns nothing or is replaced does to writes and reads.
 
-    python -m benchmarks.replication [--only cpu,switch,owner,copy] [--seconds 10] [--hosts 100] [--copy-mb 200]
+    python -m benchmarks.replication [--only cpu,switch,owner,copy] [--seconds 10] [--hosts 100] [--copy-rows 2000000]
 
 Real daemons on loopback. Prints one line per figure:
 
@@ -302,14 +302,15 @@ def measure_copy(root: Path, options: argparse.Namespace) -> None:
 
 
 def fill(nodes: list[Daemon], options: argparse.Namespace) -> None:
-    """Write until a node has so many bytes of files."""
+    """Write so many rows."""
     workload = Workload(options.hosts, 360)
     bodies: list[Body] = list(cpu_bodies(workload, 5_000))
-    held = Path(nodes[0].root) / "data"
+    rows = 0
     for number, body in enumerate(endless(bodies, workload.end_ns - workload.start_ns)):
         answer = nodes[number % 3].write(bytes(body.data), timeout_s=60, db=_DATABASE, consistency="quorum")
         assert answer.status == 204, answer
-        if number % 50 == 0 and sum(path.stat().st_size for path in held.rglob("*.parquet")) > options.copy_mb * 1e6:
+        rows += body.rows
+        if rows >= options.copy_rows:
             return
 
 
@@ -329,7 +330,7 @@ def wait_copied(node: Daemon) -> int:
     most, deadline_s = 0, time.monotonic() + 1_800
     while time.monotonic() < deadline_s:
         moves = node.status()["moves"]
-        most = max(most, moves["copied_bytes"])
+        most = max(most, int(moves["copied_bytes"]))
         if not moves["copies"]:
             return most
         time.sleep(0.2)
@@ -342,7 +343,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(_PARTS), help="of " + ", ".join(_PARTS))
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--hosts", type=int, default=100)
-    parser.add_argument("--copy-mb", type=float, default=200.0)
+    parser.add_argument("--copy-rows", type=int, default=2_000_000, help="rows that are stored before the copy")
     parser.add_argument("--live-rate", type=float, default=5_000.0, help="rows a second that are written meanwhile")
     parser.add_argument("--unlimited", action="store_true", help="copy as fast as it goes")
     options = parser.parse_args()
