@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from dsdbd.cluster.segment_messages import (
@@ -94,7 +95,8 @@ async def fetch(
         await pace(held)
         whole = await asyncio.to_thread(copy.is_whole)
     finally:
-        copy.close()
+        # In a thread: when this was cancelled, one may still be writing.
+        _ = asyncio.get_running_loop().run_in_executor(None, copy.close)
     if not whole:
         await asyncio.to_thread(target.unlink, missing_ok=True)
         raise CorruptData(f"{entry.name} of measurement {entry.measurement!r} did not arrive as {address} has it")
@@ -107,40 +109,50 @@ async def sizes_at(peers: PeerClient, address: str, shard_ids: Iterable[int] = (
 
 
 class _Copy:
-    """A file that grows to ``wanted_bytes``; every method blocks."""
+    """A file that grows to ``wanted_bytes``; every method blocks.
+
+    The lock keeps a writer that nobody waits for any more from a descriptor that is closed, and is another file's then.
+    """
 
     def __init__(self, path: Path, wanted_bytes: int) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+        self._file = path.open("ab+", buffering=0)
+        self._lock = threading.Lock()
         self._wanted_bytes = wanted_bytes
         self._digest = new_digest()
         self._rest = b""
         self._unsynced_bytes = 0
         self.size_bytes = 0
-        if os.fstat(self._fd).st_size > wanted_bytes:
-            os.ftruncate(self._fd, 0)
-        while data := os.pread(self._fd, PIECE_BYTES, self.size_bytes):
+        if self._file.seek(0, os.SEEK_END) > wanted_bytes:
+            self._file.truncate(0)
+        while data := os.pread(self._file.fileno(), PIECE_BYTES, self.size_bytes):
             self._digest.update(data)
             self.size_bytes += len(data)
 
     def take(self, pieces: Iterable[bytes]) -> None:
         """Append bytes of the stream: first the file's, then its digest."""
-        for piece in pieces:
-            own = piece[: self._wanted_bytes - self.size_bytes]
-            self._rest += piece[len(own) :]
-            self._digest.update(own)
-            view = memoryview(own)
-            while view:
-                written = os.pwrite(self._fd, view, self.size_bytes)
-                self.size_bytes += written
-                self._unsynced_bytes += written
-                view = view[written:]
-        if self._unsynced_bytes >= _SYNC_BYTES:
-            os.fdatasync(self._fd)
-            self._unsynced_bytes = 0
+        with self._lock:
+            for piece in pieces:
+                own = piece[: self._wanted_bytes - self.size_bytes]
+                self._rest += piece[len(own) :]
+                self._digest.update(own)
+                self._write(own)
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                os.fdatasync(self._file.fileno())
+                self._unsynced_bytes = 0
+
+    def _write(self, data: bytes) -> None:
+        """At the end, where the file is open to be added to; a closed one raises ValueError, which nobody sees."""
+        view = memoryview(data)
+        while view:
+            written = self._file.write(view)
+            self.size_bytes += written
+            self._unsynced_bytes += written
+            view = view[written:]
 
     def is_whole(self) -> bool:
         """Whether the digest that came is that of the bytes that came."""
         return self.size_bytes == self._wanted_bytes and self._rest[:DIGEST_BYTES] == self._digest.digest()
 
     def close(self) -> None:
-        os.close(self._fd)
+        with self._lock:
+            self._file.close()

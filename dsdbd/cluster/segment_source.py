@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from dsdbd.storage import ShardKey
 from dsdbd.storage.tombstones import encode_tombstones
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import AsyncGenerator, Collection
     from pathlib import Path
 
@@ -160,40 +162,69 @@ def _hold_files(store: Store, key: ShardKey, start_ns: int, end_ns: int) -> _Ope
         return _Open(stack.pop_all(), paths, entries, encode_tombstones(listing.tombstones))
 
 
+class _Reading:
+    """A file that is read from its beginning for its digest, and given out from an offset; every method blocks.
+
+    The lock keeps a reader that nobody waits for any more from a descriptor that is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._file: io.FileIO | None = None
+        self._digest = new_digest()
+        self._at = 0
+        self._closed = False
+
+    def next(self, end: int) -> bytes:
+        """The next piece, at most up to ``end``. Raises OSError."""
+        with self._lock:
+            if self._closed:
+                raise OSError(f"{self._path} is closed")
+            if self._file is None:
+                self._file = self._path.open("rb", buffering=0)
+            data = self._file.read(min(PIECE_BYTES, end - self._at))
+            if not data:
+                raise OSError(f"{self._path} is shorter than it was")
+            self._at += len(data)
+            self._digest.update(data)
+            return data
+
+    def skip(self, offset: int) -> None:
+        """Read what is not asked for. Raises OSError."""
+        while self._at < offset:
+            self.next(offset)
+
+    def digest(self) -> bytes:
+        """Of all that was read."""
+        return self._digest.digest()
+
+    def close(self) -> None:
+        """Close the file; whoever still reads ends with an error."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+
 async def _pieces(path: Path, size_bytes: int, offset: int) -> AsyncGenerator[bytes, None]:
     """The file from ``offset``, then its digest; the next piece is read while one is being sent."""
-    digest = new_digest()
-    fd = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+    loop, file = asyncio.get_running_loop(), _Reading(path)
     reading: asyncio.Future[bytes] | None = None
-
-    def read(at: int, least: int) -> bytes:
-        data = os.pread(fd, min(PIECE_BYTES, least - at), at)
-        if not data:
-            raise OSError(f"{path} is shorter than it was")
-        digest.update(data)
-        return data
-
-    def skip() -> None:
-        at = 0
-        while at < offset:
-            at += len(read(at, offset))
-
     try:
-        await asyncio.to_thread(skip)
+        await loop.run_in_executor(None, file.skip, offset)
         at = offset
         while at < size_bytes:
-            reading = asyncio.ensure_future(asyncio.to_thread(read, at, size_bytes)) if reading is None else reading
-            data = await reading
+            data = await (reading or loop.run_in_executor(None, file.next, size_bytes))
             at += len(data)
-            reading = asyncio.ensure_future(asyncio.to_thread(read, at, size_bytes)) if at < size_bytes else None
+            reading = loop.run_in_executor(None, file.next, size_bytes) if at < size_bytes else None
             yield data
-        yield digest.digest()
+        yield file.digest()
     finally:
         if reading is not None:
-            # A thread may still be reading from the descriptor.
-            with contextlib.suppress(OSError):
-                await asyncio.shield(reading)
-        os.close(fd)
+            # Nobody may be left to look at its error.
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        _ = loop.run_in_executor(None, file.close)
 
 
 def _tree_bytes(directory: Path) -> int:

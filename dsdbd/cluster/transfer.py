@@ -26,7 +26,7 @@ from dsdbd.cluster.transfer_plan import (
     may_complete,
     next_pause_s,
 )
-from dsdbd.errors import DiskFull, DSDBError, ShardUnavailable
+from dsdbd.errors import CorruptData, DiskFull, DSDBError, ShardUnavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CompleteMove
 from dsdbd.storage import ShardKey
@@ -35,8 +35,10 @@ from dsdbd.storage.tombstones import decode_tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.segment_messages import FileEntry
     from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.state import DataNode, MetaState
     from dsdbd.meta.views import ShardPlace
@@ -162,10 +164,15 @@ class Transfer:
                     await self._take(place, progress)
                 return
             except (DSDBError, OSError) as error:
-                failures += 1
-                self.counters["failures"] += 1
-                progress.state, progress.error = FAILED, str(error)
-                log.warning("a shard cannot be copied yet", shard=shard_id, reason=str(error), failures=failures)
+                reason = str(error)
+                log.warning("a shard cannot be copied yet", shard=shard_id, reason=reason, failures=failures)
+            except Exception:
+                # One shard's trouble ends neither the others' moves nor the daemon.
+                reason = "a defect of dsdbd; the log has the details"
+                log.exception("a shard cannot be copied by a defect of dsdbd", shard=shard_id)
+            failures += 1
+            self.counters["failures"] += 1
+            progress.state, progress.error = FAILED, reason
             await asyncio.sleep(
                 next_pause_s(failures, self._config.retry_interval_s, self._config.retry_max_interval_s)
             )
@@ -235,7 +242,7 @@ class Transfer:
                     await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
 
                 await segment_fetch.fetch(self._node.peers, peer.tcp_addr, listing.token, index, entry, part, pace)
-                await asyncio.to_thread(replica.adopt, entry.measurement, part)
+                await asyncio.to_thread(_adopt, replica, entry, part)
                 await asyncio.to_thread(work.took, source, entry)
                 progress.done_bytes = done_bytes + entry.size_bytes
                 self.counters["files"] += 1
@@ -300,3 +307,16 @@ class Transfer:
 
     def _down(self) -> Collection[int]:
         return () if self._node.detector is None else self._node.detector.down()
+
+
+def _adopt(replica: Replica, entry: FileEntry, part: Path) -> None:
+    """Make a whole file part of the shard. Raises ShardUnavailable, OSError.
+
+    One that arrived as the owner has it and is damaged all the same was damaged there: its rows come from other owners,
+    when copies are compared.
+    """
+    try:
+        replica.adopt(entry.measurement, part)
+    except CorruptData as error:
+        log.warning("a file is damaged at its owner", measurement=entry.measurement, reason=error.message)
+        part.unlink(missing_ok=True)

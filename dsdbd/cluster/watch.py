@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("node")
 _LOOK_S = 1.0
+_LATE_LOOK_S = 10.0
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.3, 4.0
 _SETTLE_S = 0.3
 _BARRIER_TIMEOUT_S = 5.0
@@ -69,6 +70,7 @@ class ShardReaper:
         self._node = node
         self._changed = asyncio.Event()
         self._waiting = 0
+        self._late_looks = 0
         self._moved: dict[int, int] = {}
         """Shards that moved away, and the index of the metadata by which this node found it."""
         node.metadata.on_change(lambda _: self._changed.set())
@@ -76,9 +78,7 @@ class ShardReaper:
     async def run(self) -> None:
         """Look after every change of the metadata; runs until cancelled."""
         while True:
-            await self._changed.wait()
-            await asyncio.sleep(_SETTLE_S)
-            self._changed.clear()
+            await self._next_look()
             try:
                 await self._reap()
                 await self._give_away()
@@ -88,6 +88,19 @@ class ShardReaper:
                 # The files stay, nothing is lost; the next look may succeed.
                 log.error("cannot remove the files of dropped shards", reason=str(error))
                 await self._again(_LOOK_S)
+
+    async def _next_look(self) -> None:
+        """Wait for a change; for a while after shards were given away also without one.
+
+        A write of this node that was on its way to its own store when it ceased to be an owner makes the shard anew.
+        """
+        try:
+            async with asyncio.timeout(_LATE_LOOK_S if self._late_looks else None):
+                await self._changed.wait()
+        except TimeoutError:
+            self._late_looks -= 1
+        await asyncio.sleep(_SETTLE_S)
+        self._changed.clear()
 
     async def _again(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
@@ -119,7 +132,7 @@ class ShardReaper:
                 # By the newest metadata once more: it may have come back while it was confirmed.
                 removed += await asyncio.to_thread(store.retain, self._is_not_moved(shard_id))
         if removed:
-            self._waiting = 0
+            self._waiting, self._late_looks = 0, 3
             log.info("files of shards that moved to other nodes removed", shards=removed)
         if removed < len(moved):
             self._waiting += 1

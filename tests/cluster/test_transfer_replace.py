@@ -12,7 +12,7 @@ import pytest
 from dsdbd.cluster.segment_messages import PIECE_BYTES
 from tests.cluster.daemons import Cluster, Daemon, wait_until
 from tests.cluster.test_points_failures import create, data_id, owned
-from tests.cluster.test_transfer_add import SETTLE_S, Writer, done, holdings, moves
+from tests.cluster.test_transfer_add import SETTLE_S, Writer, done, holdings, moves, write_everywhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +25,12 @@ ROWS = 45_000
 def fill_big(node: Daemon) -> int:
     """Points that do not compress, a few megabytes in each of three shards; how many."""
     chance = random.Random(7)
-    lines = "\n".join(
-        f'cpu,host=h{number % 10} value={number}i,text="{chance.randbytes(120).hex()}" {number}'
-        for number in range(ROWS)
-    )
-    assert node.write(lines, db="d", consistency="all").status == 204
+    for first in range(0, ROWS, ROWS // 5):
+        lines = "\n".join(
+            f'cpu,host=h{number % 10} value={number}i,text="{chance.randbytes(120).hex()}" {number}'
+            for number in range(first, first + ROWS // 5)
+        )
+        write_everywhere(node, lines)
     return ROWS
 
 
