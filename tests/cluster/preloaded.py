@@ -16,11 +16,13 @@ import importlib
 import itertools
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,7 @@ class ForkedProcess:
         self.args = arguments
         self.returncode: int | None = None
         self._told = told
+        self._lock = threading.Lock()
         told.settimeout(_ANSWER_TIMEOUT_S)
         try:
             self.pid = self._number()
@@ -53,18 +56,19 @@ class ForkedProcess:
 
     def _number(self) -> int:
         message = self._told.recv(64)
-        assert message, "the process that starts daemons for the tests is gone"
+        assert message, "the process that starts programs for the tests is gone"
         return int(message)
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, negative for a signal; ``subprocess.TimeoutExpired`` when it runs on."""
+        """The exit code, negative for a signal; ``subprocess.TimeoutExpired`` when it runs on. Any thread may ask."""
         if self.returncode is None:
-            self._told.settimeout(timeout)
-            try:
-                self.returncode = self._number()
-            except (TimeoutError, BlockingIOError):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
-            self._told.close()
+            waiting = select.poll()
+            waiting.register(self._told, select.POLLIN)
+            if not waiting.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            with self._lock:
+                if self.returncode is None:
+                    self.returncode = self._number()
         return self.returncode
 
     def poll(self) -> int | None:
@@ -75,13 +79,14 @@ class ForkedProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
     def __del__(self) -> None:
-        # A daemon that a test forgot is no defect of this class; those that matter are killed by their owners.
+        # Only here, where no other thread waits on it any more.
         self._told.close()
 
 
