@@ -30,10 +30,7 @@ from dsdbd.cluster.repair_plan import (
     Ledger,
     Outcome,
     enough,
-    identity,
     in_groups,
-    summary_of,
-    tombstone_sum,
 )
 from dsdbd.cluster.repair_progress import RecentRepairs, RepairProgress
 from dsdbd.cluster.repair_pull import Pulled, Puller, Range
@@ -48,14 +45,14 @@ if TYPE_CHECKING:
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.repair_progress import Row
-    from dsdbd.cluster.repair_source import Content
+    from dsdbd.cluster.repair_source import Glance
     from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.views import ShardPlace
 
 log = structlog.get_logger("repair")
 _SETTLE_S = 2.0
 """Younger values of a shard that is written to are on their way to all owners: no difference yet."""
-_SHARDS_AT_ONCE = 32
+_SHARDS_AT_ONCE = 128
 """Shards whose numbers are asked for in one request."""
 _TIMEOUT_S = 10.0
 """Silence of the other side; it shows signs of life while it works."""
@@ -295,6 +292,7 @@ class Repair:
                 if own in place.shard.owners
             }
             self._ledger.know(owned, now_s)
+            self.source.forget_others(owned)
             self._seen_changes = {one: seen for one, seen in self._seen_changes.items() if one in owned}
         self.counters["unequal"] = self._ledger.unequal()
         self._all_clean = self._ledger.all_clean()
@@ -342,32 +340,28 @@ class Repair:
         # Both sides look at the same time.
         asked = asyncio.ensure_future(call)
         try:
-            contents = [await self._content(place, parts[place.shard.id]) for place in places]
+            glances = [await self.source.glance(place, parts[place.shard.id].below) for place in places]
             answer = decode_answer(await asked, SummariesAnswer, peer.tcp_addr)
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
         theirs = {one.shard_id: one for one in answer.summaries}
-        for place, content in zip(places, contents, strict=True):
+        for place, glance in zip(places, glances, strict=True):
             other = theirs.get(place.shard.id)
             if other is None:
                 self._ledger.failed((place.shard.id, node_id), self._now_s())
                 continue
-            await self._settle(place, node_id, content, other, answer.kept_bytes, parts[place.shard.id])
-
-    async def _content(self, place: ShardPlace, part: Range) -> Content:
-        return await self.source.content(place, below=part.below, background=True)
+            await self._settle(place, node_id, glance, other, answer.kept_bytes, parts[place.shard.id])
 
     async def _settle(
-        self, place: ShardPlace, node_id: int, own: Content, other: Summary, kept_bytes: int, part: Range
+        self, place: ShardPlace, node_id: int, own: Glance, other: Summary, kept_bytes: int, part: Range
     ) -> None:
         """Pull what the other node has more of a shard, if it has."""
         pair = place.shard.id, node_id
         self.counters["compared"] += 1
-        same_rows = summary_of(own.grids) == other.total
-        if same_rows and tombstone_sum(own.tombstones) == other.tombstones:
-            held = frozenset(map(identity, own.tombstones))
-            self._ledger.compared(pair, Outcome(whole=True, equal=True, took_s=own.took_s, held=held), self._now_s())
+        if (own.total, own.tombstones) == (other.total, other.tombstones):
+            outcome = Outcome(whole=True, equal=True, took_s=own.took_s, held=own.held)
+            self._ledger.compared(pair, outcome, self._now_s())
             return
         self._ledger.differs(pair)
         if self._ledger.leave_to_handoff(pair, kept_bytes, self._now_s()):

@@ -7,6 +7,7 @@ what it lacks; that the other one pulls as well makes both equal.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -28,6 +29,8 @@ EVERYTHING = (1 << 63) - 1
 COST_SHARE = 200
 """A comparison that took a second is not repeated for so many. With three copies a node makes digests of one for two
 others and is asked by both, which takes two percent of a processor then."""
+PAIRS_PER_S = 100
+"""Where a node has more pairs of copies than this times the interval, each is compared less often."""
 _SOON_COST_SHARE = 10
 _SOON_TURNS = 3
 """The same for the first looks after a difference was found."""
@@ -211,10 +214,15 @@ class Ledger:
         state.whole, state.equal, state.held = outcome.whole, outcome.equal, outcome.held
         state.left_to_handoff = state.idle_turns = 0
         # What is not equal waits for the other one to pull; then it is looked at once more.
-        wait_s = self._interval_s if outcome.equal else self._pause_s(state)
+        interval_s = max(self._interval_s, len(self._states) / PAIRS_PER_S)
+        wait_s = interval_s if outcome.equal else self._pause_s(state)
         share = COST_SHARE if outcome.equal or state.failures >= _SOON_TURNS else _SOON_COST_SHARE
         state.failures = 0 if outcome.equal else state.failures + 1
         state.due_s = now_s + max(wait_s, share * outcome.took_s)
+        if outcome.equal:
+            # Many share a request.
+            grain_s = self._interval_s / 10
+            state.due_s = math.floor(state.due_s / grain_s) * grain_s
 
     def failed(self, pair: Pair, now_s: float) -> None:
         """A comparison could not be made, or not come to its end."""

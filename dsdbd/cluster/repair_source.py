@@ -27,7 +27,7 @@ from dsdbd.cluster.repair_messages import (
     decode_request,
     encode,
 )
-from dsdbd.cluster.repair_plan import summary_of, tombstone_sum
+from dsdbd.cluster.repair_plan import identity, summary_of, tombstone_sum
 from dsdbd.cluster.shard_places import ShardPlaces, key_of
 from dsdbd.errors import CorruptData, DSDBError, ShardUnavailable
 from dsdbd.model.columns import Batch, encode_batch
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dsdbd.meta.views import ShardPlace
     from dsdbd.model.columns import Points
     from dsdbd.model.digest import Grid
+    from dsdbd.storage import Shard
     from dsdbd.storage.replica import Replica
     from dsdbd.storage.tombstones import Tombstone
 
@@ -61,6 +62,24 @@ class Content(NamedTuple):
     took_s: float = 0.0
 
 
+class Glance(NamedTuple):
+    """A copy of a shard in two numbers, as ``Summary``; ``held``: identities of its deletions. ``took_s`` as above."""
+
+    total: int
+    tombstones: int
+    held: frozenset[int]
+    took_s: float = 0.0
+
+
+class _Known(NamedTuple):
+    """What a copy was when nothing of it has changed since: neither its values nor how many deletions it keeps."""
+
+    shard: Shard
+    changes: int
+    tombstones: int
+    glance: Glance
+
+
 class RepairSource:
     """Looks at the shards of one node, for this node and for others; use it on the event loop.
 
@@ -71,6 +90,7 @@ class RepairSource:
         self._node = node
         self._background = ThreadPoolExecutor(1, thread_name_prefix="dsdb-repair")
         self._asked = ThreadPoolExecutor(2, thread_name_prefix="dsdb-repair")
+        self._known: dict[int, _Known] = {}
         self.places = ShardPlaces(node)
 
     def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
@@ -112,6 +132,28 @@ class RepairSource:
         except (OSError, CorruptData) as error:
             raise ShardUnavailable(f"shard {place.shard.id} of this node cannot be read: {error}") from error
 
+    async def glance(self, place: ShardPlace, below: int) -> Glance:
+        """The copy of this node in numbers, at once where it has not changed. Raises ShardUnavailable."""
+        store, shard_id = self._node.store, place.shard.id
+        shard = None if store is None else store.shard(shard_id)
+        if shard is None:
+            self._known.pop(shard_id, None)
+        elif not below:
+            known = self._known.get(shard_id)
+            changes, tombstones = shard.changes, shard.tombstones
+            if known is not None and known[:3] == (shard, changes, tombstones):
+                return known.glance
+        content = await self.content(place, below=below, background=True)
+        held = frozenset(map(identity, content.tombstones))
+        found = Glance(summary_of(content.grids), tombstone_sum(content.tombstones), held, content.took_s)
+        if shard is not None and not below:
+            self._known[shard_id] = _Known(shard, changes, tombstones, found._replace(took_s=0.0))
+        return found
+
+    def forget_others(self, shards: Collection[int]) -> None:
+        """Let go of what is known of all but these shards."""
+        self._known = {shard_id: known for shard_id, known in self._known.items() if shard_id in shards}
+
     async def summaries(self, body: bytes) -> bytes:
         """Answer a SummariesRequest; a shard that this node does not know is left out."""
         request = decode_request(body, SummariesRequest)
@@ -120,8 +162,8 @@ class RepairSource:
         for shard_id, below in request.shards:
             place = self.places.get(shard_id)
             if place is not None:
-                content = await self.content(place, below=below, background=True)
-                found.append(Summary(shard_id, summary_of(content.grids), tombstone_sum(content.tombstones)))
+                glance = await self.glance(place, below)
+                found.append(Summary(shard_id, glance.total, glance.tombstones))
         handoff = self._node.handoff
         return encode(SummariesAnswer(found, 0 if handoff is None else handoff.kept_bytes(request.data_id)))
 

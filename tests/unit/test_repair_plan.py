@@ -149,6 +149,19 @@ def test_what_takes_long_is_compared_less_often_but_at_once_when_somebody_is_bac
     assert plan.due(20.0) == {3: [1]}
 
 
+def test_pairs_that_are_equal_are_compared_together_and_less_often_when_there_are_many() -> None:
+    plan = ledger({shard: [3, 4] for shard in range(100)})
+    for shard in range(100):
+        plan.compared((shard, 3), EQUAL, shard / 100)
+        plan.compared((shard, 4), EQUAL, shard / 100)
+    assert plan.due(9.9) == {}
+    assert plan.due(10.0) == {3: list(range(100)), 4: list(range(100))}
+    many = ledger({shard: [3] for shard in range(5000)})
+    many.compared((7, 3), EQUAL, 100.0)
+    assert 7 not in many.due(149.0)[3]
+    assert 7 in many.due(150.0)[3]
+
+
 def test_a_difference_is_left_to_the_writes_that_are_being_delivered_for_a_while_only() -> None:
     plan = ledger({1: [3]})
     assert not plan.leave_to_handoff((1, 3), 0, 0.0)
