@@ -144,12 +144,14 @@ class Backup:
         A file that an earlier backup took for the same may be another one, when the shard left a node and came back:
         then what the files hold differs from what the owner says, and all are copied.
         """
+        resource = f"/cluster/backup/shards/{entry.id}"
+        pending = path.with_name(path.name + PENDING)
         tries = 0
         while True:
             tries += 1
-            pending = path.with_name(path.name + PENDING)
+            opened = self._link.ask("POST", resource, OpenedShard, {"prefer": self._owners.get(entry.id, 0)})
             try:
-                record = self._copy_shard(entry, pending, path.name)
+                record = self._copy_shard(entry, opened, pending, path.name)
                 self._verify(record, pending)
             except (CorruptData, ConnectionFailed, BadAnswer, Refused) as error:
                 fsio.remove_tree(pending)
@@ -158,21 +160,22 @@ class Backup:
                 self._say(f"copying shard {entry.id} again: {error.message.splitlines()[0]}")
                 self._held = {one: file for one, file in self._held.items() if one.shard != entry.id}
             else:
-                if pending.exists():
-                    pending.rename(path)
-                    fsio.fsync_dir(path.parent)
-                return record
+                break
+        if pending.exists():
+            pending.rename(path)
+            fsio.fsync_dir(path.parent)
+        if not opened.clean:
+            self._say(
+                f"shard {entry.id}: no majority of its owners answers; data node {opened.owner} was copied as it is"
+            )
+        return record
 
-    def _copy_shard(self, entry: ShardEntry, pending: Path, name: str) -> ShardRecord:
-        resource = f"/cluster/backup/shards/{entry.id}"
-        opened = self._link.ask("POST", resource, OpenedShard, {"prefer": self._owners.get(entry.id, 0)})
-        place = {"owner": opened.owner, "token": opened.token}
+    def _copy_shard(self, entry: ShardEntry, opened: OpenedShard, pending: Path, name: str) -> ShardRecord:
+        place: dict[str, object] = {"owner": opened.owner, "token": opened.token}
         try:
             files = [self._copy_file(entry, opened, index, pending, name) for index, _ in enumerate(opened.files)]
         finally:
-            self._let_go(resource, place)
-        if not opened.clean:
-            self._say(f"shard {entry.id}: no owner is known to be whole; node {opened.owner} was copied as it is")
+            self._let_go(f"/cluster/backup/shards/{entry.id}", place)
         return ShardRecord(
             entry.id,
             entry.database,

@@ -120,8 +120,8 @@ class ListedFile(msgspec.Struct, frozen=True):
 class OpenedShard(msgspec.Struct, frozen=True):
     """One owner's copy of a shard, whose files are kept while ``token`` is in use.
 
-    ``owner``: its number as a data node; ``uuid``: its own. ``clean``: it holds all that the other owners held when it
-    was last compared with them. ``digests``: of exactly what the files hold; None while points were being written.
+    ``owner``: its number as a data node; ``uuid``: its own. ``clean``: it holds all that a majority
+    of the owners held just before. ``digests``: of exactly what the files hold; None while points were being written.
     """
 
     owner: int

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dsdbd.cluster import repair_messages
 from dsdbd.cluster import segment_messages as files
 from dsdbd.cluster.archive import ListedFile, OpenedShard, grid_digests
 from dsdbd.errors import DSDBError, NotFound, ShardUnavailable, Unavailable
@@ -39,9 +40,8 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DigestsAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What an owner's copy of a shard holds, and whether it held all the other owners had when last compared."""
+    """What an owner's copy of a shard holds."""
 
-    clean: bool
     digests: dict[str, str]
 
 
@@ -56,23 +56,23 @@ class BackupSource:
     async def open_shard(self, shard_id: int, prefer: int) -> OpenedShard:
         """List one owner's files of a shard, and what exactly they hold.
 
-        An owner that is known to be whole comes first, among those ``prefer`` (0: none). Raises NotFound,
-        ShardUnavailable where no owner answers.
+        The owner first takes what it lacks from the others, until it has what a majority of them had: all that was
+        acknowledged at that level. Where no majority answers, a copy is taken as it is. ``prefer`` (0: none) is asked
+        first. Raises NotFound, ShardUnavailable where no owner answers.
         """
         place = views.find_shard(self._node.metadata.state, shard_id)
         if place is None:
             raise NotFound(f"shard not found: {shard_id}")
         owners = self._in_order(place, prefer)
         reason = "it has no owner"
-        for only_clean in (True, False):
+        for clean in (True, False):
             for owner in owners:
                 try:
-                    opened = await self._open_at(owner, shard_id, only_clean=only_clean)
+                    if clean and len(owners) > 1:
+                        await self._complete(owner, shard_id)
+                    return await self._open_at(owner, shard_id, clean=clean)
                 except Unavailable as error:
                     reason = error.message
-                    continue
-                if opened is not None:
-                    return opened
         raise ShardUnavailable(f"shard {shard_id} of {place.database.name} cannot be backed up: {reason}")
 
     async def close_shard(self, owner: int, token: str) -> None:
@@ -115,23 +115,26 @@ class BackupSource:
             raise ShardUnavailable(f"this node is no owner of shard {wanted.shard_id}")
         if node.store is None:
             raise Unavailable(node.storage_wait or "this node stores no points")
-        clean = len(place.shard.owners) == 1 or node.repair is None or node.repair.is_clean(wanted.shard_id)
         try:
             digests = await asyncio.to_thread(_digests, node, place)
         except OSError as error:
             raise ShardUnavailable(f"shard {wanted.shard_id} cannot be read: {error.strerror}") from error
-        return files.encode(DigestsAnswer(clean, digests))
+        return files.encode(DigestsAnswer(digests))
 
     # --- in between
 
-    async def _open_at(self, owner: int, shard_id: int, *, only_clean: bool) -> OpenedShard | None:
-        """The shard at one owner; None where that is not known to be whole. Raises Unavailable.
+    async def _complete(self, owner: int, shard_id: int) -> None:
+        """Have an owner take what a majority of the owners has. Raises Unavailable."""
+        body = repair_messages.encode(repair_messages.CompleteRequest(self._node.metadata.state.index, [shard_id]))
+        address = self._peer(owner).tcp_addr
+        await self._node.peers.call(address, "POST", repair_messages.COMPLETE_PATH, body, timeout_s=_TIMEOUT_S)
+
+    async def _open_at(self, owner: int, shard_id: int, *, clean: bool) -> OpenedShard:
+        """The shard at one owner, which is ``clean`` or not. Raises Unavailable.
 
         Digests that are the same before and after the listing are those of the listed files.
         """
         before = await self.digests_at(owner, shard_id)
-        if only_clean and not before.clean:
-            return None
         peer = self._peer(owner)
         for turn in range(_TRIES):
             body = files.encode(files.ListRequest(shard_id))
@@ -146,7 +149,7 @@ class BackupSource:
             owner,
             peer.uuid,
             listing.token,
-            after.clean,
+            clean,
             [ListedFile(one.measurement, one.name, one.size_bytes, one.rows, one.modified_ns) for one in listing.files],
             msgspec.Raw(listing.tombstones),
             after.digests if after.digests == before.digests else None,

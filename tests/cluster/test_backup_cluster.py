@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsdbd.backup import program
+from dsdbd.backup.bring import Restore
+from dsdbd.backup.flags import parse_backup, parse_restore
+from dsdbd.backup.link import Link
+from dsdbd.backup.take import Backup
 from tests.cluster.daemons import Cluster, Daemon, wait_until
 from tests.cluster.preloaded import DSDBD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
@@ -403,11 +408,67 @@ def test_only_administrators_back_up_and_restore(source: Source, tmp_path: Path)
         cluster.close()
 
 
-def test_one_owner_that_is_away_is_no_matter(source: Source, tmp_path: Path) -> None:
-    must_query(source.node, "CREATE DATABASE pair WITH REPLICATION 2")
+def interrupted(program_class: type[Backup] | type[Restore], words: list[str], at: str, do: Callable[[], None]) -> None:
+    """Run a backup or a restore, and do something at the first line of its report that begins with ``at``."""
+    options = parse_backup(words, {}) if program_class is Backup else parse_restore(words, {})
+    done: list[str] = []
+
+    def say(line: str) -> None:
+        if line.startswith(at) and not done:
+            done.append(line)
+            do()
+
+    link = Link(options.server, say)
+    try:
+        program_class(options, link, say).run()
+    finally:
+        link.close()
+        assert done, f"no line begins with {at}"
+
+
+def test_a_restore_that_was_broken_off_is_completed_by_another(source: Source, single: Daemon) -> None:
+    place = ["-host", single.address, "-database", "telegraf", "-newdb", "halves"]
+    words = [*place, "-number", "1", str(source.path)]
+
+    def break_off() -> None:
+        raise InterruptedError("as if it was killed")
+
+    with pytest.raises(InterruptedError):
+        interrupted(Restore, words, "restoring db=halves rp=long", break_off)
+    must_run("restore", *words)
+    assert answers(single, "halves") == source.second
+
+
+def test_a_backup_that_was_broken_off_leaves_nothing(source: Source, tmp_path: Path) -> None:
+    def break_off() -> None:
+        raise InterruptedError("as if it was killed")
+
+    with pytest.raises(InterruptedError):
+        interrupted(Backup, ["-host", source.node.address, str(tmp_path / "x")], "backing up metastore", break_off)
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_an_owner_that_lacks_points_and_one_that_dies(source: Source, tmp_path: Path) -> None:
+    """The backup holds all that was acknowledged, whichever owner it copies, and although that one dies on the way."""
+    first, second, asked = source.cluster.daemons
+    must_query(asked, "CREATE DATABASE pair WITH REPLICATION 3")
+    second.kill()
     text = "\n".join(f"m,host=h{n} v={n} {START_S * 10**9}" for n in range(50))
-    assert source.node.write(text, db="pair", consistency="all").status == 204
-    source.cluster.daemons[1].kill()
-    must_run("backup", "-host", source.node.address, "-database", "pair", tmp_path / "away")
-    rows = sum(file["rows"] for shard in manifest(tmp_path / "away", 0)["shards"] for file in shard["files"])
-    assert rows == 50
+    assert asked.write(text, db="pair", consistency="quorum").status == 204
+    # What was kept for the node that was away is lost, so that only a comparison can bring it the points.
+    for node in (first, asked):
+        node.kill()
+        shutil.rmtree(node.root / "hh")
+    for node in (second, first, asked):
+        node.start(wait=False)
+    for node in (second, first, asked):
+        node.wait_ready()
+    words = ["-host", asked.address, "-database", "pair", str(tmp_path / "x")]
+    interrupted(Backup, words, "backing up db=pair", first.kill)
+    shards = manifest(tmp_path / "x", 0)["shards"]
+    assert sum(file["rows"] for shard in shards for file in shard["files"]) == 50
+    assert all(shard["clean"] for shard in shards)
+    # Two copies, one of them at the node that is gone: what there is, and a word about it.
+    report = must_run("backup", "-host", asked.address, "-database", "telegraf", "-retention", "short", tmp_path / "y")
+    assert "no majority of its owners answers" in report
+    assert {shard["clean"] for shard in manifest(tmp_path / "y", 0)["shards"]} == {True, False}
