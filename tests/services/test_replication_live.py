@@ -70,5 +70,8 @@ def test_copies_follow_the_nodes_and_lost_ones_come_back(cluster: Cluster) -> No
     alive = {str(row[0]) for row in first.servers()["data_nodes"]} - {gone}
     assert {len(nodes) for nodes in owners(first)} == {2, 3}
     assert all(nodes <= alive for nodes in owners(first))
+    old_ns = now_ns - 300 * 24 * 3600 * 10**9
+    assert first.write("\n".join(f"m,s=s{tag} v=1 {old_ns}" for tag in range(7)), db="two").status == 204
+    assert all(nodes <= alive for nodes in owners(first)), "a new group avoids the lost node"
     for node in cluster.running():
-        assert (count(node, "d"), count(node, "two")) == (POINTS, POINTS)
+        assert (count(node, "d"), count(node, "two")) == (POINTS, POINTS + 7)
