@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,10 +14,10 @@ from tests.cluster.daemons import request
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.cluster.daemons import Daemon
+    from tests.cluster.daemons import Answer, Daemon
 
 
-def signed(daemon: Daemon, method: str, path: str, body: bytes = b"") -> bytes:
+def ask(daemon: Daemon, method: str, path: str, body: bytes = b"") -> Answer:
     """The answer to a request between nodes; on loopback the secret is empty."""
     cluster_id = json.loads((daemon.root / "meta" / "node.json").read_bytes())["cluster_id"]
     headers = {
@@ -27,13 +27,15 @@ def signed(daemon: Daemon, method: str, path: str, body: bytes = b"") -> bytes:
             b"", method=method, path_qs=path, cluster_id=cluster_id, sender="a test", body=body
         ),
     }
-    answer = request(method, f"http://{daemon.address}{path}", body or None, headers)
+    return request(method, f"http://{daemon.address}{path}", body or None, headers)
+
+
+def signed(daemon: Daemon, method: str, path: str, body: bytes = b"") -> bytes:
+    """The body of such an answer, which must be good."""
+    answer = ask(daemon, method, path, body)
     assert answer.status == 200, answer.body
-    return answer.body.lstrip(b"\0").removeprefix(b"\1") if b"kept" in _kind(answer) else answer.body
-
-
-def _kind(answer: Any) -> bytes:
-    return str(answer.headers.get("Content-Type", "")).encode()
+    slow = "kept-alive" in str(answer.headers.get("Content-Type", ""))
+    return answer.body.lstrip(b"\0").removeprefix(b"\1") if slow else answer.body
 
 
 def shards(daemon: Daemon, database: str) -> list[int]:

@@ -7,10 +7,16 @@ import shutil
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
 import pytest
 
+from dsdbd.cluster.deletes import DeleteRequest
+from dsdbd.model.columns import Batch, Column, Points, encode_batch
+from dsdbd.model.types import FieldType
+from dsdbd.storage.tombstones import Tombstone, encode_tombstones
 from tests.cluster.daemons import Cluster, Daemon, wait_until
-from tests.cluster.digests import are_equal, shards, summaries
+from tests.cluster.digests import are_equal, ask, shards, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,6 +174,30 @@ def test_what_was_deleted_stays_deleted_and_what_was_written_after_stays(nodes: 
     expected |= {((turn + 7) * HOUR_NS // 40, f"h{turn}", 1000) for turn in range(3)}
     for node in nodes:
         assert {(row[0], row[3], row[1]) for row in rows(node, "turns")} == expected
+
+
+def test_a_node_takes_nothing_for_a_shard_that_others_own(nodes: list[Daemon]) -> None:
+    """Whoever sends it there has old metadata, and must look for the owners anew."""
+    nodes[0].query("CREATE DATABASE alone WITH REPLICATION 1 SHARD DURATION 1h")
+    lines_of_all = "\n".join(f"cpu,host=h{number} v=1 1" for number in range(20))
+    assert nodes[0].write(lines_of_all, db="alone").status == 204
+    owners = {row[0]: str(row[-1]) for row in nodes[0].rows("SHOW SHARDS") if row[1] == "alone"}
+    numbers = {str(row[0]): row[1] for row in nodes[0].servers()["data_nodes"]}
+    points = Points(
+        "cpu", [b"cpu,host=x"], np.zeros(1, np.int32), np.ones(1, np.int64), {"v": Column(FieldType.FLOAT, np.ones(1))}
+    )
+    body = encode_batch(Batch(1, (points,)))
+    deleted = msgspec.msgpack.encode(
+        DeleteRequest(1, 0, [(min(owners), 0)], [encode_tombstones([Tombstone("cpu", None, 0, 9, 1)])])
+    )
+    for shard_id, owner in owners.items():
+        other = next(node for node in nodes if node.address != numbers[owner])
+        for path, sent in ((f"/internal/shards/{shard_id}", body), ("/internal/delete", deleted)):
+            if path == "/internal/delete" and shard_id != min(owners):
+                continue
+            answer = ask(other, "POST", path, sent)
+            assert (answer.status, answer.json["code"]) == (503, "not_owner"), answer.body
+        assert not (other.root / "data" / "alone" / "autogen" / str(shard_id)).exists()
 
 
 def _delete_and_write_again(others: list[Daemon], turn: int) -> None:
