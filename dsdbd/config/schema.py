@@ -166,7 +166,13 @@ class ClusterConfig:
     ]
     max_remote_write_connections: Annotated[
         int,
-        integer("max-remote-write-connections", 3, "Connections to each node that carry writes.", least=1, most=1000),
+        integer(
+            "max-remote-write-connections",
+            16,
+            "Connections to each node that carry writes; one batch at a time goes over each, further ones wait.",
+            least=1,
+            most=1000,
+        ),
     ]
     max_concurrent_queries: Annotated[
         int,
