@@ -99,7 +99,9 @@ class Owners:
         try:
             await asyncio.wait_for(asyncio.shield(copies.decided), timeout_s)
         except TimeoutError:
-            raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
+            # The last answer may have come while this task waited for its turn.
+            if count.verdict() is Verdict.PENDING:
+                raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
         if count.verdict() is not Verdict.STORED:
             raise count.failure(key.shard_id)
 
