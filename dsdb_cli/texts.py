@@ -7,6 +7,8 @@ Usage of dsdb:
   dsdb [flags]                the shell: interactive, or -execute, -import, or statements on standard input
   dsdb status [flags]         state of the cluster on one screen (dsdb status -help)
   dsdb node command [flags]   the nodes of the cluster; moving shards between them (dsdb node -help)
+  dsdb backup [flags] PATH    copy a running cluster to a directory (dsdb backup -help)
+  dsdb restore [flags] PATH   write a backup into a running cluster (dsdb restore -help)
   dsdb demo [flags]           a cluster on this machine, to try things out (dsdb demo -help)
   dsdb run|config|version     commands of the daemon (dsdbd), as are the flags -config, -join, -hostname, -pidfile
 
