@@ -95,7 +95,7 @@ class SegmentSource:
             raise RequestError(f"offset {offset} lies outside the file of {size} bytes")
         self._use(found)
         try:
-            async for piece in _pieces(found.paths[index], size, offset):
+            async for piece in file_pieces(found.paths[index], size, offset):
                 yield piece
         finally:
             found.readers -= 1
@@ -207,7 +207,7 @@ class _Reading:
                 self._file.close()
 
 
-async def _pieces(path: Path, size_bytes: int, offset: int) -> AsyncGenerator[bytes, None]:
+async def file_pieces(path: Path, size_bytes: int, offset: int) -> AsyncGenerator[bytes, None]:
     """The file from ``offset``, then its digest; the next piece is read while one is being sent."""
     loop, file = asyncio.get_running_loop(), _Reading(path)
     reading: asyncio.Future[bytes] | None = None

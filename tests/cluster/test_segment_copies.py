@@ -1,0 +1,159 @@
+"""Copying a file from another node: whole, broken off and taken up again, damaged; and what is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+
+from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.peers import PeerClient, PeerUnreachable
+from dsdbd.cluster.segment_messages import DIGEST_BYTES, PIECE_BYTES, FileEntry
+from dsdbd.cluster.segment_source import file_pieces
+from dsdbd.cluster.transfer_files import WORK_DIR, Workspace, remove_leftovers
+from dsdbd.errors import CorruptData
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+SIZE = 2 * PIECE_BYTES + 12_345
+ENTRY = FileEntry("cpu", "00000001.parquet", SIZE, 1)
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    path = tmp_path / "original"
+    path.write_bytes(random.Random(3).randbytes(SIZE))
+    return path
+
+
+class Owner:
+    """Serves one file as an owner does; breaks off the first answer after ``breaks_after`` pieces."""
+
+    def __init__(self, path: Path, breaks_after: int | None = None) -> None:
+        self._path = path
+        self._breaks_after = breaks_after
+        self.offsets: list[int] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        offset = int(request.query["offset"])
+        self.offsets.append(offset)
+        response = web.StreamResponse()
+        response.content_length = SIZE - offset + DIGEST_BYTES
+        await response.prepare(request)
+        left, self._breaks_after = self._breaks_after, None
+        async with contextlib.aclosing(file_pieces(self._path, SIZE, offset)) as pieces:
+            async for piece in pieces:
+                if left == 0:
+                    assert request.transport is not None
+                    request.transport.close()
+                    break
+                left = None if left is None else left - 1
+                await response.write(piece)
+        return response
+
+
+@contextlib.asynccontextmanager
+async def serving(owner: Owner) -> AsyncIterator[tuple[PeerClient, str]]:
+    app = web.Application()
+    app.router.add_get("/internal/files/token/0", owner.answer)
+    runner = web.AppRunner(app, handle_signals=False)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    peers = PeerClient(b"secret", lambda: ("cluster", "uuid"))
+    await peers.start()
+    try:
+        yield peers, "127.0.0.1:" + str(runner.addresses[0][1])
+    finally:
+        await peers.close()
+        await runner.cleanup()
+
+
+async def copy(owner: Owner, target: Path) -> int:
+    """Bytes that came; raises as ``fetch`` does."""
+    came = 0
+
+    async def pace(size_bytes: int) -> None:
+        nonlocal came
+        came += size_bytes
+
+    async with serving(owner) as (peers, address):
+        await segment_fetch.fetch(peers, address, "token", 0, ENTRY, target, pace)
+    return came
+
+
+def test_a_copy_is_what_the_owner_has(original: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.part"
+    assert asyncio.run(copy(Owner(original), target)) == SIZE + DIGEST_BYTES
+    assert target.read_bytes() == original.read_bytes()
+
+
+def test_a_copy_that_broke_off_goes_on_where_it_was(original: Path, tmp_path: Path) -> None:
+    target, owner = tmp_path / "copy.part", Owner(original, breaks_after=2)
+    with pytest.raises(PeerUnreachable):
+        asyncio.run(copy(owner, target))
+    had = target.stat().st_size
+    assert had >= PIECE_BYTES
+    assert asyncio.run(copy(owner, target)) == SIZE - had + DIGEST_BYTES
+    assert owner.offsets == [0, had]
+    assert target.read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("left", [b"not what was there", b"\0" * SIZE, b"longer than the file" * SIZE])
+def test_what_a_crash_made_of_a_part_does_not_pass(original: Path, tmp_path: Path, left: bytes) -> None:
+    target = tmp_path / "copy.part"
+    target.write_bytes(left)
+    with contextlib.suppress(CorruptData):
+        # A part that is too long is begun anew at once, another is found out by its digest and removed.
+        asyncio.run(copy(Owner(original), target))
+        assert len(left) > SIZE
+    if len(left) <= SIZE:
+        assert not target.exists()
+        asyncio.run(copy(Owner(original), target))
+    assert target.read_bytes() == original.read_bytes()
+
+
+def test_a_whole_part_needs_the_digest_only(original: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.part"
+    target.write_bytes(original.read_bytes())
+    assert asyncio.run(copy(Owner(original), target)) == DIGEST_BYTES
+
+
+def test_the_names_of_what_was_taken_outlive_a_crash(tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    work.open()
+    other = FileEntry("cpu", "00000002.parquet", 5, 1)
+    assert not work.has(2, ENTRY)
+    work.took(2, ENTRY)
+    again = Workspace(tmp_path)
+    again.open()
+    assert again.has(2, ENTRY)
+    assert not again.has(4, ENTRY), "another node's file of that name is another file"
+    assert not again.has(2, other)
+    for entry in (ENTRY, other):
+        again.part(2, entry).write_bytes(b"x")
+    again.keep_parts(2, [other])
+    assert list(again.directory.glob("*.part")) == [again.part(2, other)]
+    (again.directory / "taken.json").write_bytes(b"\xff torn")
+    damaged = Workspace(tmp_path)
+    damaged.open()
+    assert not damaged.has(2, ENTRY), "it is copied once more"
+
+
+def test_only_work_that_nobody_wants_is_removed(tmp_path: Path) -> None:
+    for shard_id, name in ((7, "whole.parquet"), (8, ""), (9, "")):
+        shard = tmp_path / "d" / "rp" / str(shard_id)
+        (shard / WORK_DIR).mkdir(parents=True)
+        (shard / WORK_DIR / "a.part").write_bytes(b"x")
+        if name:
+            (shard / name).write_bytes(b"x")
+    assert remove_leftovers(tmp_path, {9}.__contains__) == 2
+    left = sorted(str(path.relative_to(tmp_path / "d" / "rp")) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["7/whole.parquet", f"9/{WORK_DIR}/a.part"]
+    assert not (tmp_path / "d" / "rp" / "8").exists(), "a shard that was never made"
