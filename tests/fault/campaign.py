@@ -208,7 +208,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS), help="kinds of faults")
     parser.add_argument("--clock-round", type=int, default=2, help="which of three rounds sets clocks: 0, 1 or 2")
     parser.add_argument(
-        "--unavailable-s", type=float, default=30.0, help="longest time without writes, a majority being up"
+        "--unavailable-s", type=float, default=5.0, help="longest time without writes, a majority being up"
     )
     parser.add_argument("--broken", default="", help="run a broken build of tests/fault/broken.py")
     parser.add_argument("--scenario", default="", help="a scenario of tests/fault/scenarios.py instead of a schedule")
