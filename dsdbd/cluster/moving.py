@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
 from dsdbd.cluster import segment_fetch
@@ -18,7 +19,7 @@ from dsdbd.cluster.membership import vote_loss
 from dsdbd.cluster.messages import LeaveRequest, encode
 from dsdbd.cluster.transfer_plan import WAITING
 from dsdbd.decoding import decode_json
-from dsdbd.errors import DSDBError, MembershipRefused, NotFound, RequestError
+from dsdbd.errors import DSDBError, MembershipRefused, MetaRefused, NotFound, RequestError
 from dsdbd.meta import balance, views
 from dsdbd.meta.apply_moves import begin_moves, cancel_moves
 from dsdbd.meta.commands import CancelMoves, RemoveShardOwner, SetDraining
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from dsdbd.cluster.segment_messages import SizesAnswer
     from dsdbd.meta.state import DataNode, MetaNode, MetaState, Tombstone
 
+log = structlog.get_logger("transfer")
 _ASK_TIMEOUT_S = 3.0
 _BARRIER_TIMEOUT_S = 5.0
+_ATTEMPTS = 4
 _ASSUMED_BYTES_PER_S = 50 << 20
 """For the time a plan names, where a node's rate has no limit."""
 OPERATIONS = ("add", "drain", "cancel", "remove", "replace", "rebalance")
@@ -281,6 +284,15 @@ class Moving:
         The answer is that of ``plan`` with ``done``: whether nothing is left to do, not even waiting for moves. Raises
         MembershipRefused where the plan has refusals, and what proposing raises.
         """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._apply(order)
+            except MetaRefused as error:
+                # Another order, or what the leader does by itself, came first: it is worked out anew.
+                log.info("an order is worked out again", op=order.op, node=order.node, reason=error.message)
+        return await self._apply(order)
+
+    async def _apply(self, order: Order) -> dict[str, Any]:
         await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
         holding = await self._holding()
         plan = self._plan(order, holding)
