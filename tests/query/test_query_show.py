@@ -103,7 +103,7 @@ series_lists = st.builds(
         ),
         max_size=5,
     ),
-    st.sampled_from([1, 1, 3, 300]),
+    st.sampled_from([1, 1, 1, 1, 3, 3, 300]),
 )
 
 
