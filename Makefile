@@ -56,6 +56,7 @@ bench: setup     ## measure everything, beside InfluxDB and VictoriaMetrics; not
 	$(BIN)/python -m benchmarks.meta_commit
 	$(BIN)/python -m benchmarks.cluster_times
 	$(BIN)/python -m benchmarks.stalls
+	$(BIN)/python -m benchmarks.replication
 	$(BIN)/python -m benchmarks.tsbs
 	$(BIN)/python -m benchmarks.cardinality
 
