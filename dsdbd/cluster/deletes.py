@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("write")
 _BARRIER_TIMEOUT_S = 5.0
 _KEPT_AT_ONCE = 256
+_SHARDS_AT_ONCE = 4
+"""Each syncs a file of its own and then the log, which those that wait share."""
 _OBSERVE_TIMEOUT_S = 2.0
 """For nodes that own nothing of it and only take note of the version."""
 
@@ -141,6 +143,7 @@ async def _here(node: Node, request: DeleteRequest) -> None:
         raise Unavailable("the storage of this node is still opening")
     places = {place.shard.id: place for place in views.all_shards(node.metadata.state)}
     decoded = [decode_tombstones(encoded) for encoded in request.tombstones]
+    wanted: list[tuple[ShardKey, tuple[Tombstone, ...]]] = []
     for shard_id, at in request.shards:
         place = places.get(shard_id)
         if place is None:
@@ -148,8 +151,15 @@ async def _here(node: Node, request: DeleteRequest) -> None:
             continue
         if node.data_id not in views.writers(place.shard):
             raise not_owner(node, shard_id)
-        key = ShardKey(place.database.name, place.policy.name, shard_id)
-        await asyncio.to_thread(store.delete, key, decoded[at])
+        wanted.append((ShardKey(place.database.name, place.policy.name, shard_id), decoded[at]))
+    for begin in range(0, len(wanted), _SHARDS_AT_ONCE):
+        some = wanted[begin : begin + _SHARDS_AT_ONCE]
+        results = await asyncio.gather(
+            *(asyncio.to_thread(store.delete, key, tombstones) for key, tombstones in some), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import time
 from typing import TYPE_CHECKING
@@ -36,12 +37,15 @@ def _classes(root: type[DSDBError]) -> list[type[DSDBError]]:
     return [root] + [found for child in root.__subclasses__() for found in _classes(child)]
 
 
-_BY_CODE: dict[str, type[DSDBError]] = {
-    found.code: found
-    for found in _classes(DSDBError)
-    # One that only shares the code of its parent may need more than a sentence.
-    if "code" in vars(found) and not issubclass(found, errors.StartError)
-}
+@functools.cache
+def _by_code() -> dict[str, type[DSDBError]]:
+    """The classes of errors by code; asked for when a peer answers, when all modules that have some are there."""
+    return {
+        found.code: found
+        for found in _classes(DSDBError)
+        # One that only shares the code of its parent may need more than a sentence.
+        if "code" in vars(found) and not issubclass(found, errors.StartError)
+    }
 
 
 def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
@@ -50,7 +54,7 @@ def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
         decoded = decode_json(body, ErrorBody)
     except msgspec.MsgspecError:
         return Unavailable(f"{peer} answered status {status} without a reason; is it a DSDB node?")
-    found = _BY_CODE.get(decoded.code, Unavailable)
+    found = _by_code().get(decoded.code, Unavailable)
     return found(decoded.error)
 
 

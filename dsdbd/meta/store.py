@@ -231,10 +231,9 @@ class RaftBackend:
     def _why(self, error: NotCommitted) -> str:
         status = self.node.status()
         missing = [peer.address for peer in status.peers if peer.address in status.voters and not peer.connected]
-        if not status.has_quorum and missing:
-            have = len(status.voters) - len(missing)
+        have, needed = len(status.voters) - len(missing), len(status.voters) // 2 + 1
+        if have < needed:
             return (
-                f"{have} of {len(status.voters)} meta nodes answer, {len(status.voters) // 2 + 1} are needed; "
-                f"missing: {', '.join(missing)}"
+                f"{have} of {len(status.voters)} meta nodes answer, {needed} are needed; missing: {', '.join(missing)}"
             )
         return "no leader is elected" if not status.leader else f"not committed ({error.reason.lower()})"

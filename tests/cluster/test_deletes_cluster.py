@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.daemons import Cluster, Daemon, wait_until
+from tests.cluster.digests import are_equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +106,8 @@ def test_an_owner_that_was_away_deletes_when_it_is_back(cluster: Cluster) -> Non
         node.wait_ready()
     wait_until(lambda: counts(victim, "d") == left, "the owner that was away has deleted", 30)
     wait_until(lambda: victim.rows("SELECT f FROM mem", db="d", epoch="ns") == [[1, "text"]], "the new type", 30)
+    # Until then others may have answered for it.
+    wait_until(lambda: are_equal(nodes, "d"), "all hold the same", 30)
     for node in (first, second):
         node.kill()
     assert counts(victim, "d") == left, "from its own files, alone"

@@ -9,10 +9,19 @@ from dsdbd import errors
 from dsdbd.cluster.peer_lines import PeerUnreachable
 from dsdbd.cluster.peers import error_from_body
 from dsdbd.errors import DSDBError
+from dsdbd.query import QueryCancelled
 
 
 @pytest.mark.parametrize(
-    "kind", [errors.Unavailable, errors.ShardUnavailable, errors.DiskFull, errors.OutcomeUnknown, errors.CorruptData]
+    "kind",
+    [
+        errors.Unavailable,
+        errors.ShardUnavailable,
+        errors.DiskFull,
+        errors.OutcomeUnknown,
+        errors.CorruptData,
+        QueryCancelled,
+    ],
 )
 def test_an_error_of_a_peer_is_of_the_class_that_its_code_names(kind: type[DSDBError]) -> None:
     body = msgspec.json.encode({"error": "why", "code": kind.code})
