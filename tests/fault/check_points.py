@@ -7,7 +7,7 @@ nothing of the database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -143,9 +143,10 @@ def _digests(nodes: Mapping[int, Content]) -> dict[int, str]:
 
 def _difference(left: pa.Table | None, right: pa.Table | None) -> tuple[int, str]:
     """How many rows only one of the two has, and one of them."""
+    if left is None and right is None:
+        return 0, ""
     if left is None or right is None:
-        some = left if left is not None else right
-        assert some is not None
+        some = cast("pa.Table", left if left is not None else right)
         return len(some), str(some.slice(0, 1).to_pylist())
     if left.equals(right):
         return 0, ""

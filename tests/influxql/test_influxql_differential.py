@@ -21,7 +21,16 @@ OWN_WORDS = (
     ("SERIES, SERVER, ", "SERIES, "),
 )
 # What the guide asks for and 1.x refuses: our statements, `!= /regex/`, a quoted key, attributes in any order.
-OWN_STATEMENTS = ("SERVER", "!= /b/", "KEY = 'host'", "WITH NAME p DURATION", "$", "PASSWORD", "/* x */")
+OWN_STATEMENTS = (
+    "SERVER",
+    "SHOW REPAIRS",
+    "!= /b/",
+    "KEY = 'host'",
+    "WITH NAME p DURATION",
+    "$",
+    "PASSWORD",
+    "/* x */",
+)
 
 pytestmark = [
     pytest.mark.slow,
