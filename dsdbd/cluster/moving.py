@@ -38,6 +38,8 @@ log = structlog.get_logger("transfer")
 _ASK_TIMEOUT_S = 3.0
 _BARRIER_TIMEOUT_S = 5.0
 _ATTEMPTS = 4
+_DEAD_S = 10.0
+"""Silence after which a node that is to be removed is not waited for: one answer may be late, or lost."""
 _ASSUMED_BYTES_PER_S = 50 << 20
 """For the time a plan names, where a node's rate has no limit."""
 OPERATIONS = ("add", "drain", "cancel", "remove", "replace", "rebalance")
@@ -344,15 +346,23 @@ class Moving:
         if views.shards_owned(self._node.metadata.state, data.id):
             return False
         answer = holding.by_node.get(data.id)
+        if answer is None:
+            detector = self._node.detector
+            return is_dead(None if detector is None else detector.since_s(data.id))
         # Files of live shards are there until an owner has confirmed that it holds all that is in them.
         live = {place.shard.id for place in views.all_shards(self._node.metadata.state)}
-        return answer is None or not (answer.kept_bytes or answer.sizes.keys() & live)
+        return not (answer.kept_bytes or answer.sizes.keys() & live)
 
     async def _leave(self, machine: Machine) -> None:
         """Drop both registrations, that of the points first: a vote without them is what a meta node has."""
         for node, role in ((machine.data, "data"), (machine.meta, "meta")):
             if node is not None:
                 await self._membership.leave(encode(LeaveRequest(node.id, role)), forwarded=False)
+
+
+def is_dead(down_since_s: float | None) -> bool:
+    """Whether nobody waits for a node's disk any more; ``down_since_s``: as FailureDetector.since_s, None while up."""
+    return down_since_s is not None and down_since_s >= _DEAD_S
 
 
 def _parts(state: MetaState) -> dict[int, _Part]:
