@@ -25,6 +25,7 @@ from dsdbd.cluster.transfer_plan import (
     copy_sources,
     may_complete,
     next_pause_s,
+    too_few_compared,
 )
 from dsdbd.errors import CorruptData, DiskFull, DSDBError, ShardUnavailable
 from dsdbd.meta import views
@@ -272,9 +273,7 @@ class Transfer:
                 progress.error = ""
                 return
             await asyncio.sleep(_AGAIN_S)
-        if not compared and failure is None:
-            raise ShardUnavailable(f"no owner of shard {place.shard.id} answers")
-        raise failure or ShardUnavailable(f"shard {place.shard.id} is not equal to its owners' copies yet")
+        raise failure or ShardUnavailable(too_few_compared(place.shard, compared, self._down()))
 
     async def _pull(self, place: ShardPlace, owner: int) -> bool:
         repair = self._node.repair

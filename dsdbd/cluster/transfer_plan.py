@@ -59,15 +59,34 @@ def copy_sources(shard: Shard, down: Collection[int]) -> list[int]:
 def may_complete(shard: Shard, replaces: int, compared: Collection[int], down: Collection[int]) -> bool:
     """Whether a copy that holds all that the owners ``compared`` hold may count as one of the shard's copies.
 
-    One owner at least, and each that is up: a point that a majority acknowledged may be on two of three owners only,
-    and one of these may be the one that is replaced.
+    Each owner that is up, because a point that a majority acknowledged may be on two of three owners only, and one of
+    these may be the one that is replaced. And ``owners_needed`` at least, whoever is up in this node's view.
     """
-    if not compared:
+    if len({*compared} & {*shard.owners}) < owners_needed(shard):
         return False
     must = {owner for owner in shard.owners if owner not in down}
     if replaces in shard.owners and replaces not in down:
         must.add(replaces)
     return must <= set(compared)
+
+
+def owners_needed(shard: Shard) -> int:
+    """How many owners share at least one with every majority: compared with fewer, a copy may lack acknowledged points.
+
+    A quorum read that counted such a copy would be short, silently.
+    """
+    copies = len(shard.owners)
+    return max(1, copies - copies // 2)
+
+
+def too_few_compared(shard: Shard, compared: Collection[int], down: Collection[int]) -> str:
+    """Why a copy does not count yet, for who waits for it."""
+    had = len({*compared} & {*shard.owners})
+    away = ", ".join(str(owner) for owner in sorted(shard.owners) if owner in down and owner not in compared)
+    return (
+        f"shard {shard.id} was compared with {had} of its {len(shard.owners)} owners, {owners_needed(shard)} are needed"
+        + (f"; data nodes that do not answer: {away}; start them, or remove them from the cluster" if away else "")
+    )
 
 
 def next_pause_s(failures: int, first_s: float, longest_s: float) -> float:

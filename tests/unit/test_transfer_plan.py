@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsdbd.cluster.transfer_plan import MoveProgress, Rate, copy_sources, may_complete, next_pause_s
+from dsdbd.cluster.transfer_plan import (
+    MoveProgress,
+    Rate,
+    copy_sources,
+    may_complete,
+    next_pause_s,
+    owners_needed,
+    too_few_compared,
+)
 from dsdbd.meta.state import Incoming, Shard
 
 NODES = st.sets(st.integers(1, 9))
@@ -33,7 +41,20 @@ def test_a_copy_counts_only_when_it_holds_what_every_owner_that_is_up_holds(
     shard = Shard(1, tuple(owners), (Incoming(99, replaces),))
     compared &= owners
     counts = may_complete(shard, replaces, compared, down)
-    assert counts == (bool(compared) and owners - down <= compared)
+    assert counts == (owners - down <= compared and len(compared) >= owners_needed(shard))
+    if counts:
+        # What a majority acknowledged is on an owner that it was compared with.
+        assert len(owners) - len(compared) < len(owners) // 2 + 1
+
+
+def test_a_minority_is_never_enough_and_who_is_missing_is_named() -> None:
+    assert [owners_needed(Shard(1, tuple(range(n)))) for n in range(1, 6)] == [1, 1, 2, 2, 3]
+    shard = Shard(7, (2, 4, 6), (Incoming(8, 2),))
+    assert not may_complete(shard, 2, {4}, {2, 6})
+    assert may_complete(shard, 2, {4, 6}, {2})
+    told = too_few_compared(shard, {4}, {2, 6})
+    assert "shard 7 was compared with 1 of its 3 owners, 2 are needed" in told
+    assert "2, 6" in told
 
 
 def test_no_comparison_is_never_enough() -> None:
