@@ -46,7 +46,7 @@ class _Copies:
     """One batch on its way to the owners of its shard.
 
     ``asked``: every node it was or will be sent to. ``missed`` are those that may lack it, ``refused`` those that will
-    not take it.
+    not take it; ``missed_arriving``: nodes that are taking a copy and may lack it.
     """
 
     key: ShardKey
@@ -57,6 +57,7 @@ class _Copies:
     asked: set[int]
     missed: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    missed_arriving: list[int] = field(default_factory=list)
 
     def decide(self) -> None:
         """Answer the client, if enough is known."""
@@ -93,8 +94,8 @@ class Owners:
         writers = views.writers(shard)
         copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(writers))
         tasks = [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
-        tasks += [asyncio.create_task(self._store_arriving(node, copies)) for node in writers[len(shard.owners) :]]
-        self._follow(asyncio.create_task(self._keep_missed(copies, tasks)))
+        arriving = [asyncio.create_task(self._store_arriving(node, copies)) for node in writers[len(shard.owners) :]]
+        self._follow(asyncio.create_task(self._keep_missed(copies, tasks, arriving)))
         timeout_s = self._node.config.cluster.write_timeout_s
         try:
             await asyncio.wait_for(asyncio.shield(copies.decided), timeout_s)
@@ -211,7 +212,7 @@ class Owners:
         except NotOwner:
             return
         except DSDBError:
-            copies.missed.append(node_id)
+            copies.missed_arriving.append(node_id)
 
     async def _store_at(self, owner: int, copies: _Copies) -> None:
         node = self._node
@@ -237,28 +238,45 @@ class Owners:
         if self._node.handoff is not None:
             self._node.handoff.wake(owner)
 
-    async def _keep_missed(self, copies: _Copies, tasks: list[asyncio.Task[None]]) -> None:
-        """When every owner has answered or failed, keep the batch for those that may lack it.
+    async def _keep_missed(
+        self, copies: _Copies, owners: list[asyncio.Task[None]], arriving: list[asyncio.Task[None]]
+    ) -> None:
+        """When every owner has answered or failed, keep the batch for those that may lack it; then for arriving ones.
 
         Where no owner has it, and none may have it, nothing is kept: the client was told that nothing is stored. A
-        crash before the end of this leaves owners that differ.
+        crash before the end of this leaves owners that differ. The arriving nodes wait for the decision, which may
+        wait for what is kept for the owners.
         """
-        await asyncio.wait(tasks)
         count, handoff = copies.count, self._node.handoff
-        if handoff is not None and (count.confirmed or count.unknown or count.keeps):
+        try:
+            await asyncio.wait(owners)
             for owner in copies.missed:
-                try:
-                    await handoff.keep(owner, copies.key, copies.encoded)
+                if await self._keep(owner, copies):
                     count.kept += 1
-                except Unavailable as error:
-                    log.warning("a write is not kept", owner=owner, shard=copies.key.shard_id, reason=error.message)
                 copies.decide()
-        if handoff is not None and count.confirmed:
-            for owner in copies.refused:
-                # Such as a field whose old type is not deleted there yet: repair brings both in the right order.
-                handoff.note_lost(owner, [copies.key])
-        count.all_kept = True
-        copies.decide()
+            if handoff is not None and count.confirmed:
+                for owner in copies.refused:
+                    # Such as a field whose old type is not deleted there yet: repair brings both in the right order.
+                    handoff.note_lost(owner, [copies.key])
+        finally:
+            count.all_kept = True
+            copies.decide()
+        if arriving:
+            await asyncio.wait(arriving)
+            for node_id in copies.missed_arriving:
+                await self._keep(node_id, copies)
+
+    async def _keep(self, owner: int, copies: _Copies) -> bool:
+        """Whether the batch is kept for a node that may lack it."""
+        count, handoff = copies.count, self._node.handoff
+        if handoff is None or not (count.confirmed or count.unknown or count.keeps):
+            return False
+        try:
+            await handoff.keep(owner, copies.key, copies.encoded)
+        except Unavailable as error:
+            log.warning("a write is not kept", owner=owner, shard=copies.key.shard_id, reason=error.message)
+            return False
+        return True
 
 
 def not_owner(node: Node, shard_id: int) -> NotOwner:
