@@ -7,7 +7,8 @@ fails and names it, or leaves it out and says so where that was asked for.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from dsdbd import query
 from dsdbd.cluster.demand import best_owner
 from dsdbd.decoding import msgpack_decoder
-from dsdbd.errors import ShardUnavailable, Unavailable
+from dsdbd.errors import NotFound, NotOwner, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
@@ -49,6 +50,8 @@ class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     most_rows: int = 0
 
 
+_REFRESH_TIMEOUT_S = 2.0
+"""How long newer metadata are waited for after an owner said that it is none any more."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgpack_decoder(ReadRequest)
 
@@ -84,6 +87,29 @@ class Part:
 Answers = list["bytes | Partial"]
 
 
+@dataclass(slots=True)
+class _Failures:
+    """What owners did not answer for one part of a query.
+
+    ``tried``: who failed for a shard. ``reasons``: why the last one did, by shard. ``corrected``: (owner, shard id) of
+    requests that were refused because some shard of theirs has other owners; what did not move is asked for once more.
+    """
+
+    tried: dict[int, set[int]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    corrected: set[tuple[int, int]] = field(default_factory=set)
+
+    def note(self, owner: int, places: Iterable[ShardPlace], error: Unavailable) -> None:
+        """An owner did not answer for these shards."""
+        for place in places:
+            shard_id = place.shard.id
+            self.reasons[shard_id] = error.message
+            if isinstance(error, NotOwner) and (owner, shard_id) not in self.corrected:
+                self.corrected.add((owner, shard_id))
+            else:
+                self.tried.setdefault(shard_id, set()).add(owner)
+
+
 class Asking:
     """Asks owners for one coordinator. ``here`` answers for the shards of this node."""
 
@@ -99,8 +125,10 @@ class Asking:
         Raises ShardUnavailable where a shard has no owner that answers, and what an owner refuses.
         """
         try:
-            return await cancelled.guard(asyncio.ensure_future(self._answers(part, part.places, {}, {}, cancelled)))
-        except Unavailable:
+            return await cancelled.guard(
+                asyncio.ensure_future(self._answers(part, part.places, _Failures(), cancelled))
+            )
+        except (Unavailable, NotFound):
             raise
         except BaseException:
             cancelled.cancel()
@@ -110,12 +138,11 @@ class Asking:
         self,
         part: Part,
         places: Iterable[ShardPlace],
-        tried: dict[int, set[int]],
-        reasons: dict[int, str],
+        failures: _Failures,
         cancelled: Cancellation,
     ) -> Answers:
-        chosen = self._choose(places, tried, reasons, cancelled)
-        asked = (self._owners_answers(owner, part, found, tried, reasons, cancelled) for owner, found in chosen.items())
+        chosen = self._choose(places, failures, cancelled)
+        asked = (self._owners_answers(owner, part, found, failures, cancelled) for owner, found in chosen.items())
         results = await asyncio.gather(*asked, return_exceptions=True)
         answers: Answers = []
         for result in results:
@@ -129,8 +156,7 @@ class Asking:
         owner: int,
         part: Part,
         places: Sequence[ShardPlace],
-        tried: dict[int, set[int]],
-        reasons: dict[int, str],
+        failures: _Failures,
         cancelled: Cancellation,
     ) -> Answers:
         """The answer of one owner, or those of the next ones when it fails."""
@@ -138,16 +164,25 @@ class Asking:
             asked = self._ask(owner, part, places, cancelled)
             return [await cancelled.watched(owner, part.request.kind, places, asked)]
         except Unavailable as error:
-            for place in places:
-                tried.setdefault(place.shard.id, set()).add(owner)
-                reasons[place.shard.id] = error.message
-        return await self._answers(part, places, tried, reasons, cancelled)
+            failures.note(owner, places, error)
+            if isinstance(error, NotOwner):
+                places = await self._newest(owner, places)
+        return await self._answers(part, places, failures, cancelled)
+
+    async def _newest(self, owner: int, places: Sequence[ShardPlace]) -> list[ShardPlace]:
+        """Where the shards are now that an owner said that it is none any more."""
+        metadata = self._node.metadata
+        if owner != self._node.data_id:
+            # Who cannot learn of newer metadata asks whom it knows.
+            with contextlib.suppress(Unavailable):
+                await metadata.barrier(_REFRESH_TIMEOUT_S)
+        return list(views.newest(metadata.state, places))
 
     # --- whom to ask
 
     def chosen(self, places: Iterable[ShardPlace]) -> dict[int, list[ShardPlace]]:
         """Whom a query would ask for which shards. Raises ShardUnavailable for a shard without owners."""
-        return self._choose(places, {}, {}, None)
+        return self._choose(places, _Failures(), None)
 
     def is_read_here(self, place: ShardPlace) -> bool:
         """Whether this node is the owner to ask first. Any thread may call it."""
@@ -159,19 +194,18 @@ class Asking:
     def _choose(
         self,
         places: Iterable[ShardPlace],
-        tried: dict[int, set[int]],
-        reasons: dict[int, str],
+        failures: _Failures,
         cancelled: Cancellation | None,
     ) -> dict[int, list[ShardPlace]]:
         """The owner to ask for each shard, among those that have not failed."""
         chosen: dict[int, list[ShardPlace]] = {}
         for place in places:
-            failed = tried.get(place.shard.id, ())
+            failed = failures.tried.get(place.shard.id, ())
             owners = [owner for owner in place.shard.owners if owner not in failed]
             if owners:
                 chosen.setdefault(self._best(place, owners), []).append(place)
                 continue
-            reason = reasons.get(place.shard.id, "it has no owner")
+            reason = failures.reasons.get(place.shard.id, "it has no owner")
             if cancelled is None or not cancelled.demand.may_lack(place.shard.id):
                 raise ShardUnavailable(f"shard {place.shard.id} of {place.database.name} cannot be read: {reason}")
             cancelled.demand.missing[place.shard.id] = reason

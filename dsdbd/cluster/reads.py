@@ -7,6 +7,7 @@ names it: an answer is never silently short.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,8 @@ from dsdbd.cluster import nested
 from dsdbd.cluster.asking import Asking, Part, ReadRequest, decode_request
 from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.cluster.demand import ReadLevel
-from dsdbd.errors import RequestError, ShardUnavailable, Unavailable
+from dsdbd.cluster.owners import not_owner
+from dsdbd.errors import NotFound, RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
@@ -31,7 +33,7 @@ from dsdbd.query.select_limits import CountedShard, check_series, limit_buckets
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.influxql import ast, ast_show
@@ -178,7 +180,10 @@ class ReadPath:
                 f"the read request cannot be decoded: {error}; run equal versions on all nodes"
             ) from error
         await self._node.metadata.wait_index(request.metadata_index, self._node.config.cluster.shard_mapper_timeout_s)
-        places = self._places_of(request)
+        try:
+            places = self._places_of(request)
+        except NotFound:
+            places = ()
         if len(places) != len(request.shards):
             raise ShardUnavailable(
                 "this node's metadata does not hold all of the shards; they may just have been dropped"
@@ -259,7 +264,8 @@ class ReadPath:
             for key, request, places in self._schema_requests(statement, now_ns):
                 if not self._are_here(places):
                     return None
-                schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
+                with self._reading(places):
+                    schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
             steps = query.divide(self._plan(statement, schemas, now_ns), schemas)
             emit = self._advance_here(steps, cancelled)
         except (Unavailable, _Elsewhere):
@@ -314,6 +320,22 @@ class ReadPath:
                 readers.append(query.BoundedShard(shard, place.group.start_ns, place.group.end_ns))
         return readers
 
+    @contextlib.contextmanager
+    def _reading(self, places: Iterable[ShardPlace]) -> Iterator[None]:
+        """Turn what was read inside into NotOwner where a shard was moved away: its files may have been gone already.
+
+        Shards that were dropped meanwhile may lack anything. Raises ShardUnavailable where files cannot be read.
+        """
+        try:
+            yield
+        except OSError as error:
+            log.warning("this node cannot read its files", reason=str(error))
+            raise ShardUnavailable(f"data node {self._node.data_id} cannot read its files: {error}") from error
+        # Files go only after the metadata says so, hence it is looked at when all is read.
+        for place in views.newest(self._node.metadata.state, places):
+            if self._node.data_id not in place.shard.owners:
+                raise not_owner(self._node, place.shard.id)
+
     def _run(
         self,
         request: ReadRequest,
@@ -321,7 +343,16 @@ class ReadPath:
         cancelled: Cancellation,
         plan: SelectPlan | None = None,
     ) -> bytes | Partial:
-        readers = self._readers(places)
+        with self._reading(places):
+            return self._read(request, self._readers(places), cancelled, plan)
+
+    def _read(
+        self,
+        request: ReadRequest,
+        readers: list[query.ShardReader],
+        cancelled: Cancellation,
+        plan: SelectPlan | None,
+    ) -> bytes | Partial:
         if request.kind == "schema":
             return query.encode_schema(query.shard_schema(readers, _names_of(request)))
         if request.kind in ("select", "groups"):

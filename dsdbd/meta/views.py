@@ -103,6 +103,20 @@ def find_shard(state: MetaState, shard_id: int) -> ShardPlace | None:
     return next((place for place in all_shards(state) if place.shard.id == shard_id), None)
 
 
+def newest(state: MetaState, places: Iterable[ShardPlace]) -> Iterator[ShardPlace]:
+    """The same shards as this state has them; those that were dropped are left out."""
+    for place in places:
+        owner = state.databases.get(place.database.name)
+        chosen = None if owner is None else owner.policies.get(place.policy.name)
+        if chosen is place.policy:
+            yield place
+        elif owner is not None and chosen is not None:
+            group = group_for_time(chosen, place.group.start_ns)
+            if group is not None:
+                same = (shard for shard in group.shards if shard.id == place.shard.id)
+                yield from (ShardPlace(owner, chosen, group, shard) for shard in same)
+
+
 def shards_owned(state: MetaState, node_id: int) -> tuple[ShardPlace, ...]:
     """The live shards of which a data node is an owner."""
     return tuple(place for place in all_shards(state) if node_id in place.shard.owners)

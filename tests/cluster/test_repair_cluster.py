@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from dsdbd.cluster.asking import ReadRequest
 from dsdbd.cluster.deletes import DeleteRequest
 from dsdbd.model.columns import Batch, Column, Points, encode_batch
 from dsdbd.model.types import FieldType
@@ -176,7 +177,7 @@ def test_what_was_deleted_stays_deleted_and_what_was_written_after_stays(nodes: 
         assert {(row[0], row[3], row[1]) for row in rows(node, "turns")} == expected
 
 
-def test_a_node_takes_nothing_for_a_shard_that_others_own(nodes: list[Daemon]) -> None:
+def test_a_node_takes_and_answers_nothing_for_a_shard_that_others_own(nodes: list[Daemon]) -> None:
     """Whoever sends it there has old metadata, and must look for the owners anew."""
     nodes[0].query("CREATE DATABASE alone WITH REPLICATION 1 SHARD DURATION 1h")
     lines_of_all = "\n".join(f"cpu,host=h{number} v=1 1" for number in range(20))
@@ -192,11 +193,19 @@ def test_a_node_takes_nothing_for_a_shard_that_others_own(nodes: list[Daemon]) -
     )
     for shard_id, owner in owners.items():
         other = next(node for node in nodes if node.address != numbers[owner])
-        for path, sent in ((f"/internal/shards/{shard_id}", body), ("/internal/delete", deleted)):
+        read = msgspec.msgpack.encode(ReadRequest("schema", "alone", "autogen", [shard_id]))
+        for path, sent in (
+            (f"/internal/shards/{shard_id}", body),
+            ("/internal/delete", deleted),
+            ("/internal/read", read),
+        ):
             if path == "/internal/delete" and shard_id != min(owners):
                 continue
             answer = ask(other, "POST", path, sent)
             assert (answer.status, answer.json["code"]) == (503, "not_owner"), answer.body
+        unknown = msgspec.msgpack.encode(ReadRequest("schema", "unknown", "autogen", [shard_id]))
+        answer = ask(other, "POST", "/internal/read", unknown)
+        assert (answer.status, answer.json["code"]) == (503, "shard_unavailable"), answer.body
         assert not (other.root / "data" / "alone" / "autogen" / str(shard_id)).exists()
 
 

@@ -177,3 +177,23 @@ def test_buckets_of_the_persistent_map_follow_the_root_of_its_size():
     assert max(len(bucket) for bucket in many.buckets) < 6 * len(many.buckets)
     changed = many.with_items({"measurement7": -1})
     assert sum(a is not b for a, b in zip(many.buckets, changed.buckets, strict=True)) == 1
+
+
+def test_places_are_followed_to_the_newest_metadata(state):
+    places = [place for place in views.all_shards(state) if place.database.name == "d"]
+    assert list(views.newest(state, places)) == places
+    machine = Machine()
+    machine.state = state
+    moved, dropped, kept = places
+    away, stays = moved.shard.owners
+    machine.give(c.CreateDataNode("z", "z", "z"))
+    newcomer = max(node.id for node in machine.state.data_nodes)
+    machine.give(c.BeginMoves((c.ShardMove(moved.shard.id, newcomer, away),)))
+    machine.give(c.CompleteMove(moved.shard.id, newcomer))
+    machine.give(c.DropShard(dropped.shard.id))
+    found = list(views.newest(machine.state, places))
+    assert [place.shard.id for place in found] == [moved.shard.id, kept.shard.id]
+    assert set(found[0].shard.owners) == {stays, newcomer}
+    assert found[1].shard == kept.shard
+    machine.give(c.DropDatabase("d"))
+    assert list(views.newest(machine.state, places)) == []
