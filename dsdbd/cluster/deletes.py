@@ -147,6 +147,12 @@ async def _here(node: Node, request: DeleteRequest) -> None:
     for shard_id, at in request.shards:
         place = places.get(shard_id)
         if place is None:
+            if node.metadata.state.index < request.metadata_index:
+                # It may be new, and get the points before this node hears of it.
+                raise Unavailable(
+                    f"this node's metadata (index {node.metadata.state.index}) are older than the coordinator's (index "
+                    f"{request.metadata_index}) and do not have shard {shard_id}; nothing was deleted here"
+                )
             # A shard that is not in the metadata any more was dropped, and its points with it.
             continue
         if node.data_id not in views.writers(place.shard):
