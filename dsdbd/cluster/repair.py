@@ -41,7 +41,7 @@ from dsdbd.meta import views
 from dsdbd.storage.selection import MAX_NS, MIN_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.repair_progress import Row
@@ -161,7 +161,12 @@ class Repair:
     async def complete(self, body: bytes) -> bytes:
         """Answer a CompleteRequest. Raises NotOwner, ShardUnavailable."""
         request = decode_request(body, CompleteRequest)
-        await self._node.metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S)
+        metadata = self._node.metadata
+        if not await metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S):
+            raise ShardUnavailable(
+                f"this node's metadata (index {metadata.state.index}) are older than those of who asks (index "
+                f"{request.metadata_index}): it may not know all owners"
+            )
         places = []
         for shard_id in request.shards:
             place = self.source.places.get(shard_id)
@@ -340,18 +345,31 @@ class Repair:
         # Both sides look at the same time.
         asked = asyncio.ensure_future(call)
         try:
-            glances = [await self.source.glance(place, parts[place.shard.id].below) for place in places]
+            glances = await self._glances(node_id, places, parts)
             answer = decode_answer(await asked, SummariesAnswer, peer.tcp_addr)
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
         theirs = {one.shard_id: one for one in answer.summaries}
-        for place, glance in zip(places, glances, strict=True):
-            other = theirs.get(place.shard.id)
-            if other is None:
+        for place in places:
+            glance, other = glances.get(place.shard.id), theirs.get(place.shard.id)
+            if glance is None or other is None:
                 self._ledger.failed((place.shard.id, node_id), self._now_s())
                 continue
             await self._settle(place, node_id, glance, other, answer.kept_bytes, parts[place.shard.id])
+
+    async def _glances(
+        self, node_id: int, places: Sequence[ShardPlace], parts: Mapping[int, Range]
+    ) -> dict[int, Glance]:
+        """The copies of this node in numbers; one that cannot be read is left out, and holds up no other."""
+        found = {}
+        for place in places:
+            try:
+                found[place.shard.id] = await self.source.glance(place, parts[place.shard.id].below)
+            except DSDBError as error:
+                log.info("a copy could not be compared", shard=place.shard.id, node=node_id, reason=error.message)
+                self.counters["failed"] += 1
+        return found
 
     async def _settle(
         self, place: ShardPlace, node_id: int, own: Glance, other: Summary, kept_bytes: int, part: Range

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
+import structlog
 
 from dsdbd.cluster.peers import ErrorBody
 from dsdbd.cluster.repair_messages import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dsdbd.storage.replica import Replica
     from dsdbd.storage.tombstones import Tombstone
 
+log = structlog.get_logger("repair")
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 _GRIDS_AT_ONCE = 64
@@ -155,15 +157,20 @@ class RepairSource:
         self._known = {shard_id: known for shard_id, known in self._known.items() if shard_id in shards}
 
     async def summaries(self, body: bytes) -> bytes:
-        """Answer a SummariesRequest; a shard that this node does not know is left out."""
+        """Answer a SummariesRequest; a shard that this node does not know, or cannot read, is left out."""
         request = decode_request(body, SummariesRequest)
         await self._node.metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S)
         found = []
         for shard_id, below in request.shards:
             place = self.places.get(shard_id)
-            if place is not None:
+            if place is None:
+                continue
+            try:
                 glance = await self.glance(place, below)
-                found.append(Summary(shard_id, glance.total, glance.tombstones))
+            except DSDBError as error:
+                log.info("a copy cannot be compared", shard=shard_id, node=request.data_id, reason=error.message)
+                continue
+            found.append(Summary(shard_id, glance.total, glance.tombstones))
         handoff = self._node.handoff
         return encode(SummariesAnswer(found, 0 if handoff is None else handoff.kept_bytes(request.data_id)))
 

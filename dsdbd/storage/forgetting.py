@@ -56,13 +56,19 @@ class Forgetter:
         self._looked_s = float("-inf")
 
     def look(self) -> None:
-        """Forget what can be forgotten; does something once a minute. Raises OSError."""
+        """Forget what can be forgotten; does something once a minute. Raises OSError, after all had their turn."""
         if time.monotonic() - self._looked_s < _LOOK_S:
             return
         self._looked_s = time.monotonic()
         numbers = [number for number, _ in log_files(self._wal_dir)]
         horizon = self._horizon.look(numbers, time.time_ns(), self._late_ns())
+        failed: OSError | None = None
         for shard in self._shards():
             if shard.tombstones:
                 bound = horizon if self._settled is None else min(horizon, self._settled(shard.shard_id))
-                shard.forget_tombstones(bound)
+                try:
+                    shard.forget_tombstones(bound)
+                except OSError as error:
+                    failed = error
+        if failed is not None:
+            raise failed

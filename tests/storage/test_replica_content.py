@@ -15,7 +15,7 @@ from dsdbd.errors import ShardUnavailable
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import TagEquals
 from dsdbd.model.types import FieldType
-from dsdbd.storage import Replica, Shard, Store, StoreSettings, digesting
+from dsdbd.storage import Replica, Shard, ShardKey, Store, StoreSettings, digesting
 from dsdbd.storage.forgetting import Forgetter
 from dsdbd.storage.tombstones import Tombstone
 from tests.storage.storage_model import KEY, MAX_NS, MIN_NS, Row, eventually, make_batch, open_store, put, scan
@@ -250,6 +250,19 @@ def test_a_deletion_other_owners_may_lack_is_not_forgotten(tmp_path: Path, settl
 
     Forgetter(lambda: [shard], tmp_path / "wal", lambda: 0, None if settled is None else version).look()
     assert shard.tombstones == left and asked == ([] if settled is None else [1])
+
+
+def test_a_shard_whose_deletions_cannot_be_written_holds_up_no_other(tmp_path: Path) -> None:
+    shards = [Shard(ShardKey("db", "rp", n), tmp_path / str(n), StoreSettings(), pytest.fail) for n in range(3)]
+    for shard in shards:
+        shard.delete(Tombstone("m", None, MIN_NS, MAX_NS, 5))
+    (path,) = shards[0].directory.glob("tombstones*")
+    path.unlink()
+    path.mkdir()
+    (tmp_path / "wal").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Forgetter(lambda: shards, tmp_path / "wal", lambda: 0).look()
+    assert [shard.tombstones for shard in shards] == [1, 0, 0]
 
 
 def test_rows_are_compared_whatever_order_they_come_in(stores: tuple[Store, Store]) -> None:
