@@ -31,12 +31,14 @@ class Breaker:
 
     def allows(self, now_s: float) -> bool:
         """Whether a request may be sent now; one that is let through a breaker that is not closed is the trial."""
-        if self.is_closed:
-            return True
-        if self.trial or now_s < self.open_until_s:
+        if self.refuses(now_s):
             return False
-        self.trial = True
+        self.trial = not self.is_closed
         return True
+
+    def refuses(self, now_s: float) -> bool:
+        """Whether a request would not be let through now; asking changes nothing."""
+        return not self.is_closed and (self.trial or now_s < self.open_until_s)
 
     def left_s(self, now_s: float) -> float:
         """Seconds until the next request is let through; 0 where one may be sent."""

@@ -101,7 +101,8 @@ class PeerClient:
         if since_s is not None and time.monotonic() - since_s < _AWAY_S:
             return True
         line = self._lines.get((address, Lane.READ))
-        return line is not None and not line.breaker.is_closed
+        # One that may be tried counts as there: if it were asked last, nobody would ever find that it answers.
+        return line is not None and line.breaker.refuses(time.monotonic())
 
     def set_down(self, address: str, reason: str) -> None:
         """The peer is known to be down: what is under way to it is broken off, writes and copies are not tried.

@@ -83,6 +83,19 @@ def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_through() -> None:
     assert breaker.failures == 0
 
 
+def test_a_breaker_that_would_let_a_request_through_does_not_refuse() -> None:
+    breaker = Breaker()
+    assert not breaker.refuses(0.0)
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.failed(0.0)
+    assert breaker.refuses(FIRST_PAUSE_S / 2)
+    breaker.healed(FIRST_PAUSE_S / 2)
+    assert not breaker.refuses(FIRST_PAUSE_S / 2)
+    assert not breaker.trial, "asking is no trial"
+    assert breaker.allows(FIRST_PAUSE_S / 2)
+    assert breaker.refuses(FIRST_PAUSE_S), "one request at a time"
+
+
 def test_the_pause_of_a_breaker_grows_up_to_its_bound() -> None:
     breaker, now_s = Breaker(), 0.0
     for _ in range(FAILURES_TO_OPEN):

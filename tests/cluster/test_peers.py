@@ -166,6 +166,23 @@ def test_a_peer_that_keeps_failing_is_left_alone() -> None:
     asyncio.run(scenario())
 
 
+def test_a_peer_whose_reads_failed_is_asked_again_once_it_answers() -> None:
+    async def scenario() -> None:
+        async with peer_and_client() as (peer, client):
+            peer.hanging.add("/internal/read")
+            for _ in range(FAILURES_TO_OPEN):
+                with pytest.raises(PeerUnreachable, match="no answer"):
+                    await call(client, peer, READ, timeout_s=0.05)
+            assert client.lately_away(peer.address)
+            peer.hanging.clear()
+            client.set_up(peer.address)
+            assert not client.lately_away(peer.address), "else no read would ever find out"
+            assert await call(client, peer, READ) == b"done"
+            assert client.open_breakers() == []
+
+    asyncio.run(scenario())
+
+
 def test_a_peer_that_refuses_connections_says_so() -> None:
     async def scenario() -> None:
         client = PeerClient(b"secret" * 6, lambda: ("cluster", "node"))
