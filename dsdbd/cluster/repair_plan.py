@@ -180,14 +180,15 @@ class Ledger:
 
     def know(self, others: Mapping[int, Sequence[int]], now_s: float) -> None:
         """Take note of the shards of this node, each with its other owners; the first time with newest metadata."""
-        self._others = {shard: tuple(nodes) for shard, nodes in others.items()}
-        wanted = [(shard, node) for shard, nodes in self._others.items() for node in nodes]
-        for pair in self._states.keys() - set(wanted):
-            del self._states[pair]
+        wanted = [(shard, node) for shard, nodes in others.items() for node in nodes]
         for pair in wanted:
             if pair not in self._states:
                 # Copies that came to be while this node was there began equal: empty, or by a move.
                 self._states[pair] = _State(now_s, whole=self._begun)
+        # Other threads ask meanwhile: what they find here has its states.
+        self._others = {shard: tuple(nodes) for shard, nodes in others.items()}
+        for pair in self._states.keys() - set(wanted):
+            del self._states[pair]
         self._begun = True
 
     def due(self, now_s: float) -> dict[int, list[int]]:
@@ -258,11 +259,15 @@ class Ledger:
         return min((state.due_s for state in self._states.values()), default=None)
 
     def is_clean(self, shard: int) -> bool:
-        """Whether this node holds all that a majority of the owners, itself among them, held when last compared."""
+        """Whether this node holds all that a majority of the owners, itself among them, held when last compared.
+
+        Any thread may call it.
+        """
         others = self._others.get(shard)
         if others is None:
             return self._begun  # it has just come to be
-        whole = sum(self._states[shard, node].whole for node in others)
+        states = [self._states.get((shard, node)) for node in others]
+        whole = sum(state.whole for state in states if state is not None)
         return whole >= enough((0, *others))
 
     def all_clean(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -220,3 +223,31 @@ def test_deletions_may_be_forgotten_when_every_owner_was_seen_to_have_them() -> 
 
 def test_groups_hold_everything_once() -> None:
     assert [list(some) for some in in_groups(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_other_threads_may_ask_what_is_clean_while_owners_change() -> None:
+    ledger, stop = Ledger(1.0), threading.Event()
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while not stop.is_set():
+                for shard in range(50):
+                    ledger.is_clean(shard)
+                    ledger.settled(shard, ())
+        except BaseException as error:
+            failures.append(error)
+
+    ledger.know(dict.fromkeys(range(50), (1,)), 0.0)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for turn in range(300):
+            ledger.know(dict.fromkeys(range(50), (2 + turn % 3, 9)), 0.0)
+    finally:
+        sys.setswitchinterval(before_s)
+        stop.set()
+        thread.join()
+    assert failures == []
