@@ -115,7 +115,11 @@ def _apply(
         if isinstance(read.content, tuple):
             # Series of which nothing is left lose their numbers.
             known.clear()
-            shard.delete(*read.content)
+            # Most are in the shard's own file: a start must not have to write it anew, the disk may be full.
+            kept = shard.kept_tombstones()
+            fresh = [one for one in read.content if not any(known_one.covers(one) for known_one in kept)]
+            if fresh:
+                shard.delete(*fresh)
             shard.settle({one.measurement for one in read.content})
             return 0
         shard.check_types(read.content)

@@ -14,7 +14,6 @@ from typing import Any
 
 from dsdbd import fsio
 from dsdbd.errors import (
-    CorruptData,
     DiskFull,
     DSDBError,
     OutcomeUnknown,
@@ -427,7 +426,7 @@ class Store:
                     self._trim_log()
                     self._trim_failure = ""
                 self._forgetter.look()
-            except OSError as error:
+            except Exception as error:  # the thread goes on, else nothing is written out any more
                 self._trim_failure = f"old log files or deletions cannot be removed in {self._wal_dir}: {error}"
 
     def _flush_one(self, shard: Shard) -> bool:
@@ -435,10 +434,11 @@ class Store:
         try:
             self._counts["flushes"] += shard.flush()
             self._compactor.wake(shard)
-        except (OSError, CorruptData) as error:
+        except Exception as error:  # whatever it is, other shards still want to be written out
             full = isinstance(error, OSError) and is_disk_full(error)
+            why = str(error) or type(error).__name__
             self._flush_failures[shard.shard_id] = (
-                f"{self._data_dir} is full" if full else f"shard {shard.shard_id} cannot be written out: {error}"
+                f"{self._data_dir} is full" if full else f"shard {shard.shard_id} cannot be written out: {why}"
             )
             return False
         self._flush_failures.pop(shard.shard_id, None)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from dsdbd import fsio
 from dsdbd.errors import DiskFull, OutcomeUnknown, ShardUnavailable, StorageCorrupt
-from dsdbd.storage import Store
-from tests.storage.storage_model import KEY, eventually, make_batch, open_store, put, scan
+from dsdbd.model.columns import Batch
+from dsdbd.model.predicate import TagEquals
+from dsdbd.storage import Store, StoreSettings
+from dsdbd.storage.tombstones import Tombstone
+from tests.storage.storage_model import (
+    KEY,
+    MAX_NS,
+    MIN_NS,
+    eventually,
+    make_batch,
+    make_points,
+    open_store,
+    put,
+    scan,
+)
 
 
 def failing(code: int):
@@ -110,6 +125,62 @@ def test_no_space_for_segments_keeps_rows_in_memory_and_log(tmp_path: Path, monk
     eventually(lambda: store.stats()["head_bytes"] == 0 and store.problems() == [])
     assert len(scan(store.shard(1))) == 2
     store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowInvalid("offset overflow")])
+def test_whatever_fails_is_named_and_rows_are_written_out_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise error
+
+    store = open_store(tmp_path, flush_age_s=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "write_atomic", broken)
+        put(store, 1, [("a", 1, {"i": 1})])
+        text = str(error) or "MemoryError"
+        eventually(lambda: f"shard 1 cannot be written out: {text}" in store.problems())
+    eventually(lambda: store.stats()["head_bytes"] == 0 and store.problems() == [])
+    assert len(scan(store.shard(1))) == 1
+    store.close()
+
+
+def test_rows_are_written_out_whatever_fails_around_that(tmp_path: Path) -> None:
+    def broken() -> int:
+        raise RuntimeError("no clock")
+
+    settings = StoreSettings(flush_age_s=0.1)
+    store = Store(data_dir=tmp_path / "data", wal_dir=tmp_path / "wal", settings=settings, late_ns=broken)
+    store.open(lambda text: None)
+    eventually(lambda: any("no clock" in text for text in store.problems()))
+    put(store, 1, [("a", 1, {"i": 1})])
+    eventually(lambda: store.stats()["head_bytes"] == 0)
+    store.close()
+
+
+def test_a_node_with_deletions_in_its_log_starts_though_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)
+    # Of one measurement fields get other types behind the deletion.
+    put(store, 1, [("a", 1, {"i": 1}), ("b", 2, {"i": 1})])
+    put(store, 2, [("a", 1, {"i": 1})], measurement="gone")
+    store.flush(1)
+    put(store, 3, [("a", 3, {"i": 1})])
+    store.delete(KEY, [Tombstone("m", TagEquals("host", "a"), MIN_NS, MAX_NS, 5)])
+    store.delete(KEY, [Tombstone("gone", None, MIN_NS, MAX_NS, 6)])
+    put(store, 7, [("a", 4, {"i": 1})])
+    other = make_points([("a", 1, {"f": 1.5})], "gone")
+    store.submit(KEY, Batch(8, (replace(other, fields={"i": other.fields["f"]}),))).result(20)
+    expected = scan(store.shard(1)), scan(store.shard(1), "gone", fields=["i"])
+    assert len(expected[0]) == 2 and len(expected[1]) == 1
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "write_atomic", failing(errno.ENOSPC))
+        store = open_store(tmp_path)
+        assert (scan(store.shard(1)), scan(store.shard(1), "gone", fields=["i"])) == expected
+        store.close()
 
 
 def test_a_data_directory_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
