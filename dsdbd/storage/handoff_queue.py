@@ -25,6 +25,8 @@ _CURSOR = "cursor"
 _ASIDE = "aside.wal"
 MAX_ASIDE_BYTES = 16 << 20
 """Records an owner refuses for good that are kept for a look; of what comes later only the shard is noted."""
+FILE_AGE_S = 3600.0
+"""A file takes nothing more after that time: it is given up as a whole, by the age of its newest record."""
 
 
 class QueueFull(Overloaded):
@@ -35,12 +37,14 @@ class HandoffQueue:
     """A durable queue with bounds; any thread may call it, one at a time works. Raises OSError where the disk fails.
 
     ``lost`` holds the shards of which something was not kept or not delivered: a repair must compare them.
+    ``unreadable``: why files were given up of which not even the shards are known.
     """
 
     def __init__(self, directory: Path, *, max_size_bytes: int, segment_bytes: int = 16 << 20) -> None:
         fsio.make_dirs(directory)
         self.directory = directory
         self.lost: set[ShardKey] = set()
+        self.unreadable: list[str] = []
         self.aside = 0
         self._max_size_bytes = max_size_bytes
         self._lock = threading.Lock()
@@ -49,6 +53,7 @@ class HandoffQueue:
         # Numbers of files that are gone are not given again: the cursor would pass over what they hold.
         newest = max([self._cursor[0], *(number for number, _ in files)])
         self._log = LogWriter(directory, newest, min(segment_bytes, max(max_size_bytes // 4, 1 << 10)))
+        self._begun = (newest, 0.0)
         self._sizes = {number: path.stat().st_size for number, path in files}
         self._records: tuple[int, list[tuple[int, Record]], int] | None = None
 
@@ -74,7 +79,12 @@ class HandoffQueue:
             if self.size_bytes + size > self._max_size_bytes:
                 self.lost.update(record.key for record in records)
                 raise QueueFull(f"the writes kept in {self.directory} fill the {self._max_size_bytes} bytes they may")
+            if not 0 <= time.time() - self._begun[1] < FILE_AGE_S:
+                # The next record begins a file.
+                self._log.close()
             number = self._log.append(records)
+            if number != self._begun[0]:
+                self._begun = number, time.time()
             self._sizes[number] = (self.directory / f"{number:08d}.wal").stat().st_size
             if self._records is not None and self._records[0] == number:
                 self._records = None
@@ -126,12 +136,18 @@ class HandoffQueue:
                     file.write(data)
 
     def purge(self, max_age_s: float) -> int:
-        """Give up files whose newest record is older than this; their shards are ``lost``. Returns how many files."""
+        """Give up files whose newest record is older than this; their shards are ``lost``. Returns how many files.
+
+        A file that cannot be read is given up as well, and named in ``unreadable``.
+        """
         with self._lock:
             old_s = time.time() - max_age_s
             doomed = [number for number, path in log_files(self.directory) if path.stat().st_mtime < old_s]
             for number in doomed:
-                self.lost.update(record.key for _, record in self._read(number))
+                try:
+                    self.lost.update(record.key for _, record in self._read(number))
+                except OSError as error:
+                    self.unreadable.append(str(error))
                 self._forget(number)
             return len(doomed)
 

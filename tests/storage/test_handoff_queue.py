@@ -122,6 +122,35 @@ def test_what_is_too_old_is_given_up_by_name(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_a_file_that_cannot_be_read_is_given_up_with_the_others(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    for number in range(10):
+        queue.append([record(number)])
+    first, *rest = sorted(tmp_path.glob("*.wal"))
+    first.unlink()
+    first.symlink_to("/proc/self/mem")  # its first bytes are never there: EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        queue.next(1)
+    assert queue.purge(-1) == len(rest) + 1
+    assert queue.empty and len(queue.unreadable) == 1 and queue.lost == set(KEYS)
+    queue.append([record(10)])
+    assert drain(queue) == [10]
+    queue.close()
+
+
+@pytest.mark.parametrize(("age_s", "files"), [(3_600.0, 1), (0.0, 3)])
+def test_a_file_takes_records_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, files: int
+) -> None:
+    monkeypatch.setattr("dsdbd.storage.handoff_queue.FILE_AGE_S", age_s)
+    queue = HandoffQueue(tmp_path, max_size_bytes=1 << 20)
+    for number in range(3):
+        queue.append([record(number)])
+    assert len(list(tmp_path.glob("*.wal"))) == files
+    assert drain(queue) == [0, 1, 2]
+    queue.close()
+
+
 def test_refused_records_are_put_aside_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsdbd.storage.handoff_queue.MAX_ASIDE_BYTES", 250)
     queue = open_queue(tmp_path)
