@@ -21,9 +21,10 @@ from dsdbd import fsio, limits
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.deletes import encode_kept
 from dsdbd.decoding import decode_json
-from dsdbd.errors import DSDBError, OutcomeUnknown, Unavailable
+from dsdbd.errors import CorruptData, DSDBError, MembershipRefused, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
+from dsdbd.storage.handoff_queue import FILE_AGE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -39,6 +40,10 @@ _LOST_FILE = "lost.json"
 _SEND_BYTES = 4 << 20
 """Records that are read from a queue at a time."""
 _BARRIER_TIMEOUT_S = 5.0
+_MOST_REFUSALS = 10
+"""Failures of an owner at a record, by no fault of the request, before the record is put aside."""
+_MARGIN_S = 3600.0
+"""For what is on its way longer than it should be: a paused process, a clock that is behind."""
 _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
 
@@ -53,6 +58,8 @@ class _Target:
     flushing: bool = False
     failed_s: float = float("-inf")
     """When the owner last refused or did not answer."""
+    refused: int = 0
+    """How often in a row it failed at a record for a reason that may be the node's and not the record's."""
 
 
 class Handoff:
@@ -210,6 +217,8 @@ class Handoff:
     async def run(self) -> None:
         """Deliver and purge; runs until cancelled."""
         async with asyncio.TaskGroup() as group:
+            # What is too old is not delivered any more, as nothing that was deleted could hide it.
+            await self._purge()
             group.create_task(self._purge_now_and_then())
             senders: dict[int, asyncio.Task[None]] = {}
             while True:
@@ -273,7 +282,7 @@ class Handoff:
         for owner in shard.owners:
             try:
                 await self._send(target, record, owner)
-            except (Unavailable, OutcomeUnknown):
+            except DSDBError:
                 if owner == shard.owners[-1]:
                     raise
             else:
@@ -291,15 +300,20 @@ class Handoff:
             await node.peers.call(
                 peer.tcp_addr, "POST", path, body, timeout_s=node.config.cluster.shard_writer_timeout_s
             )
-        except (Unavailable, OutcomeUnknown):
+        except (Unavailable, OutcomeUnknown, MembershipRefused):
             raise
         except DSDBError as error:
+            target.refused += 1
+            if not isinstance(error, RequestError | CorruptData) and target.refused < _MOST_REFUSALS:
+                raise
             # It would be refused for ever; those behind it go on.
+            target.refused = 0
             log.error("a kept write is put aside", owner=owner, shard=key.shard_id, reason=error.message)
             await self._work(target.queue.put_aside, record)
             self.counters["refused"] += 1
             self.note_lost(owner, [key])
         else:
+            target.refused = 0
             self.counters["delivered"] += 1
 
     async def _pause(self, target: _Target, pause_s: float) -> None:
@@ -339,14 +353,24 @@ class Handoff:
 
     async def _purge_now_and_then(self) -> None:
         while True:
-            for target in list(self._targets.values()):
-                expired = await self._work(target.queue.purge, self._config.max_age_s)
-                self.counters["expired"] += expired
-                if target.queue.lost:
-                    lost, target.queue.lost = target.queue.lost, set()
-                    self.note_lost(target.owner, list(lost))
-            self._count()
             await asyncio.sleep(self._config.purge_interval_s)
+            await self._purge()
+
+    async def _purge(self) -> None:
+        """Give up what is too old; a queue whose disk fails holds up no other."""
+        for target in list(self._targets.values()):
+            queue = target.queue
+            try:
+                self.counters["expired"] += await self._work(queue.purge, self._config.max_age_s)
+            except (DSDBError, OSError) as error:
+                log.warning("old kept writes cannot be given up", owner=target.owner, reason=str(error))
+            if queue.lost:
+                lost, queue.lost = queue.lost, set()
+                self.note_lost(target.owner, list(lost))
+            if queue.unreadable:
+                reasons, queue.unreadable = queue.unreadable, []
+                log.error("kept writes that cannot be read are given up", owner=target.owner, reasons=reasons)
+        self._count()
 
     def _count(self) -> None:
         self.counters["bytes"] = sum(target.queue.size_bytes for target in list(self._targets.values()))
@@ -371,4 +395,6 @@ def late_ns(node: Node) -> int:
     settings = node.config.hinted_handoff
     if not settings.enabled or [data.uuid for data in node.metadata.state.data_nodes] == [node.uuid]:
         return limits.LATE_BATCH_NS
-    return max(limits.LATE_BATCH_NS, int(settings.max_age_s * 1e9))
+    # A record may be older than the newest one of its file, and a file stays until the next look.
+    late_s = settings.max_age_s + FILE_AGE_S + settings.purge_interval_s + _MARGIN_S
+    return max(limits.LATE_BATCH_NS, int(late_s * 1e9))

@@ -433,11 +433,14 @@ class Repair:
                     continue
                 try:
                     await self._repair_lost(owner, {key.shard_id for key in keys})
-                except DSDBError as error:
+                except Exception as error:
                     failures[owner] = failures.get(owner, 0) + 1
                     pause_s = min(self._config.check_interval_s, _LONGEST_PAUSE_S * 2.0 ** min(failures[owner], 10))
                     again_s[owner] = self._now_s() + pause_s
-                    log.info("an owner is not repaired yet", owner=owner, reason=error.message)
+                    if isinstance(error, DSDBError):
+                        log.info("an owner is not repaired yet", owner=owner, reason=error.message)
+                    else:
+                        log.exception("repairing an owner failed by a defect of dsdbd", owner=owner)
                 else:
                     failures.pop(owner, None)
                     handoff.found_again(owner, keys)
