@@ -39,19 +39,27 @@ def dead_receivers(state: MetaState, gone: Collection[int]) -> list[int]:
 
 
 def copies_missing(state: MetaState, gone: Collection[int]) -> bool:
-    """Whether a plan to restore copies may find something to do, with the nodes ``gone`` given up."""
-    leaving = {*gone, *(node.id for node in state.data_nodes if node.draining)}
-    staying = sum(1 for node in state.data_nodes if node.id not in leaving)
+    """Whether a plan to restore copies may find something to do, with the nodes ``gone`` given up.
+
+    A shard that lacks a copy, or has one on a node that leaves, counts where a node is there that can take a copy, or
+    a draining owner may give its up because enough others are there. So a cluster in which nothing can be done rests.
+    """
+    draining = {node.id for node in state.data_nodes if node.draining}
+    leaving = {*gone} | draining
+    taking = {node.id for node in state.data_nodes} - leaving
     for place in views.all_shards(state):
         shard = place.shard
-        if not leaving and not shard.incoming:
-            good = len(shard.owners)
-        else:
+        bad: list[int] = []
+        good = len(shard.owners)
+        if leaving or shard.incoming:
             replaced = {arrival.replaces for arrival in shard.incoming}
-            if any(owner in leaving and owner not in replaced for owner in shard.owners):
+            staying = [owner for owner in shard.owners if owner not in replaced]
+            bad = [owner for owner in staying if owner in leaving]
+            good = len(staying) - len(bad) + sum(1 for arrival in shard.incoming if arrival.node not in leaving)
+        if good >= place.policy.replica_n:
+            if any(owner in draining for owner in bad):
                 return True
-            good = sum(1 for owner in shard.owners if owner not in replaced) + len(shard.incoming)
-        if good < min(place.policy.replica_n, staying):
+        elif not taking.issubset(views.writers(shard)):
             return True
     return False
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dsdbd.limits import RESTORES_PER_NODE
+from dsdbd.meta import balance, views
 from dsdbd.meta import commands as c
-from dsdbd.meta import views
 from dsdbd.services import copies
 from tests.meta.dialogue import Machine
 
@@ -69,6 +72,38 @@ def test_copies_are_missing_while_a_lost_or_draining_node_is_an_owner():
     assert not copies.copies_missing(machine.state, (2,))
     assert copies.dead_receivers(machine.state, (2,)) == []
     assert copies.dead_receivers(machine.state, (1, 2)) == [1]
+
+
+def test_no_copy_is_missing_where_no_node_could_take_it():
+    """A node of three is gone for good: there is nobody to ask until another one joins."""
+    machine = cluster(3, 3)
+    assert not copies.copies_missing(machine.state, (2,))
+    machine.give(c.SetDraining(2, draining=True))
+    assert not copies.copies_missing(machine.state, ())
+    join(machine, 3)
+    assert copies.copies_missing(machine.state, (2,))
+    assert not copies.copies_missing(machine.state, (2, 4))
+
+
+def test_a_draining_owner_gives_up_a_copy_that_nobody_needs():
+    machine = cluster(3, 3)
+    machine.give(c.SetDraining(2, draining=True))
+    assert not copies.copies_missing(machine.state, ())
+    machine.give(c.UpdateRetentionPolicy("d", "autogen", replica_n=2))
+    assert copies.copies_missing(machine.state, ())
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)), st.booleans())
+def test_what_a_plan_finds_was_seen_before(nodes, replica_n, gone, draining, joins):
+    machine = cluster(nodes, replica_n)
+    if joins:
+        join(machine, nodes)
+    known = {node.id for node in machine.state.data_nodes}
+    for node_id in draining & known:
+        machine.give(c.SetDraining(node_id, draining=True))
+    plan = balance.plan_restore(machine.state, {}, gone, gone)
+    if plan.moves or plan.removals:
+        assert copies.copies_missing(machine.state, gone)
 
 
 def test_what_is_under_way_is_bounded():
