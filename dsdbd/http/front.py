@@ -235,7 +235,8 @@ class FrontConnection(asyncio.Protocol):
             return
         if self._library is not None and not self._takes_back(data):
             self._pass_on(data)
-        elif self.busy:
+        elif self.busy or self._ahead:
+            # What came before and is not begun yet goes first.
             self._ahead += data
             if len(self._ahead) > _MAX_AHEAD_BYTES and self._transport is not None and not self._paused:
                 self._paused = True
@@ -387,7 +388,7 @@ class FrontConnection(asyncio.Protocol):
     def _answers_at_once(self, data: bytes) -> bool:
         """Answer a query here, where it is an ordinary one, nothing else is under way and the answer is at hand."""
         if self._library is None:
-            if self.busy or self._head is not None:
+            if self.busy or self._head is not None or self._ahead:
                 return False
         elif self._library_left != 0 or not is_waiting(self._library):
             return False

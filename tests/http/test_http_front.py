@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import random
 import re
 import signal
 import socket
@@ -140,6 +141,34 @@ def test_requests_sent_ahead_are_answered_in_order(daemon: Daemon) -> None:
         sock.sendall((good + bad + ping + large) * 20)
         found = [int(head[9:12]) for head, _ in answers(sock, 80)]
     assert found == [204, 400, 204, 204] * 20
+
+
+def test_requests_that_arrive_while_others_are_answered_do_not_overtake_them(daemon: Daemon) -> None:
+    """Each client sends ahead without a pause, in pieces that end anywhere."""
+    turns = 300
+    daemon.write("race,client=x v=1 0", db="front")
+
+    def client(number: int) -> list[int]:
+        cut = random.Random(number)
+        whole = b"".join(
+            message(b"no line" if turn % 3 == number % 3 else f"race,client=c{number} v=1 {turn}".encode())
+            for turn in range(turns)
+        )
+        with connect(daemon) as sock, ThreadPoolExecutor(1) as reader:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            found = reader.submit(answers, sock, turns)
+            at = 0
+            while at < len(whole):
+                size = cut.randrange(1, 400)
+                sock.sendall(whole[at : at + size])
+                at += size
+            return [int(head[9:12]) for head, _ in found.result(60)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(client, range(8))):
+            assert found == [400 if turn % 3 == number % 3 else 204 for turn in range(turns)], number
+    counts = daemon.rows("SELECT count(v) FROM race WHERE client != 'x' GROUP BY client", db="front")
+    assert [count for _, count in counts] == [turns * 2 // 3] * 8
 
 
 def test_small_writes_of_many_connections_keep_their_own_outcome(daemon: Daemon) -> None:
