@@ -1,4 +1,4 @@
-"""SHOW QUERIES and KILL QUERY in real daemons: queries that wait for a client, and queries that wait for a node."""
+"""SHOW QUERIES and KILL QUERY in real daemons: queries that wait for a client, and queries that take long."""
 
 from __future__ import annotations
 
@@ -173,39 +173,44 @@ def test_a_long_query_and_its_passwords_in_list_and_log(lone: Daemon) -> None:
     assert "hidden" not in lone.log
 
 
+SLOW = "SELECT holt_winters(first(v), 10, 4) FROM m WHERE time < 900h GROUP BY time(1h)"
+"""Minutes of work on 900 points, after what other nodes hold of them has come."""
+
+
 @pytest.fixture
 def split(cluster: Cluster) -> Iterator[list[Daemon]]:
-    """Three nodes; the points are on the third, which stands still while the test runs."""
-    # A silent node is given up after a minute: what ends a query sooner is what the test is about.
-    settings = {"cluster": ['shard-mapper-timeout = "1m"', 'query-timeout = "3s"']}
-    first = cluster.add(settings={"cluster": ['shard-mapper-timeout = "1m"']}).start()
+    """Three nodes, two of which have each point: a query goes on when the third stands still."""
+    settings = {"cluster": ['query-timeout = "3s"']}
+    first = cluster.add().start()
     second = cluster.add(join=[first.meta_address], settings=settings).start()
     third = cluster.add(join=[first.meta_address], settings=settings).start()
     cluster.wait_servers(3)
-    first.query("CREATE DATABASE d WITH DURATION INF REPLICATION 1 SHARD DURATION 1h NAME p")
-    lines = "\n".join(f"m v={hour} {hour * 3600 * 10**9}" for hour in range(9))
+    first.query("CREATE DATABASE d WITH DURATION INF REPLICATION 2 SHARD DURATION 300h NAME p")
+    lines = "\n".join(f"m v={hour * hour % 37} {hour * 3600 * 10**9}" for hour in range(900))
     assert first.write(lines, db="d", consistency="all").status == 204
-    assert len(second.rows("SELECT v FROM m", db="d")) == 9
-    wait_until(lambda: not first.is_leader() or not third.is_leader(), "a leader that is not the third")
-    assert third.process is not None
-    os.kill(third.process.pid, signal.SIGSTOP)
     yield [first, second, third]
+    assert third.process is not None
     os.kill(third.process.pid, signal.SIGCONT)
 
 
-def test_a_query_that_waits_for_another_node_is_ended_from_any_node(split: list[Daemon]) -> None:
+def test_a_query_is_ended_from_any_node_and_a_silent_node_is_told_of(split: list[Daemon]) -> None:
     first, second, third = split
-    thread, answers = in_background(lambda: first.query("SELECT v FROM m; SHOW DATABASES", db="d", timeout_s=50))
-    wait_until(lambda: running_at(first, first, "SELECT"), "the query is listed")
+    thread, answers = in_background(lambda: first.query(f"{SLOW}; SHOW DATABASES", db="d", timeout_s=100))
+    wait_until(lambda: running_at(first, first, "SELECT"), "the query is listed", pause_s=0.1)
+    wait_until(lambda: not first.is_leader() or not third.is_leader(), "a leader that is not the third")
+    assert third.process is not None
+    os.kill(third.process.pid, signal.SIGSTOP)
     ((qid, text, database, _, status, host),) = running_at(second, first, "SELECT")
-    assert (text, database, status, host) == ("SELECT v FROM m;\nSHOW DATABASES", "d", "running", first.address)
+    assert text.endswith(";\nSHOW DATABASES")
+    assert (database, status, host) == ("d", "running", first.address)
     ((unknown, *_, why, _),) = [row for row in second.rows("SHOW QUERIES") if row[5] == third.address]
     assert unknown == 0
-    assert why.startswith(f"unknown: no answer from {third.address}")
+    assert why.startswith("unknown: ")
+    assert third.address in why
     assert error_of(second.query(f'KILL QUERY {qid} ON "elsewhere"')).startswith('no node has the address "elsewhere"')
     assert error_of(second.query(f'KILL QUERY 999 ON "{first.address}"')) == "no such query id: 999"
     assert second.query(f'KILL QUERY {qid} ON "{first.address}"') == {"results": [{"statement_id": 0}]}
-    thread.join(20)
+    thread.join(60)
     assert answers == [
         {"results": [{"statement_id": 0, "error": "query interrupted"}, {"statement_id": 1, "error": "not executed"}]}
     ]
@@ -219,9 +224,9 @@ def running_at(asked: Daemon, node: Daemon, word: str) -> list[list[Any]]:
 
 def test_a_query_that_takes_longer_than_it_may_is_ended(split: list[Daemon]) -> None:
     second = split[1]
-    answer = second.query("SELECT v FROM m", db="d", timeout_s=50)
+    answer = second.query(SLOW, db="d", timeout_s=100)
     assert answer == {"results": [{"statement_id": 0, "error": "query-timeout limit exceeded"}]}
-    assert second.query("SELECT v FROM m", db="d", chunked="true", timeout_s=50) == answer
+    assert second.query(SLOW, db="d", chunked="true", timeout_s=100) == answer
     assert second.rows("SHOW DATABASES") == [["d"]]
 
 
