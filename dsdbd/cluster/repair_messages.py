@@ -80,6 +80,8 @@ class WireGrid(msgspec.Struct, frozen=True, array_like=True):
 class DigestsAnswer(msgspec.Struct, frozen=True, array_like=True):
     """Grids of measurements whose totals differ, by name; ``more`` of them come behind the last one.
 
+    Where only the asking node has measurements, an empty grid of one says that the copies differ.
+
     ``tombstones``: all deletions, as a shard's file has them; empty where they are the same.
     """
 

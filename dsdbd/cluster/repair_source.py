@@ -191,6 +191,10 @@ class RepairSource:
             if name > request.after and len(grid.places) and grid.total != request.totals.get(name)
         )
         grids = [_wire(name, content.grids[name]) for name in names[:_GRIDS_AT_ONCE]]
+        if not names and not request.after:
+            # What only the asking node has is nothing to pull; but it may be there for want of one of our deletions.
+            only_there = [name for name in request.totals if not _has_values(content, name)]
+            grids = [WireGrid(min(only_there), b"", b"")] if only_there else []
         same = tombstone_sum(content.tombstones) == request.tombstones
         tombstones = b"" if same else encode_tombstones(content.tombstones)
         return encode(DigestsAnswer(grids, tombstones, more=len(names) > len(grids)))
@@ -243,6 +247,11 @@ def _content(
     begun_s = time.thread_time()
     grids = replica.digests(measurements, min_ns=min_ns, max_ns=max_ns, below=below)
     return Content(grids, replica.tombstones(), time.thread_time() - begun_s)
+
+
+def _has_values(content: Content, name: str) -> bool:
+    grid = content.grids.get(name)
+    return grid is not None and len(grid.places) > 0
 
 
 def _wire(name: str, grid: Grid) -> WireGrid:

@@ -8,19 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from dsdbd.cluster import deletes
 from dsdbd.cluster.deletes import encode_kept
 from dsdbd.cluster.node import Node
 from dsdbd.cluster.repair import Repair
-from dsdbd.cluster.repair_messages import CompleteRequest, SummariesAnswer, SummariesRequest, decode_answer, encode
+from dsdbd.cluster.repair_messages import (
+    DIGESTS_PATH,
+    CompleteRequest,
+    SummariesAnswer,
+    SummariesRequest,
+    decode_answer,
+    encode,
+)
 from dsdbd.cluster.writes import WritePath
 from dsdbd.errors import ShardUnavailable, Unavailable
-from dsdbd.meta.state import Shard
+from dsdbd.meta.state import DataNode, Shard
 from dsdbd.storage import ShardKey, Store
 from dsdbd.storage.tombstones import Tombstone, encode_tombstones
+from tests.cluster.daemons import free_port
 from tests.storage.storage_model import MAX_NS, MIN_NS, open_store, put
-from tests.unit.lone_node import lone_node, state_of
+from tests.unit.lone_node import END_NS, lone_node, state_of
 
 SHARDS = (7, 8, 9)
 STATE = state_of(*(Shard(number, (1,)) for number in SHARDS), index=5)
@@ -92,3 +101,42 @@ def test_old_metadata_confirm_nothing(store: Store, tmp_path: Path) -> None:
     asyncio.run(ask())
     shard = store.shard(7)
     assert shard is not None and any(one.version == 9 for one in shard.kept_tombstones())
+
+
+def test_an_old_deletion_is_taken_over_though_nothing_is_left_where_it_was_made(tmp_path: Path) -> None:
+    stores = [open_store(tmp_path / name) for name in "ab"]
+    for store in stores:
+        put(store, 1, [("h", 1, {"f": 1.0})], key(7))
+    stores[1].delete(key(7), [Tombstone("m", None, MIN_NS, MAX_NS, 2)])
+
+    async def pull() -> tuple[bool, int]:
+        port = free_port()
+        state = state_of(Shard(7, (1, 2)), index=5, data_nodes=(DataNode(2, "2" * 32, "b:1", f"127.0.0.1:{port}"),))
+        nodes = [lone_node(tmp_path / name, state) for name in "ab"]
+        for node, store in zip(nodes, stores, strict=True):
+            node.store = store
+        repairs = [Repair(node, WritePath(node).clock) for node in nodes]
+
+        async def answer(request: web.Request) -> web.Response:
+            assert request.path == DIGESTS_PATH
+            return web.Response(body=await repairs[1].source.digests(await request.read()))
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        try:
+            # Version 2 is of long ago: no row that is on its way can be older.
+            return await repairs[0].pull(repairs[0].source.places.all()[7], 2), repairs[0].counters["deletions"]
+        finally:
+            await nodes[0].peers.close()
+            await runner.cleanup()
+            for repair in repairs:
+                repair.source.close()
+
+    assert asyncio.run(pull()) == (True, 1)
+    grids = [store.make_replica(key(7), 0, END_NS).digests() for store in stores]
+    assert grids[0].keys() == grids[1].keys() and not any(len(grid.places) for grid in grids[0].values())
+    for store in stores:
+        store.close()
