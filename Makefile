@@ -40,8 +40,11 @@ fast: setup
 
 check: lint types layers fast  ## lint, types, floors and fast tests: under a minute
 
-test: lint types layers        ## everything that has to pass: under fifteen minutes on two cores
-	$(BIN)/pytest -n 2 --hypothesis-profile=half --dist loadgroup
+# The types are looked at meanwhile: many tests wait for something.
+test: lint layers        ## everything that has to pass: under fifteen minutes on two cores
+	$(BIN)/mypy & types=$$!; \
+	$(BIN)/pytest -n 2 --hypothesis-profile=half --dist loadgroup; tests=$$?; \
+	wait $$types && exit $$tests
 
 # SEED and N choose the statements.
 reference: setup ## the whole table and random statements beside an influxd: make reference SEED=7 N=5000
