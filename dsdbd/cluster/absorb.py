@@ -31,13 +31,16 @@ _METADATA_TIMEOUT_S = 5.0
 class AbsorbRequest(msgspec.Struct, frozen=True, array_like=True):
     """Body of ``POST /internal/absorb``: data node ``from_node`` holds the shard and is no owner of it.
 
-    ``index``: of the metadata by which it found that. It takes no writes of the shard since, so what is pulled after
-    it heard this is all it will ever hold.
+    ``index``: of the metadata by which it found that. It confirms no writes of the shard since; one that was on its way
+    to its log may still come. ``changes`` (``Shard.changes`` of the process that began at ``started_ns``): the content
+    that is asked about, so that what was found for an earlier one is no answer.
     """
 
     shard_id: int
     from_node: int
     index: int
+    changes: int
+    started_ns: int
 
 
 class AbsorbAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -79,16 +82,19 @@ class Absorber:
         return encode(AbsorbAnswer(holds_all=task.result()))
 
 
-async def ask_to_absorb(node: Node, owner: DataNode, shard_id: int, index: int) -> bool:
+async def ask_to_absorb(node: Node, owner: DataNode, shard_id: int, index: int, changes: int) -> bool:
     """Whether an owner holds all that this node does of a shard. Raises DSDBError where it cannot tell."""
     assert node.data_id is not None
-    body = encode(AbsorbRequest(shard_id, node.data_id, index))
+    body = encode(AbsorbRequest(shard_id, node.data_id, index, changes, node.started_ns))
     raw = await node.peers.call(owner.tcp_addr, "POST", ABSORB_PATH, body, timeout_s=_ASK_TIMEOUT_S)
     return decode(raw, AbsorbAnswer).holds_all
 
 
-async def given_away(node: Node, shard_id: int, index: int) -> bool:
-    """Whether some owner of a shard, not this node's any more since ``index``, confirmed that it holds all of it."""
+async def given_away(node: Node, shard_id: int, index: int, changes: int) -> bool:
+    """Whether some owner of a shard, not this node's any more since ``index``, confirmed that it holds all of it.
+
+    ``changes``: the shard's count of changes before the call. What came since is not confirmed.
+    """
     place = views.find_shard(node.metadata.state, shard_id)
     if place is None or node.data_id is None or node.data_id in views.writers(place.shard):
         return False
@@ -98,7 +104,7 @@ async def given_away(node: Node, shard_id: int, index: int) -> bool:
         if peer is None:
             continue
         try:
-            if await ask_to_absorb(node, peer, shard_id, index):
+            if await ask_to_absorb(node, peer, shard_id, index, changes):
                 return True
         except DSDBError as error:
             log.info("an owner did not take over a shard yet", shard=shard_id, owner=owner, reason=error.message)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import MetaState
     from dsdbd.storage import Store
+    from dsdbd.storage.shard import Shard
 
 log = structlog.get_logger("node")
 _LOOK_S = 1.0
@@ -126,11 +127,18 @@ class ShardReaper:
             self._waiting = 0
             return
         await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
-        removed, moved = 0, self._moved_away(store)
+        removed, moved = 0, dict(self._moved_away(store))
         for shard_id, index in moved.items():
-            if await given_away(self._node, shard_id, index):
+            shard = store.shard(shard_id)
+            if shard is None:
+                continue
+            changes = shard.changes
+            if await given_away(self._node, shard_id, index, changes):
                 # By the newest metadata once more: it may have come back while it was confirmed.
-                removed += await asyncio.to_thread(store.retain, self._is_not_moved(shard_id))
+                gone = await asyncio.to_thread(store.retain, self._is_not_moved(shard, changes))
+                removed += gone
+                if gone:
+                    self._moved.pop(shard_id, None)
         if removed:
             self._waiting, self._late_looks = 0, 3
             log.info("files of shards that moved to other nodes removed", shards=removed)
@@ -149,11 +157,13 @@ class ShardReaper:
         }
         return self._moved
 
-    def _is_not_moved(self, shard_id: int) -> Callable[[ShardKey], bool]:
+    def _is_not_moved(self, shard: Shard, changes: int) -> Callable[[ShardKey], bool]:
+        """What stays: every other shard, and this one where something came since ``changes``, or it came back."""
+
         def stays(key: ShardKey) -> bool:
-            if key.shard_id != shard_id:
+            if key.shard_id != shard.shard_id or shard.changes != changes:
                 return True
-            place = views.find_shard(self._node.metadata.state, shard_id)
+            place = views.find_shard(self._node.metadata.state, shard.shard_id)
             return place is not None and self._node.data_id in views.writers(place.shard)
 
         return stays
