@@ -17,7 +17,7 @@ from dsdbd.meta import views
 
 if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
-    from dsdbd.meta.state import Shard
+    from dsdbd.meta.state import MetaState, Shard
     from dsdbd.model.columns import Batch
     from dsdbd.storage import ShardKey
 
@@ -45,7 +45,7 @@ class WriteStats:
 class _Copies:
     """One batch on its way to the owners of its shard.
 
-    ``asked``: every node it was or will be sent to. ``missed`` are those that may lack it, ``refused`` those that will
+    ``asked``: every owner it was or will be sent to. ``missed`` are those that may lack it, ``refused`` those that will
     not take it; ``missed_arriving``: nodes that are taking a copy and may lack it.
     """
 
@@ -75,6 +75,8 @@ class Owners:
         self._on_their_way = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
         self.opened: set[int] = set()
         """Shards of this node whose first batch was taken."""
+        self._elsewhere: set[int] = set()
+        self._elsewhere_of: MetaState | None = None
 
     async def store(self, key: ShardKey, shard: Shard, batch: Batch, encoded: bytes, consistency: Consistency) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed.
@@ -84,15 +86,22 @@ class Owners:
         RequestError (nothing stored), OutcomeUnknown.
         """
         if self._node.data_id is not None and shard.owners == (self._node.data_id,) and not shard.incoming:
-            await self._store_alone(key, batch, encoded)
-            return
+            try:
+                await self._store_alone(key, batch, encoded)
+            except NotOwner:
+                # The shard moved on while the batch was on its way to the log.
+                place = views.find_shard(self._node.metadata.state, key.shard_id)
+                assert place is not None, "where it was dropped the write is done"
+                shard = place.shard
+            else:
+                return
         if not shard.owners:
             raise ShardUnavailable(f"shard {key.shard_id} has no owner; add a data node")
         # Who is about to leave the cluster promises nothing that is on its own disk only.
         keeps = consistency is Consistency.ANY and self._node.handoff is not None and not self._is_leaving()
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)), keeps=keeps)
         writers = views.writers(shard)
-        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(writers))
+        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(shard.owners))
         tasks = [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
         arriving = [asyncio.create_task(self._store_arriving(node, copies)) for node in writers[len(shard.owners) :]]
         self._follow(asyncio.create_task(self._keep_missed(copies, tasks, arriving)))
@@ -111,15 +120,37 @@ class Owners:
         return any(node.draining and node.id == own for node in self._node.metadata.state.data_nodes)
 
     async def submit(self, key: ShardKey, batch: Batch, encoded: bytes) -> None:
-        """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread."""
+        """Store in this node's own store. The first batch of a shard may read its files, so it goes by a thread.
+
+        Raises NotOwner where this node ceased to be an owner meanwhile: what a former owner stores may be removed
+        before an owner has taken it over, so that it confirms nothing.
+        """
         store = self._node.store
         assert store is not None
+        self._refuse_former(key.shard_id)
         if key.shard_id in self.opened:
             stored = store.submit(key, batch, encoded)
         else:
             stored = await asyncio.to_thread(store.submit, key, batch, encoded)
             self.opened.add(key.shard_id)
         await asyncio.wrap_future(stored)
+        self._refuse_former(key.shard_id)
+
+    def _refuse_former(self, shard_id: int) -> None:
+        if self.is_former(shard_id):
+            raise not_owner(self._node, shard_id)
+
+    def is_former(self, shard_id: int) -> bool:
+        """Whether a live shard has its places on other nodes only, by the newest metadata."""
+        own, state = self._node.data_id, self._node.metadata.state
+        if len(state.data_nodes) == 1 and state.data_nodes[0].id == own:
+            return False
+        if self._elsewhere_of is not state:
+            self._elsewhere = {
+                place.shard.id for place in views.all_shards(state) if own not in views.writers(place.shard)
+            }
+            self._elsewhere_of = state
+        return shard_id in self._elsewhere
 
     async def finish(self) -> None:
         """Wait for owners that were still storing when their request had been answered."""
@@ -140,6 +171,8 @@ class Owners:
             await asyncio.wait_for(self.submit(key, batch, encoded), timeout_s)
         except TimeoutError:
             raise OutcomeUnknown(late(key.shard_id, timeout_s)) from None
+        except NotOwner:
+            raise
         except DSDBError as error:
             raise lone_failure(error, key.shard_id) from None
 
@@ -153,6 +186,10 @@ class Owners:
             # It would refuse the batch again and again: nothing is kept for it.
             copies.refused.append(owner)
             count.refuse(error)
+        except NotOwner as error:
+            # It may have stored the batch before it learned that it is no owner, and an owner may take that over.
+            copies.missed.append(owner)
+            count.lose(OutcomeUnknown(error.message))
         except PeerUnreachable as error:
             copies.missed.append(owner)
             if error.sent:

@@ -155,6 +155,20 @@ class WritePath:
         else:
             self.stats.write_error += requests
 
+    def failure_of(self, stored: Stored) -> BaseException | None:
+        """What the client is told when every future is done; None when all is stored. Call it on the event loop.
+
+        What became a former owner's meanwhile may be removed before an owner has taken it over.
+        """
+        failures: list[BaseException] = []
+        for shard_id, future in stored:
+            error = future.exception()
+            if error is None and self._owners.is_former(shard_id):
+                error = OutcomeUnknown(not_owner(self._node, shard_id).message)
+            if error is not None:
+                failures.append(lone_failure(error, shard_id))
+        return _combine(failures, len(stored)) if failures else None
+
     async def finish(self) -> None:
         """Wait for owners that were still storing when their request had been answered."""
         await self._owners.finish()
@@ -352,14 +366,6 @@ def _without_conflicts(part: Points, policy: RetentionPolicy, held: Mapping[str,
     known = {**(policy.schema.get(part.measurement) or {}), **held.get(part.measurement, {})}
     fields = {key: column for key, column in part.fields.items() if known[key] is column.type}
     return replace(part, fields=fields)
-
-
-def failure_of(stored: Stored) -> BaseException | None:
-    """What the client is told when every future is done; None when all is stored."""
-    failures = [
-        lone_failure(error, shard_id) for shard_id, future in stored if (error := future.exception()) is not None
-    ]
-    return _combine(failures, len(stored)) if failures else None
 
 
 def _combine(failures: Sequence[BaseException], shards: int) -> BaseException:

@@ -12,7 +12,6 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from dsdbd.cluster.acks import late
-from dsdbd.cluster.writes import failure_of
 from dsdbd.errors import DSDBError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class SmallWrites:
             nonlocal left
             left -= 1
             if not left:
-                end(failure_of(stored))
+                end(self._writes.failure_of(stored))
 
         def on_log_thread(_: object) -> None:
             # The loop may have ended while the daemon stops.

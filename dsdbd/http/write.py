@@ -12,7 +12,6 @@ import structlog
 
 from dsdbd.cluster.acks import Consistency, late, outcome_of, parse_consistency
 from dsdbd.cluster.budget import ByteBudget
-from dsdbd.cluster.writes import failure_of
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, PartialWrite, RequestError, UnparsablePoints
 from dsdbd.http.body import read_body
 from dsdbd.http.counters import HttpCounters
@@ -174,7 +173,7 @@ class WriteHandler:
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*(asyncio.wrap_future(future) for _, future in stored), return_exceptions=True)
-            error = failure_of(stored)
+            error = self._writes.failure_of(stored)
         except TimeoutError:
             error = OutcomeUnknown(late(stored[0][0], timeout_s))
         self._writes.count_stored(1, rows, error)
