@@ -71,13 +71,13 @@ class Deletions:
         if kept != self.known:
             self._keep(kept)
 
-    def merged(self, applied: Sequence[Tombstone], segments: Sequence[Segment], result: Segment | None) -> None:
+    def merged(self, applied: Sequence[Tombstone], segments: Sequence[Segment], result: Segment) -> None:
         """Note that segments became one, to which only ``applied`` deletions were applied. Raises OSError."""
-        if result is not None and self.known is not applied:
+        if self.known is not applied:
             files = frozenset((segment.low, segment.high) for segment in segments)
             self._keep(after_merge(self.known, applied, files, (result.low, result.high)))
 
-    def forget(self, measurement: str, horizon: int, files: Sequence[tuple[int, int]]) -> int:
+    def forget(self, measurement: str, horizon: int, files: Iterable[tuple[int, int]]) -> int:
         """Forget those of a measurement that can meet no row any more; returns how many are left. Raises OSError.
 
         ``files``: the measurement's segment files. ``horizon``: no batch of a lower version is in memory or can still

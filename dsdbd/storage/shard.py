@@ -22,7 +22,7 @@ from dsdbd.storage.scanning import DamagedBlock, Scan
 from dsdbd.storage.segment import Segment
 from dsdbd.storage.selection import MAX_NS, MIN_NS, Wanted
 from dsdbd.storage.shard_copies import ShardCopies
-from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile
+from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile, gone_on_failure
 from dsdbd.storage.tombstones import Hidden, Tombstone, visible
 
 __all__ = ["ABOUT_FILE", "Shard", "ShardFile"]
@@ -246,8 +246,9 @@ class Shard(ShardCopies):
         every = np.unique(np.concatenate([segment.runs().series for segment in chosen]))
         order, ranks, series, marks = self._in_key_order(known, name, every)
         path = known.directory / segment_name(*numbers)
-        runs = compact(chosen, ranks, series, path, pace, lambda rows: visible(marks, rows))
-        return None if runs is None else self._disk.open_numbered(path, order[runs])
+        with gone_on_failure(path):
+            runs = compact(chosen, ranks, series, path, pace, lambda rows: visible(marks, rows))
+            return None if runs is None else self._disk.open_numbered(path, order[runs])
 
     def _replace(
         self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None, applied: Sequence[Tombstone]
@@ -257,8 +258,9 @@ class Shard(ShardCopies):
         ``applied``: the deletions that were known when the merge began. Raises OSError.
         """
         with self._files:
-            if not self.dropped:
-                self._deletions.merged(applied, chosen, merged)
+            if not self.dropped and merged is not None:
+                with gone_on_failure(merged.path):
+                    self._deletions.merged(applied, chosen, merged)
             with self._lock:
                 return self._show(known, chosen, merged)
 

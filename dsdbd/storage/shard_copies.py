@@ -180,13 +180,23 @@ class ShardCopies(ShardState):
             self._disk.make()
             fsio.make_dirs(known.directory)
             _sync(path)
-            target = known.directory / segment_name(number, number)
-            path.rename(target)
-            fsio.fsync_dir(target.parent)
-            segment = self._disk.open(target, number, number)
+            segment = self._move_in(path, known.directory / segment_name(number, number), number)
             with self._lock:
+                # Another one when what was known before is deleted meanwhile.
+                known = self._measurement(measurement)
                 known.add(segment)
                 self._changed(known)
+
+    def _move_in(self, path: Path, target: Path, number: int) -> Segment:
+        path.rename(target)
+        try:
+            fsio.fsync_dir(target.parent)
+            return self._disk.open(target, number, number)
+        except BaseException:
+            # As after a failed write: deletions do not count what is not known.
+            with contextlib.suppress(OSError):
+                target.rename(path)
+            raise
 
 
 def _check(path: Path, measurement: str) -> None:

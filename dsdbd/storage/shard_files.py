@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def remove_empty_parents(directory: Path, root: Path) -> None:
         fsio.fsync_dir(parent.parent)
 
 
+@contextlib.contextmanager
+def gone_on_failure(path: Path) -> Iterator[None]:
+    """Remove a segment file when the block that writes it and makes it known fails, which may be after its rename.
+
+    Deletions do not count a file that nobody knows of, and it would bring back what they hide at a later start.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
 class ShardFiles:
     """Files of one shard under ``directory``; ``note`` is told what an operator should know."""
 
@@ -142,8 +157,9 @@ class ShardFiles:
             self.make()
             fsio.make_dirs(directory)
         path = directory / segment_name(number, number)
-        write_segment(path, series, rows)
-        return self.open_numbered(path, order[rows.series[series_starts(rows.series)]])
+        with gone_on_failure(path):
+            write_segment(path, series, rows)
+            return self.open_numbered(path, order[rows.series[series_starts(rows.series)]])
 
     def set_aside(self, path: Path, error: CorruptData) -> None:
         """Move a damaged file out of the way and say so."""

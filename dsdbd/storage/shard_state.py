@@ -48,7 +48,8 @@ class ShardState:
     one thread at a time write out, add or remove files, ``_merging`` one merge, ``_numbering`` one give series of files
     their numbers. Order: ``_merging``, ``_files``, ``_numbering``, the lock of a table of the head, ``_lock``.
     ``head_bytes``: memory of the rows that are not in segments; may be read without a lock. ``changes``: grows with
-    whatever may change what the shard holds, not when it is only written out or merged.
+    whatever may change what the shard holds, not when it is only written out or merged. ``damages``: grows when files
+    are found damaged, before anyone reads without them; ``on_damaged`` is called with the shard's id afterwards.
     """
 
     def __init__(
@@ -58,13 +59,19 @@ class ShardState:
         settings: StoreSettings,
         note: Callable[[str], None],
         cache: ColumnCache | None = None,
+        on_damaged: Callable[[int], None] = lambda _: None,
     ) -> None:
+        def told(problem: str) -> None:
+            self.damages += 1
+            note(problem)
+            on_damaged(key.shard_id)
+
         self.key = key
         self.shard_id = key.shard_id
         self.directory = directory
         self.dropped = False
         self._settings = settings
-        self._disk = ShardFiles(key, directory, cache or ColumnCache(settings.read_cache_bytes), note)
+        self._disk = ShardFiles(key, directory, cache or ColumnCache(settings.read_cache_bytes), told)
         self._lock = threading.RLock()
         self._files = threading.RLock()
         self._merging = threading.Lock()
@@ -76,6 +83,7 @@ class ShardState:
         self._deletions = Deletions(self._disk, key.shard_id)
         self.head_bytes = 0
         self.changes = 0
+        self.damages = 0
 
     # --- opening
 
@@ -354,6 +362,7 @@ class ShardState:
         with self._lock:
             if segment not in known.segments:
                 return
+            self.damages += 1
             known.segments.remove(segment)
             self._changed(known)
         segment.close()
@@ -441,7 +450,8 @@ class ShardState:
     def forget_tombstones(self, horizon: int) -> int:
         """Forget deletions that can meet no row any more; returns how many are left. Raises OSError.
 
-        ``horizon``: no batch of a lower version can still arrive, from a log or from another node.
+        ``horizon``: no batch of a lower version can still arrive, from a log or from another node. While a
+        file of a measurement lies there that is not one of its segments, its deletions are kept: they do not count it.
         """
         with self._files:
             self.load()
@@ -451,11 +461,12 @@ class ShardState:
                 with self._lock:
                     oldest = min((table.oldest_version for table in self._tables(name)), default=horizon)
                     known = self._measurements.get(name)
-                    files = [(one.low, one.high) for one in known.segments] if known is not None else []
+                    files = {(one.low, one.high) for one in known.segments} if known is not None else set()
                 if known is not None and known.directory.is_dir():
                     # What was removed must not come back without the deletion; who still reads a removed file keeps it.
                     fsio.fsync_dir(known.directory)
                     numbers = map(parse_segment_name, (path.name for path in known.directory.iterdir()))
-                    files = [one for one in numbers if one is not None]
+                    if not {one for one in numbers if one is not None} <= files:
+                        continue
                 self._deletions.forget(name, min(horizon, oldest), files)
             return len(self._deletions.known)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dsdbd import fsio
 from dsdbd.errors import CorruptData, ShardUnavailable
 from dsdbd.storage import Store
 from dsdbd.storage.tombstones import Tombstone
@@ -133,6 +136,57 @@ def test_what_is_damaged_or_of_another_measurement_is_refused(tmp_path: Path) ->
         replica.adopt("m", path)
     source.close()
     target.close()
+
+
+def failing_behind_renames(real: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Of directories only: what a rename put there is there, but nobody can say for how long."""
+
+    def call(path: Path) -> None:
+        if any(one.suffix == ".parquet" for one in path.iterdir()):
+            raise OSError(errno.EMFILE, "Too many open files")
+        real(path)
+
+    return call
+
+
+def test_a_file_that_could_not_be_made_known_does_not_bring_back_what_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = open_store(tmp_path / "a"), open_store(tmp_path / "b", flush_age_s=1e9)
+    put(source, 5, rows_of(0))
+    put(target, 6, rows_of(1))
+    replica = replica_of(target)
+    ((_, path),) = copies_of(source, replica.shard.directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "fsync_dir", failing_behind_renames(fsio.fsync_dir))
+        with pytest.raises(OSError, match="Too many"):
+            replica.adopt("m", path)
+        with pytest.raises(OSError, match="Too many"):
+            replica.shard.flush()
+    assert path.exists() and list(replica.shard.directory.rglob("*.parquet")) == []
+    path.unlink()
+    replica.shard.delete(Tombstone("m", None, MIN_NS, MAX_NS, 7))
+    target.flush()
+    assert replica.shard.forget_tombstones(8) == 0
+    assert list(replica.shard.directory.rglob("*.parquet")) == []
+    source.close()
+    target.close()
+
+
+def test_deletions_are_kept_while_a_file_lies_there_that_is_no_segment(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    put(store, 5, rows_of(0))
+    store.flush()
+    shard = replica_of(store).shard
+    (path,) = shard.directory.rglob("*.parquet")
+    strange = path.with_name("00000009.parquet")
+    shutil.copyfile(path, strange)
+    shard.delete(Tombstone("m", None, MIN_NS, MAX_NS, 7))
+    assert not path.exists()
+    assert shard.forget_tombstones(8) == 1
+    strange.unlink()
+    assert shard.forget_tombstones(8) == 0
+    store.close()
 
 
 @pytest.mark.parametrize("deleted", [False, True])
