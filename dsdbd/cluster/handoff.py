@@ -7,6 +7,7 @@ What cannot be kept or delivered is never lost silently: the shard is noted for 
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import Shard
+    from dsdbd.storage.wal import Position
 
 log = structlog.get_logger("handoff")
 _Args = ParamSpec("_Args")
@@ -41,7 +43,7 @@ _SEND_BYTES = 4 << 20
 """Records that are read from a queue at a time."""
 _BARRIER_TIMEOUT_S = 5.0
 _MOST_REFUSALS = 10
-"""Failures of an owner at a record, by no fault of the request, before the record is put aside."""
+"""Failures at a record, by no fault of the request, or of the disk at a file, before that is put aside."""
 _MARGIN_S = 3600.0
 """For what is on its way longer than it should be: a paused process, a clock that is behind."""
 _LOOK_S = 0.5
@@ -58,6 +60,8 @@ class _Target:
     flushing: bool = False
     failed_s: float = float("-inf")
     """When the owner last refused or did not answer."""
+    unread: int = 0
+    """How often in a row the disk did not give back the oldest file."""
     refused: int = 0
     """How often in a row it failed at a record for a reason that may be the node's and not the record's."""
 
@@ -254,7 +258,7 @@ class Handoff:
 
     async def _send_some(self, target: _Target) -> int:
         """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
-        records = await self._work(target.queue.next, _SEND_BYTES)
+        records = await self._next(target)
         shards = {place.shard.id: place.shard for place in views.all_shards(self._node.metadata.state)}
         size = 0
         try:
@@ -273,6 +277,26 @@ class Handoff:
             await self._work(target.queue.save)
             self._count()
         return size
+
+    async def _next(self, target: _Target) -> list[tuple[Position, Record]]:
+        """The oldest records of a queue. Raises OSError; a file the disk does not give back is at last passed over."""
+        try:
+            records = await self._work(target.queue.next, _SEND_BYTES)
+        except OSError as error:
+            target.unread += error.errno == errno.EIO
+            if target.unread >= _MOST_REFUSALS:
+                # Nobody knows of which shards it was: repair finds them, as it compares all.
+                await self._work(target.queue.set_aside_oldest)
+                target.unread = 0
+                self._tell_unreadable(target)
+            raise
+        target.unread = 0
+        return records
+
+    def _tell_unreadable(self, target: _Target) -> None:
+        reasons, target.queue.unreadable = target.queue.unreadable, []
+        if reasons:
+            log.error("kept writes that cannot be read are given up", owner=target.owner, reasons=reasons)
 
     async def _send_elsewhere(self, target: _Target, record: Record, shard: Shard) -> None:
         """Deliver to one owner of a shard that moved: where only this queue had the points, that owner now has.
@@ -367,9 +391,7 @@ class Handoff:
             if queue.lost:
                 lost, queue.lost = queue.lost, set()
                 self.note_lost(target.owner, list(lost))
-            if queue.unreadable:
-                reasons, queue.unreadable = queue.unreadable, []
-                log.error("kept writes that cannot be read are given up", owner=target.owner, reasons=reasons)
+            self._tell_unreadable(target)
         self._count()
 
     def _count(self) -> None:

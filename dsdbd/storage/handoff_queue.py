@@ -135,6 +135,19 @@ class HandoffQueue:
                 with path.open("ab") as file:
                     file.write(data)
 
+    def set_aside_oldest(self) -> None:
+        """Move the oldest file, which cannot be read, to ``corrupt``, so that those behind it can be delivered."""
+        with self._lock:
+            if not self._sizes:
+                return
+            number = min(self._sizes)
+            path = self.directory / f"{number:08d}.wal"
+            kept = self.directory / CORRUPT_DIR / path.name
+            fsio.make_dirs(kept.parent)
+            path.rename(kept)
+            self.unreadable.append(f"{kept} cannot be read")
+            self._forget(number)
+
     def purge(self, max_age_s: float) -> int:
         """Give up files whose newest record is older than this; their shards are ``lost``. Returns how many files.
 

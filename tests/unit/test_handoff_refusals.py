@@ -97,6 +97,23 @@ def test_a_defect_of_an_owner_is_tried_again_and_not_for_ever(tmp_path: Path) ->
     asyncio.run(with_owner(tmp_path, ["internal"] * 10, use))
 
 
+def test_a_file_the_disk_does_not_give_back_holds_up_those_behind_it_for_a_while_only(tmp_path: Path) -> None:
+    async def use(handoff: Handoff) -> None:
+        target = handoff._targets[2]
+        (path,) = target.queue.directory.glob("*.wal")
+        target.queue._log.close()
+        await handoff.keep(2, KEY, b"third")
+        path.unlink()
+        path.symlink_to("/proc/self/mem")  # its first bytes are never there: EIO
+        for _ in range(10):
+            with pytest.raises(OSError, match="Input/output error"):
+                await handoff._send_some(target)
+        assert await handoff._send_some(target) == len(b"third") and target.queue.empty
+        assert [kept.name for kept in (target.queue.directory / "corrupt").iterdir()] == [path.name]
+
+    asyncio.run(with_owner(tmp_path, [], use))
+
+
 def test_a_queue_that_cannot_be_looked_through_holds_up_no_other(tmp_path: Path) -> None:
     async def use(handoff: Handoff) -> None:
         await handoff.keep(3, KEY, b"third")
