@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from dsdbd.cluster.contact import ASLEEP_S, LOOK_PERIOD_S, SILENT_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.messages import PulseAnswer
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.decoding import decode_json
@@ -42,6 +43,7 @@ class _Watched:
     serves: bool
     settled: bool
     task: asyncio.Task[None]
+    clear_index: int
     hurry: asyncio.Event
     """Set when there is a reason to look at once."""
 
@@ -79,6 +81,12 @@ class FailureDetector:
         """Whether a data node answers, has its storage open, and its copies equal those of others, as it said last."""
         watched = self._by_data_id.get(data_id)
         return watched is None or (watched.serves and watched.settled and not watched.contact.is_down)
+
+    def clear(self) -> dict[int, int]:
+        """What each data node that answers said last of what it holds of others (FormerShards.clear_index)."""
+        return {
+            number: watched.clear_index for number, watched in self._by_data_id.items() if not watched.contact.is_down
+        }
 
     def silent(self) -> dict[str, str]:
         """Address and reason of every node that is down."""
@@ -172,7 +180,7 @@ class FailureDetector:
             if uuid not in self._watched:
                 contact = Contact.begin(time.monotonic())
                 task = asyncio.get_running_loop().create_task(self._look_again_and_again(uuid))
-                self._watched[uuid] = _Watched(uuid, address, contact, None, True, True, task, asyncio.Event())
+                self._watched[uuid] = _Watched(uuid, address, contact, None, True, True, task, UNKNOWN, asyncio.Event())
             self._watched[uuid].data_id = data[uuid].id if uuid in data else None
         self._by_data_id = {one.data_id: one for one in self._watched.values() if one.data_id is not None}
 
@@ -205,6 +213,7 @@ class FailureDetector:
                 contact.failed("another node answers at its address", refused=False)
                 return
             watched.serves, watched.settled = answer.serves, answer.settled
+            watched.clear_index = answer.clear_index
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)

@@ -102,12 +102,14 @@ class PulseAnswer(msgspec.Struct, frozen=True):
     """Answer of ``GET /cluster/pulse``: who answers, the time of its clock, and whether its storage is open.
 
     ``settled``: its copies of shards were equal to those of all other owners when they were last compared.
+    ``clear_index``: of the metadata by which it held nothing of shards of others (FormerShards.clear_index).
     """
 
     uuid: str
     now_ns: int
     serves: bool
     settled: bool = True
+    clear_index: int = -1
 
 
 def encode(message: msgspec.Struct) -> bytes:

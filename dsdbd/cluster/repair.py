@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dsdbd.cluster.former_shards import FormerShards, may_forget
 from dsdbd.cluster.handoff import late_ns
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.repair_messages import (
@@ -41,7 +42,7 @@ from dsdbd.meta import views
 from dsdbd.storage.selection import MAX_NS, MIN_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.repair_progress import Row
@@ -79,6 +80,11 @@ class Repair:
         self._changed = asyncio.Event()
         self._rounds: dict[int, asyncio.Task[None]] = {}
         self._seen_changes: dict[int, tuple[int, float]] = {}
+        self.former = FormerShards(node)
+        self._owned: dict[int, tuple[int, ...]] = {}
+        self._owned_index = 0
+        self._may_forget = False
+        self._arriving: frozenset[int] = frozenset()
         self._all_clean = False
         self._known_places: dict[int, ShardPlace] | None = None
         self.counters = dict.fromkeys(
@@ -141,9 +147,14 @@ class Repair:
         return not self._config.enabled or self._all_clean
 
     def settled(self, shard_id: int) -> int:
-        """The version up to which every owner is known to have this copy's deletions. Any thread may call it."""
+        """The version up to which every owner is known to have this copy's deletions. Any thread may call it.
+
+        0, while a node takes a copy, or another one may hold what a former owner held: it may lack them.
+        """
         if not self._config.enabled:
             return EVERYTHING
+        if not self._may_forget or shard_id in self._arriving:
+            return 0
         shard = None if self._node.store is None else self._node.store.shard(shard_id)
         return 0 if shard is None else self._ledger.settled(shard_id, shard.kept_tombstones())
 
@@ -296,9 +307,11 @@ class Repair:
                 for shard_id, place in places.items()
                 if own in place.shard.owners
             }
+            self._know_writers(places.values(), own)
             self._ledger.know(owned, now_s)
             self.source.forget_others(owned)
             self._seen_changes = {one: seen for one, seen in self._seen_changes.items() if one in owned}
+        self._may_forget = self._nobody_lacks_deletions(own)
         self.counters["unequal"] = self._ledger.unequal()
         self._all_clean = self._ledger.all_clean()
         detector = self._node.detector
@@ -311,6 +324,22 @@ class Repair:
                     self._ledger.failed((shard_id, node_id), now_s)
                 continue
             self._rounds[node_id] = group.create_task(self._round(node_id, shards))
+
+    def _know_writers(self, places: Iterable[ShardPlace], own: int) -> None:
+        """Note by which metadata the shards of this node got the owners they have."""
+        mine = [place.shard for place in places if own in place.shard.owners]
+        owned = {shard.id: views.writers(shard) for shard in mine}
+        if owned == self._owned:
+            return
+        # Before the ledger forgets an owner: it counts from then on as one that may hold what it held.
+        self._may_forget = False
+        self._owned, self._owned_index = owned, self._node.metadata.state.index
+        self._arriving = frozenset(shard.id for shard in mine if shard.incoming)
+
+    def _nobody_lacks_deletions(self, own: int) -> bool:
+        others = {node.id for node in self._node.metadata.state.data_nodes} - {own}
+        detector = self._node.detector
+        return may_forget(others, {} if detector is None else detector.clear(), self._owned_index)
 
     async def _round(self, node_id: int, shards: Sequence[int]) -> None:
         """Compare shards with one other node, one after another; raises nothing."""

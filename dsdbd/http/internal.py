@@ -11,6 +11,7 @@ from dsdbd import limits
 from dsdbd.cluster import deletes, signing
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
+from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.health import own_state
 from dsdbd.cluster.membership import removed_reason
 from dsdbd.cluster.messages import PulseAnswer, encode
@@ -143,7 +144,8 @@ class InternalApi:
         if node.detector is not None:
             node.detector.heard(request.headers.get(signing.SENDER_HEADER, ""))
         settled = node.repair is None or node.repair.is_settled()
-        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves=node.store is not None, settled=settled)
+        clear_index = UNKNOWN if node.repair is None else node.repair.former.clear_index()
+        answer = PulseAnswer(node.uuid, node.clock.now_ns(), node.store is not None, settled, clear_index)
         return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:
