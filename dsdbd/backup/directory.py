@@ -102,7 +102,12 @@ class BackupDirectory:
         fsio.write_atomic(self.manifest_path(number), encode_manifest(manifest), mode=0o600)
 
     def discard(self, number: int) -> None:
-        """Remove what a backup that is not finished has copied."""
+        """Remove what a backup that is not finished has copied, first of all its manifest if that is there already.
+
+        A crash in between leaves files without a manifest, never a manifest without its files.
+        """
+        self.manifest_path(number).unlink(missing_ok=True)
+        fsio.fsync_dir(self.path)
         for entry in self.path.iterdir():
             found = _SHARD_DIRECTORY.fullmatch(entry.name)
             if found is not None and int(found[1]) == number:

@@ -25,7 +25,7 @@ from dsdbd.cluster.archive import (
     differing,
     grid_digests,
 )
-from dsdbd.errors import CorruptData
+from dsdbd.errors import CorruptData, NotFound
 from dsdbd.storage.names import escape_name
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ _TRIES = 3
 
 
 class _Identity(NamedTuple):
-    """What tells a segment file from all others of a cluster: an owner uses a name for one content only."""
+    """What tells a segment file from all others of a cluster.
+
+    An owner uses a name for one content only, until it starts again: then names of files that are gone come again.
+    """
 
     uuid: str
     shard: int
@@ -48,6 +51,7 @@ class _Identity(NamedTuple):
     name: str
     size_bytes: int
     rows: int
+    modified_ns: int
 
 
 class Backup:
@@ -127,7 +131,9 @@ class Backup:
                 self._say(f"backing up rp={policy}{self._since()}")
             path = self._directory.path / self._directory.shard_directory(entry, self._number)
             self._say(f"backing up db={entry.database} rp={policy} shard={entry.id} to {path}{self._since()}")
-            taken.append(self._take_shard(entry, path))
+            record = self._take_shard(entry, path)
+            if record is not None:
+                taken.append(record)
         return taken
 
     def _since(self) -> str:
@@ -138,9 +144,10 @@ class Backup:
 
     # --- one shard
 
-    def _take_shard(self, entry: ShardEntry, path: Path) -> ShardRecord:
+    def _take_shard(self, entry: ShardEntry, path: Path) -> ShardRecord | None:
         """One shard, copied and checked; its directory is there when it has a new file. Opens it anew when that fails.
 
+        None where it expired or was dropped since the backup began, unless the backup is of this shard.
         A file that an earlier backup took for the same may be another one, when the shard left a node and came back:
         then what the files hold differs from what the owner says, and all are copied.
         """
@@ -149,7 +156,13 @@ class Backup:
         tries = 0
         while True:
             tries += 1
-            opened = self._link.ask("POST", resource, OpenedShard, {"prefer": self._owners.get(entry.id, 0)})
+            try:
+                opened = self._link.ask("POST", resource, OpenedShard, {"prefer": self._owners.get(entry.id, 0)})
+            except Refused as error:
+                if (error.status, error.error_code) != (404, NotFound.code) or self._options.scope.shard:
+                    raise
+                self._say(f"shard {entry.id} was dropped meanwhile; left out")
+                return None
             try:
                 record = self._copy_shard(entry, opened, pending, path.name)
                 self._verify(record, pending)
@@ -201,18 +214,26 @@ class Backup:
         file = opened.files[index]
         known = self._held.get(_Identity(opened.uuid, entry.id, *_listed(file)))
         if known is not None:
-            self._directory.check(known)
+            # Checked once the owner's files are let go: its hold ends while nothing is fetched for minutes.
             return known
         since_ns = self._options.since_ns
         if since_ns is not None and file.modified_ns < since_ns:
-            return FileRecord(file.measurement, file.name, "", file.size_bytes, file.rows, "")
+            return FileRecord(file.measurement, file.name, "", file.size_bytes, file.rows, "", file.modified_ns)
         relative = f"{escape_name(file.measurement)}/{file.name}"
         fsio.make_dirs((pending / relative).parent, mode=0o700)
         parameters = {"owner": opened.owner, "token": opened.token}
         sha256 = self._fetch(f"/cluster/backup/shards/{entry.id}/files/{index}", parameters, file, pending / relative)
         self._copied_files += 1
         self._copied_bytes += file.size_bytes
-        return FileRecord(file.measurement, file.name, f"{name}/{relative}", file.size_bytes, file.rows, sha256)
+        return FileRecord(
+            file.measurement,
+            file.name,
+            f"{name}/{relative}",
+            file.size_bytes,
+            file.rows,
+            sha256,
+            file.modified_ns,
+        )
 
     def _fetch(self, resource: str, parameters: dict[str, object], file: ListedFile, path: Path) -> str:
         """Write an owner's file to ``path``, durably; returns its SHA-256."""
@@ -232,11 +253,15 @@ class Backup:
     # --- checks
 
     def _verify(self, record: ShardRecord, pending: Path) -> None:
-        """Read back what was copied, and compare what all files of the shard hold with what the owner said.
+        """Read back what was copied, now or earlier, and compare what all files hold with what the owner said.
 
         Raises CorruptData.
         """
-        fresh = [file for file in record.files if file.path.startswith(pending.name.removesuffix(PENDING) + "/")]
+        begin = pending.name.removesuffix(PENDING) + "/"
+        fresh = [file for file in record.files if file.path.startswith(begin)]
+        for file in record.files:
+            if file.path and not file.path.startswith(begin):
+                self._directory.check(file)
         for file in fresh:
             path = _below(pending, file)
             self._directory.check(file, path=path)
@@ -276,8 +301,8 @@ def _identity(shard: ShardRecord, file: FileRecord) -> _Identity:
     return _Identity(shard.uuid, shard.id, *_listed(file))
 
 
-def _listed(file: FileRecord | ListedFile) -> tuple[str, str, int, int]:
-    return file.measurement, file.name, file.size_bytes, file.rows
+def _listed(file: FileRecord | ListedFile) -> tuple[str, str, int, int, int]:
+    return file.measurement, file.name, file.size_bytes, file.rows, file.modified_ns
 
 
 def _below(pending: Path, file: FileRecord) -> Path:

@@ -136,7 +136,8 @@ class OpenedShard(msgspec.Struct, frozen=True):
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A segment file of a backup. ``path``: below the directory of the backup; empty where it was not copied.
 
-    ``name``: at the owner. A file written before the time of ``-since`` is not copied.
+    ``name``: at the owner. A file written before the time of ``-since`` is not copied. ``modified_ns``: when the owner
+    wrote it, Unix time; 0 where that is not known.
     """
 
     measurement: str
@@ -145,6 +146,7 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
     rows: int
     sha256: str
+    modified_ns: int = 0
 
 
 class ShardRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

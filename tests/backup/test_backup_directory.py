@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from dsdb_cli.errors import ShellError
+from dsdbd import fsio
 from dsdbd.backup.directory import PENDING, BackupDirectory
 from dsdbd.cluster.archive import (
     FORMAT,
@@ -103,6 +104,26 @@ def test_what_a_broken_off_backup_left_is_removed_and_nothing_else(tmp_path: Pat
     directory.finish(0, manifest())
     assert directory.begin() == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kept.name, strange.name, "meta.00"])
+
+
+def test_a_discarded_backup_has_no_manifest_whatever_becomes_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = BackupDirectory(tmp_path)
+    number = directory.begin()
+    copied = tmp_path / directory.shard_directory(shard(3), number)
+    (copied / "cpu").mkdir(parents=True)
+    directory.finish(number, manifest(shard(3)))
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "remove_tree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            directory.discard(number)
+    assert directory.numbers() == [] and copied.exists()
+    assert directory.begin() == number and not copied.exists()
 
 
 def test_one_backup_at_a_time_is_written(tmp_path: Path) -> None:
