@@ -91,7 +91,8 @@ class Owners:
             except NotOwner:
                 # The shard moved on while the batch was on its way to the log.
                 place = views.find_shard(self._node.metadata.state, key.shard_id)
-                assert place is not None, "where it was dropped the write is done"
+                if place is None:
+                    raise
                 shard = place.shard
             else:
                 return
