@@ -7,7 +7,9 @@ file is the shard's decision.
 from __future__ import annotations
 
 import bisect
+import errno
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +49,10 @@ _EXTENT_GROUPS = 8
 _EXTENT_BYTES = 64 << 20
 """Decoded bytes of all columns of one such call, unless a single row group has more."""
 _FEW_RANGES = 32
+_ASKED_BYTES = re.compile(r"\bsize (\d+)")
+"""In what Arrow says when it gets no memory."""
+_SANE_BYTES = 1 << 30
+"""No read of good data asks for more at once than this and a few times its rows as columns."""
 _T = TypeVar("_T")
 
 
@@ -66,6 +72,7 @@ class Segment:
         self.high = high
         self.pins = 0
         self.obsolete = False
+        self._opened = False
         self.run_series: Int64s | None = None
         self._cache = ColumnCache(0, 1) if cache is None else cache
         self._id = next_file_id()
@@ -74,19 +81,29 @@ class Segment:
         self._starts: Int64s = np.empty(0, dtype=np.int64)
         try:
             self._reading(self._open)
+            self._opened = True
         except BaseException:
             self.close()
             raise
 
     def _reading(self, work: Callable[[], _T]) -> _T:
-        """Run a read; whatever Arrow says about malformed bytes becomes CorruptData, real I/O errors stay OSError."""
+        """Run a read; whatever Arrow says about malformed bytes becomes CorruptData, real I/O errors stay OSError.
+
+        Shortage of memory is no damage: an OSError as well, unless the footer was not read yet, or what was asked for
+        is far more than the rows need and so must be a damaged length.
+        """
         try:
             return work()
+        except MemoryError as error:
+            wanted = _ASKED_BYTES.search(str(error))
+            if not self._opened or (wanted and int(wanted[1]) > _SANE_BYTES + 4 * self.memory_bytes):
+                raise CorruptData(f"segment {self.path} cannot be read: {error}") from error
+            raise OSError(errno.ENOMEM, "not enough memory to read it", str(self.path)) from error
         except CorruptData as error:
             if str(self.path) in error.message:
                 raise
             raise CorruptData(f"segment {self.path} cannot be read: {error.message}") from error
-        except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        except (pa.ArrowException, LookupError, ValueError, TypeError, AttributeError) as error:
             raise CorruptData(f"segment {self.path} cannot be read: {error}") from error
         except OSError as error:
             if error.errno is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +334,33 @@ def test_no_flipped_byte_is_read_as_good_data(tmp_path: Path) -> None:
             assert str(path) in error.message
             caught += 1
     assert caught > len(data) / 7 * 0.3
+
+
+@pytest.mark.parametrize("error", [pa.ArrowMemoryError("malloc of size 4096 failed"), MemoryError()])
+def test_shortage_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MemoryError) -> None:
+    path = tmp_path / "00000001.parquet"
+    rows = write_sample(path, 3, 40)
+    segment = open_sample(path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, "read_row_groups", raising(error))
+        with pytest.raises(OSError, match="not enough memory") as caught:
+            segment.read_group(0, segment.runs().series)
+        assert caught.value.errno == errno.ENOMEM and caught.value.filename == str(path)
+        # Nobody has so much: it is a length that is damaged.
+        patch.setattr(
+            pq.ParquetFile, "read_row_groups", raising(pa.ArrowMemoryError(f"malloc of size {1 << 50} failed"))
+        )
+        with pytest.raises(CorruptData, match="malloc"):
+            segment.read_group(0, segment.runs().series)
+    assert len(segment.read_group(0, segment.runs().series)) == len(rows)
+    segment.close()
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def call(*arguments: object, **options: object) -> None:
+        raise error
+
+    return call
 
 
 def test_damage_in_the_table_of_runs_is_noticed(tmp_path: Path) -> None:
