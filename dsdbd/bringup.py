@@ -365,6 +365,10 @@ async def open_store(node: Node) -> None:
         wrapped = error if isinstance(error, DSDBError) else StorageCorrupt(f"the storage stopped: {error}")
         loop.call_soon_threadsafe(node.fail, wrapped)
 
+    def damaged(shard_id: int) -> None:
+        if node.repair is not None:
+            loop.call_soon_threadsafe(node.repair.wake, {shard_id})
+
     settings = StoreSettings(
         head_max_bytes=config.data.cache_snapshot_memory_size_bytes,
         head_total_bytes=config.data.cache_max_memory_size_bytes // 2,
@@ -381,6 +385,7 @@ async def open_store(node: Node) -> None:
         settings=settings,
         on_fatal=fatal,
         on_problem=lambda problem: log.warning("storage problem", problem=problem),
+        on_damaged=damaged,
         late_ns=lambda: late_ns(node),
         settled=lambda shard_id: 0 if node.repair is None else node.repair.settled(shard_id),
     )

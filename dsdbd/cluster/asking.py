@@ -217,7 +217,7 @@ class Asking:
             place.shard.id,
             here=self._node.data_id if self._node.store is not None else None,
             is_clean=lambda owner: self._is_clean(owner, place),
-            is_away=self._is_away,
+            is_away=lambda owner: self._is_away(owner, place),
         )
 
     def _is_clean(self, owner: int, place: ShardPlace) -> bool:
@@ -235,10 +235,12 @@ class Asking:
             return False
         return len(place.shard.owners) == 1 or node.repair is None or node.repair.is_clean(place.shard.id)
 
-    def _is_away(self, owner: int) -> bool:
+    def _is_away(self, owner: int, place: ShardPlace) -> bool:
         node = self._node
         if owner == node.data_id:
-            return node.store is None
+            shard = None if node.store is None else node.store.shard(place.shard.id)
+            # After files were damaged even an owner of which nothing is known holds more.
+            return node.store is None or (shard is not None and shard.damages > 0 and not self._is_clean_here(place))
         peer = views.data_node(node.metadata.state, owner)
         return peer is None or node.peers.lately_away(peer.tcp_addr)
 

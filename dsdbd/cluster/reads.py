@@ -321,20 +321,35 @@ class ReadPath:
         return readers
 
     @contextlib.contextmanager
-    def _reading(self, places: Iterable[ShardPlace]) -> Iterator[None]:
-        """Turn what was read inside into NotOwner where a shard was moved away: its files may have been gone already.
+    def _reading(self, places: Sequence[ShardPlace]) -> Iterator[None]:
+        """Refuse what was read inside where it may lack rows that another owner has: that one is asked then.
 
-        Shards that were dropped meanwhile may lack anything. Raises ShardUnavailable where files cannot be read.
+        Raises NotOwner where a shard was moved away, whose files may have been gone already, and ShardUnavailable where
+        files cannot be read or were found damaged. A shard without other owners goes on without its damaged files;
+        shards that were dropped meanwhile may lack anything.
         """
+        node, before = self._node, self._damages(places)
         try:
             yield
         except OSError as error:
             log.warning("this node cannot read its files", reason=str(error))
-            raise ShardUnavailable(f"data node {self._node.data_id} cannot read its files: {error}") from error
+            raise ShardUnavailable(f"data node {node.data_id} cannot read its files: {error}") from error
         # Files go only after the metadata says so, hence it is looked at when all is read.
-        for place in views.newest(self._node.metadata.state, places):
-            if self._node.data_id not in place.shard.owners:
-                raise not_owner(self._node, place.shard.id)
+        for place in views.newest(node.metadata.state, places):
+            if node.data_id not in place.shard.owners:
+                raise not_owner(node, place.shard.id)
+        for shard_id, count in self._damages(places).items():
+            if count > before.get(shard_id, 0):
+                raise ShardUnavailable(
+                    f"data node {node.data_id} found a file of shard {shard_id} damaged while it was read"
+                )
+
+    def _damages(self, places: Iterable[ShardPlace]) -> dict[int, int]:
+        """How often files of the shards with other owners were found damaged, by the shard's id."""
+        store = self._node.store
+        shared = [place.shard.id for place in places if len(place.shard.owners) > 1]
+        found = () if store is None else map(store.shard, shared)
+        return {shard.shard_id: shard.damages for shard in found if shard is not None}
 
     def _run(
         self,

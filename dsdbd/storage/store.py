@@ -71,7 +71,8 @@ class Store:
         wal_dir: Path,
         settings: StoreSettings | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
-        on_problem: Callable[[str], None] | None = None,
+        on_problem: Callable[[str], None] = lambda _: None,
+        on_damaged: Callable[[int], None] = lambda _: None,
         late_ns: Callable[[], int] = lambda: LATE_BATCH_NS,
         settled: Callable[[int], int] | None = None,
     ) -> None:
@@ -79,15 +80,15 @@ class Store:
 
         ``settled`` gives, by shard id, the version up to which every owner has the same: of greater ones deletions are
         not forgotten. None: there is no other owner to wait for.
-
         ``on_fatal`` is called once, from a thread of the store, when the log cannot be trusted any more and the process
-        should stop; ``on_problem`` with each sentence that problems() also shows.
+        should stop; ``on_problem`` with each sentence that problems() also shows; ``on_damaged``, from any
+        thread, with the id of each shard that has lost rows to a damaged file.
         """
         self._data_dir = data_dir
         self._wal_dir = wal_dir
         self._settings = settings or StoreSettings()
         self._on_fatal = on_fatal
-        self._on_problem = on_problem
+        self._on_problem, self._on_damaged = on_problem, on_damaged
         self._lock = threading.Lock()
         self._shards: dict[int, Shard] = {}
         self._problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
@@ -351,7 +352,7 @@ class Store:
         return self._data_dir / escape_name(key.database) / escape_name(key.policy) / str(key.shard_id)
 
     def _make_shard(self, key: ShardKey, directory: Path) -> Shard:
-        return Shard(key, directory, self._settings, self._note, self._cache)
+        return Shard(key, directory, self._settings, self._note, self._cache, self._on_damaged)
 
     def _shard_for(self, key: ShardKey) -> Shard:
         with self._lock:
@@ -468,8 +469,7 @@ class Store:
 
     def _note(self, problem: str) -> None:
         self._problems.append(problem)
-        if self._on_problem is not None:
-            self._on_problem(problem)
+        self._on_problem(problem)
 
     def problems(self) -> list[str]:
         """What an operator should know: files set aside, a full disk, a failed log."""
