@@ -12,6 +12,7 @@ import pytest
 from dsdbd import fsio
 from dsdbd.errors import CorruptData, ShardUnavailable
 from dsdbd.storage import Store
+from dsdbd.storage.compaction import Pace
 from dsdbd.storage.tombstones import Tombstone
 from tests.storage.crash_disk import CrashDisk
 from tests.storage.storage_model import KEY, MAX_NS, MIN_NS, Model, Row, open_store, put, scan
@@ -171,6 +172,36 @@ def test_a_file_that_could_not_be_made_known_does_not_bring_back_what_is_deleted
     assert list(replica.shard.directory.rglob("*.parquet")) == []
     source.close()
     target.close()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_merge_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: bool) -> None:
+    store = open_store(tmp_path, merge_files=9)
+    for turn in range(2):
+        put(store, turn + 1, rows_of(turn))
+        store.flush()
+    shard = replica_of(store).shard
+    before, files = scan(shard), sorted(shard.directory.rglob("*.parquet"))
+
+    def failing(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def delete_once(size_bytes: int) -> None:
+        # While the merge goes on: it has to note what it did not apply.
+        if deleted and not shard.tombstones:
+            shard.delete(Tombstone("m", None, 0, 1, 7))
+            patch.setattr(fsio, "write_atomic", failing)
+
+    with monkeypatch.context() as patch:
+        if not deleted:
+            patch.setattr(fsio, "fsync_dir", failing_behind_renames(fsio.fsync_dir))
+        with pytest.raises(OSError, match=r"Too many|No space"):
+            shard.merge(Pace(delete_once, lambda: False), full=True)
+    assert sorted(shard.directory.rglob("*.parquet")) == files
+    assert len(scan(shard)) == len(before) - (2 if deleted else 0)
+    assert shard.merge(full=True) == 1
+    assert len(list(shard.directory.rglob("*.parquet"))) == 1
+    store.close()
 
 
 def test_deletions_are_kept_while_a_file_lies_there_that_is_no_segment(tmp_path: Path) -> None:
