@@ -34,7 +34,7 @@ from dsdbd.storage import ShardKey
 from dsdbd.storage.comparing import deleted_here
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dsdbd.cluster.acks import Consistency
     from dsdbd.cluster.archive import DatabaseEntry, Digests, Policy
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.restored import Preparation
     from dsdbd.cluster.routing import Routed
     from dsdbd.cluster.writes import Dropped, WritePath
-    from dsdbd.meta.state import Shard, ShardGroup
+    from dsdbd.meta.state import MetaState, Shard, ShardGroup
     from dsdbd.meta.views import ShardPlace
     from dsdbd.model.columns import Points
     from dsdbd.storage.tombstones import Tombstone
@@ -72,12 +72,7 @@ class Restore:
         await self._node.metadata.barrier(self._node.config.cluster.write_timeout_s)
         state = self._node.metadata.state
         names = {id(database): target_name(wanted, database) for database in wanted.databases}
-        conflicts = [
-            told
-            for database in wanted.databases
-            for policy in database.policies
-            for told in field_conflicts(state, names[id(database)], policy)
-        ]
+        conflicts = await asyncio.to_thread(_conflicts, state, wanted, names)
         if conflicts:
             raise FieldTypeConflict(
                 "nothing was restored, because fields have another type here: "
@@ -156,8 +151,7 @@ class Restore:
     async def _fix_types(self, name: str, policy: Policy) -> None:
         metadata = self._node.metadata
         found = views.policy(metadata.state, name, policy.name)
-        missing = views.unknown_fields(found, policy.fields)
-        for fields in await asyncio.to_thread(lambda: list(field_pieces(missing))):
+        for fields in await asyncio.to_thread(lambda: list(field_pieces(views.unknown_fields(found, policy.fields)))):
             await metadata.propose(CreateFields(name, found.name, fields))
 
     async def _make_standing(self, wanted: Preparation, done: Prepared) -> None:
@@ -230,6 +224,16 @@ class Restore:
             except Unavailable as error:
                 reason = error.message
         raise ShardUnavailable(f"shard {shard.id} cannot be compared with the backup: {reason}")
+
+
+def _conflicts(state: MetaState, wanted: Preparation, names: Mapping[int, str]) -> list[str]:
+    """Fields that have another type here; ``names``: of the databases here, by the identity of the backup's."""
+    return [
+        told
+        for database in wanted.databases
+        for policy in database.policies
+        for told in field_conflicts(state, names[id(database)], policy)
+    ]
 
 
 def _routed(points: Sequence[Points], groups: Sequence[ShardGroup]) -> tuple[list[Routed], int]:

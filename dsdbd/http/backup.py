@@ -99,7 +99,7 @@ class BackupRoutes:
         with self._bodies.held() as hold:
             body = await read_body(request, limits.MAX_RESTORE_METADATA_BYTES, hold)
             try:
-                wanted = decode_json(body, Preparation)
+                wanted = await asyncio.to_thread(decode_json, body, Preparation)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise RequestError(f"the metadata of the backup cannot be read: {error}") from error
             return json_response(await self._restore.prepare(wanted))
