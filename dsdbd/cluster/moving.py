@@ -196,7 +196,7 @@ class Moving:
         if order.op == "rebalance":
             return balance.plan_rebalance(state, sizes, down)
         machine = self._machine(order.node)
-        refusals = tuple(self._vote_refusal(machine)) if order.op in ("remove", "replace") else ()
+        refusals = tuple(self._vote_refusal(machine, down)) if order.op in ("remove", "replace") else ()
         if machine.data is None:
             if order.op != "remove" and not (order.op == "replace" and machine.left):
                 raise _stores_nothing(order.node)
@@ -267,15 +267,17 @@ class Moving:
             raise _stores_nothing(number)
         return data.id
 
-    def _vote_refusal(self, machine: Machine) -> list[str]:
-        """Why the machine's vote cannot be spared."""
+    def _vote_refusal(self, machine: Machine, down: frozenset[int]) -> list[str]:
+        """Why the machine's vote cannot be spared. ``down``: data nodes that did not answer just now."""
         meta, voters = machine.meta, tuple(one.tcp_addr for one in self._node.metadata.state.meta_nodes)
         if meta is None:
             return []
         if len(voters) == 1:
             return [f"node {meta.id} is the only one with the metadata: the cluster would end"]
-        silent = {} if self._node.detector is None else self._node.detector.silent()
-        loss = vote_loss(voters, frozenset(voters) - silent.keys(), meta.tcp_addr)
+        silent = {one.tcp_addr for one in self._node.metadata.state.data_nodes if one.id in down}
+        if self._node.detector is not None:
+            silent |= self._node.detector.silent().keys()
+        loss = vote_loss(voters, frozenset(voters) - silent, meta.tcp_addr)
         return [] if loss is None else [f"without meta node {meta.id} the metadata could not change: {loss}"]
 
     # --- doing
