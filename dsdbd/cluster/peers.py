@@ -43,9 +43,13 @@ def _by_code() -> dict[str, type[DSDBError]]:
     return {
         found.code: found
         for found in _classes(DSDBError)
-        # One that only shares the code of its parent may need more than a sentence.
-        if "code" in vars(found) and not issubclass(found, errors.StartError)
+        # One that only shares the code of its parent may need more than a sentence, as those of the tools do.
+        if "code" in vars(found) and not issubclass(found, errors.StartError) and _is_of_the_daemon(found)
     }
+
+
+def _is_of_the_daemon(found: type[DSDBError]) -> bool:
+    return found.__module__.startswith("dsdbd.") and not found.__module__.startswith("dsdbd.backup.")
 
 
 def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:

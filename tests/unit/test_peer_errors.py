@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+import dsdb_cli.node  # noqa: F401 - it has errors of its own, under codes of the daemon
 from dsdbd import errors
 from dsdbd.cluster.peer_lines import PeerUnreachable
 from dsdbd.cluster.peers import error_from_body
