@@ -85,7 +85,7 @@ class Client:
 
     def ping(self) -> str:
         """Version of the server, without authentication."""
-        answer = self._request("GET", "/ping", timeout_s=PING_TIMEOUT_S)
+        answer = self.open("GET", "/ping", timeout_s=PING_TIMEOUT_S)
         self._body(answer)
         version = answer.headers.get("X-DSDB-Version") or answer.headers.get("X-Influxdb-Version")
         if answer.status not in (200, 204) or version is None:
@@ -114,7 +114,7 @@ class Client:
         target = "/query?" + _form(parameters)
         body = _form({"q": text}).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        answer = self._request("POST", target.rstrip("?"), body, headers, timeout_s)
+        answer = self.open("POST", target.rstrip("?"), body, headers, timeout_s)
         response = self._documents(answer)
         if answer.status == 401:
             response.hint = (
@@ -130,19 +130,19 @@ class Client:
         """Send lines of line protocol. Raises WriteRefused when the server does not take all of them."""
         parameters = {"db": database, "rp": retention_policy, "precision": precision, "consistency": consistency}
         target = "/write?" + _form(parameters)
-        answer = self._request("POST", target, body, {"Content-Type": "text/plain; charset=utf-8"}, WRITE_TIMEOUT_S)
+        answer = self.open("POST", target, body, {"Content-Type": "text/plain; charset=utf-8"}, WRITE_TIMEOUT_S)
         text = self._text(answer)
         if answer.status // 100 != 2:
             raise WriteRefused(answer.status, text, _seconds(answer.headers.get("Retry-After")))
 
     def get_document(self, path: str, timeout_s: float) -> tuple[int, Any]:
         """Status and JSON document of a GET, the document None when the body is not one JSON document."""
-        return self._document(self._request("GET", path, timeout_s=timeout_s))
+        return self._document(self.open("GET", path, timeout_s=timeout_s))
 
     def post_document(self, path: str, value: Any, timeout_s: float) -> tuple[int, Any]:
         """As ``get_document``, of a POST whose body is ``value`` as JSON; it may be sent twice."""
         body, headers = json.dumps(value).encode(), {"Content-Type": "application/json"}
-        return self._document(self._request("POST", path, body, headers, timeout_s))
+        return self._document(self.open("POST", path, body, headers, timeout_s))
 
     def _document(self, answer: http.client.HTTPResponse) -> tuple[int, Any]:
         try:
@@ -165,7 +165,7 @@ class Client:
                 f"{shown}"
             ) from error
 
-    def _request(
+    def open(
         self,
         method: str,
         target: str,
@@ -173,6 +173,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> http.client.HTTPResponse:
+        """The answer to any request, whatever its status, with a body to be taken by ``pieces``."""
         all_headers = {"User-Agent": f"dsdb/{VERSION}", "Accept-Encoding": "gzip", "Accept": "application/json"}
         if target != "/ping":
             all_headers |= self.credentials.header()
@@ -242,17 +243,6 @@ class Client:
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
         return b"".join(self.pieces(answer))
-
-    def open(
-        self,
-        method: str,
-        target: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> http.client.HTTPResponse:
-        """The answer to any request, whatever its status, with a body to be taken by ``pieces``."""
-        return self._request(method, target, body, headers, timeout_s)
 
     def pieces(self, answer: http.client.HTTPResponse, size_bytes: int = _READ_BYTES) -> Iterator[bytes]:
         """The body of an answer, unpacked; an answer that is not read to its end costs the connection."""

@@ -15,9 +15,9 @@ import msgspec
 from dsdbd.cluster import repair_messages
 from dsdbd.cluster import segment_messages as files
 from dsdbd.cluster.archive import ListedFile, OpenedShard, grid_digests
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.errors import DSDBError, NotFound, ShardUnavailable, Unavailable
 from dsdbd.meta import views
-from dsdbd.storage import ShardKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,5 +178,5 @@ def _digests(node: Node, place: ShardPlace) -> dict[str, str]:
     store = node.store
     if store is None or store.shard(place.shard.id) is None:
         return {}
-    key = ShardKey(place.database.name, place.policy.name, place.shard.id)
+    key = key_of(place)
     return grid_digests(store.make_replica(key, place.group.start_ns, place.group.end_ns).digests())

@@ -17,6 +17,7 @@ import structlog
 from dsdbd import query
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.limits import MAX_TOMBSTONE_BYTES
@@ -157,7 +158,7 @@ async def _here(node: Node, request: DeleteRequest) -> None:
             continue
         if node.data_id not in views.writers(place.shard):
             raise not_owner(node, shard_id)
-        wanted.append((ShardKey(place.database.name, place.policy.name, shard_id), decoded[at]))
+        wanted.append((key_of(place), decoded[at]))
     for begin in range(0, len(wanted), _SHARDS_AT_ONCE):
         some = wanted[begin : begin + _SHARDS_AT_ONCE]
         results = await asyncio.gather(
@@ -204,7 +205,7 @@ def _plan_round(node: Node, work: Mapping[int, Sequence[Tombstone]], version: in
         shard = place.shard
         if shard.id not in work:
             continue
-        found.keys[shard.id] = ShardKey(place.database.name, place.policy.name, shard.id)
+        found.keys[shard.id] = key_of(place)
         found.owners[shard.id] = shard.owners
         deleted = found.encoded[shard.id] = encode_tombstones(work[shard.id])
         for writer in views.writers(shard):

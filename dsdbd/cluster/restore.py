@@ -24,13 +24,13 @@ from dsdbd.cluster.restored import (
     user_commands,
 )
 from dsdbd.cluster.routing import covered_rows, route
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.writes import field_pieces
 from dsdbd.decoding import json_decoder
 from dsdbd.errors import DSDBError, FieldTypeConflict, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields
 from dsdbd.model.columns import Batch, decode_batch, encode_batch
-from dsdbd.storage import ShardKey
 from dsdbd.storage.comparing import deleted_here
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Restore:
             raise Unavailable(self._node.storage_wait or "this node stores no points")
         if store.shard(place.shard.id) is None:
             return Compared(sum(map(len, parts)))
-        key = ShardKey(place.database.name, place.policy.name, place.shard.id)
+        key = key_of(place)
         replica = store.make_replica(key, place.group.start_ns, place.group.end_ns)
         lacking = [replica.lacking(part) for part in parts]
         tombstones = replica.tombstones()

@@ -18,6 +18,7 @@ import structlog
 
 from dsdbd import limits
 from dsdbd.cluster.segment_messages import PIECE_BYTES, FileEntry, Listing, new_digest
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.errors import NotFound, Overloaded, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import ShardKey
@@ -74,7 +75,7 @@ class SegmentSource:
             return Listing("", (), encode_tombstones(()))
         if len(self._open) + self._opening >= limits.MAX_FILE_LISTINGS:
             raise Overloaded(f"{limits.MAX_FILE_LISTINGS} copies of shards are made from this node; try again later")
-        key = ShardKey(place.database.name, place.policy.name, shard_id)
+        key = key_of(place)
         self._opening += 1
         try:
             found = await asyncio.to_thread(_hold_files, store, key, place.group.start_ns, place.group.end_ns)

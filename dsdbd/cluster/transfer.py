@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.transfer_files import Workspace, remove_leftovers
 from dsdbd.cluster.transfer_plan import (
     COMPARING,
@@ -181,7 +182,7 @@ class Transfer:
     async def _take(self, place: ShardPlace, progress: MoveProgress) -> None:
         """Files, differences, ownership; in this order. Raises DSDBError and OSError."""
         store = self._store()
-        key = ShardKey(place.database.name, place.policy.name, place.shard.id)
+        key = key_of(place)
         replica = await asyncio.to_thread(store.make_replica, key, place.group.start_ns, place.group.end_ns)
         work = Workspace(replica.shard.directory)
         await asyncio.to_thread(work.open)

@@ -12,6 +12,7 @@ from dsdbd.cluster.absorb import given_away
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import hello
 from dsdbd.cluster.membership import removed_reason
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.transfer_plan import next_pause_s
 from dsdbd.errors import DSDBError, ForeignCluster, NodeRemoved, NoLeader, RemovedError
 from dsdbd.fsio import remove_tree
@@ -39,9 +40,7 @@ _LEADERLESS_S = 2.0
 
 def live_shards(state: MetaState) -> frozenset[ShardKey]:
     """Every shard the metadata holds."""
-    return frozenset(
-        ShardKey(place.database.name, place.policy.name, place.shard.id) for place in views.all_shards(state)
-    )
+    return frozenset(key_of(place) for place in views.all_shards(state))
 
 
 class _LiveNow:

@@ -19,6 +19,7 @@ from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
 from dsdbd.cluster.owners import Owners, WriteStats, not_owner
 from dsdbd.cluster.routing import fits, route, uncovered_times
+from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
@@ -298,10 +299,7 @@ class WritePath:
         """Every live shard with its place, made anew when the metadata changed."""
         state = self._node.metadata.state
         if self._places_of is not state:
-            self._known_places = {
-                place.shard.id: (ShardKey(place.database.name, place.policy.name, place.shard.id), place.shard)
-                for place in views.all_shards(state)
-            }
+            self._known_places = {place.shard.id: (key_of(place), place.shard) for place in views.all_shards(state)}
             self._places_of = state
             self._owners.opened &= self._known_places.keys()
         return self._known_places
