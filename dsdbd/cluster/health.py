@@ -73,17 +73,18 @@ async def cluster_status(node: Node) -> dict[str, Any]:
     leader_addr = node.metadata.leader()
     newest = max([answer.applied_index for answer in answers if isinstance(answer, StatusAnswer)], default=0)
     contacts = _contacts(node)
-    for row, answer in zip(rows.values(), answers, strict=True):
-        row["last_contact_s"] = contacts.get(row["tcp_addr"])
+    for (uuid, row), answer in zip(rows.items(), answers, strict=True):
         row["is_leader"] = row["tcp_addr"] == leader_addr and "meta" in row["roles"]
         if isinstance(answer, StatusAnswer):
             row.update(state="up", version=answer.version, applied_index=answer.applied_index)
             row.update(lag=newest - answer.applied_index, message="; ".join(answer.problems))
             row.update(kept_bytes=answer.kept_bytes, copied_bytes=answer.copied_bytes)
+            # It has answered just now, whether or not the failure detector has looked at it yet.
+            row["last_contact_s"] = None if uuid == node.uuid else 0.0
             problems += [f"{row['tcp_addr']}: {problem}" for problem in answer.problems]
             unreached += [(row["tcp_addr"], address) for address in answer.silent]
         else:
-            row.update(state="down", message=answer)
+            row.update(state="down", message=answer, last_contact_s=contacts.get(row["tcp_addr"]))
             problems.append(f"{row['tcp_addr']} does not answer: {answer}")
     gone = {row["tcp_addr"] for row in rows.values() if row["state"] == "down"}
     problems += [f"{one} does not reach {other}" for one, other in unreached if other not in gone]
