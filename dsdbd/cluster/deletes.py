@@ -15,8 +15,10 @@ import msgspec
 import structlog
 
 from dsdbd import query
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, Unavailable
@@ -128,7 +130,7 @@ async def receive(node: Node, writes: WritePath, body: bytes) -> None:
     writes.observe(request.version)
     if not request.shards:
         return
-    await node.metadata.wait_index(request.metadata_index, node.config.cluster.shard_writer_timeout_s)
+    await reach_index(node, request.metadata_index, node.config.cluster.shard_writer_timeout_s)
     await _here(node, request)
 
 
@@ -148,19 +150,12 @@ async def _here(node: Node, request: DeleteRequest) -> None:
     for shard_id, at in request.shards:
         place = places.get(shard_id)
         if place is None:
-            if node.metadata.state.index < request.metadata_index:
-                # It may be new, and get the points before this node hears of it.
-                raise Unavailable(
-                    f"this node's metadata (index {node.metadata.state.index}) are older than the coordinator's (index "
-                    f"{request.metadata_index}) and do not have shard {shard_id}; nothing was deleted here"
-                )
             # A shard that is not in the metadata any more was dropped, and its points with it.
             continue
         if node.data_id not in views.writers(place.shard):
             raise not_owner(node, shard_id)
         wanted.append((key_of(place), decoded[at]))
-    for begin in range(0, len(wanted), _SHARDS_AT_ONCE):
-        some = wanted[begin : begin + _SHARDS_AT_ONCE]
+    for some in in_groups(wanted, _SHARDS_AT_ONCE):
         results = await asyncio.gather(
             *(asyncio.to_thread(store.delete, key, tombstones) for key, tombstones in some), return_exceptions=True
         )
@@ -245,8 +240,7 @@ async def _keep_missed(node: Node, found: _Round) -> set[int]:
     if node.handoff is None:
         return {owner for owner, _ in missed}
     unkept: set[int] = set()
-    for at in range(0, len(missed), _KEPT_AT_ONCE):
-        some = missed[at : at + _KEPT_AT_ONCE]
+    for some in in_groups(missed, _KEPT_AT_ONCE):
         kept = await asyncio.gather(
             *(
                 node.handoff.keep(owner, found.keys[shard_id], found.encoded[shard_id], kind=RecordKind.DELETE)

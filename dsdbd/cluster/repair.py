@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd.cluster.former_shards import FormerShards, may_forget
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.handoff import late_ns
 from dsdbd.cluster.owners import not_owner
+from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.repair_messages import (
     COMPLETE_PATH,
     SUMMARIES_PATH,
@@ -31,7 +33,6 @@ from dsdbd.cluster.repair_plan import (
     Ledger,
     Outcome,
     enough,
-    in_groups,
 )
 from dsdbd.cluster.repair_progress import RecentRepairs, RepairProgress
 from dsdbd.cluster.repair_pull import Pulled, Puller, Range
@@ -172,12 +173,7 @@ class Repair:
     async def complete(self, body: bytes) -> bytes:
         """Answer a CompleteRequest. Raises NotOwner, ShardUnavailable."""
         request = decode_request(body, CompleteRequest)
-        metadata = self._node.metadata
-        if not await metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S):
-            raise ShardUnavailable(
-                f"this node's metadata (index {metadata.state.index}) are older than those of who asks (index "
-                f"{request.metadata_index}): it may not know all owners"
-            )
+        await reach_index(self._node, request.metadata_index, _METADATA_TIMEOUT_S)
         places = []
         for shard_id in request.shards:
             place = self.source.places.get(shard_id)

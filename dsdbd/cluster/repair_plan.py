@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dsdbd.storage.tombstones import Tombstone, encode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dsdbd.model.digest import Grid
 
-_Item = TypeVar("_Item")
 MASK = (1 << 64) - 1
 EVERYTHING = (1 << 63) - 1
 """Greater than any version."""
@@ -292,9 +291,3 @@ class Ledger:
         held = [state.held for state in states if state is not None]
         open_ones = [one.version for one in known if not all(identity(one) in each for each in held)]
         return min(open_ones, default=EVERYTHING + 1) - 1
-
-
-def in_groups(those: Sequence[_Item], most: int) -> Iterator[Sequence[_Item]]:
-    """A sequence in pieces of at most ``most``."""
-    for at in range(0, len(those), most):
-        yield those[at : at + most]

@@ -38,6 +38,7 @@ PURE_ROOMS = (
     "dsdbd/cluster/breaker.py",
     "dsdbd/cluster/contact.py",
     "dsdbd/cluster/hybrid_clock.py",
+    "dsdbd/cluster/pieces.py",
     "dsdbd/cluster/repair_plan.py",
     "dsdbd/cluster/repair_progress.py",
     "dsdbd/cluster/running.py",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.repair_plan import (
     COST_SHARE,
     EVERYTHING,
@@ -19,7 +20,6 @@ from dsdbd.cluster.repair_plan import (
     Outcome,
     differing,
     identity,
-    in_groups,
     lacking,
     summary_of,
     tombstone_sum,
