@@ -19,17 +19,14 @@ from dsdbd.decoding import decode_json
 from dsdbd.errors import RequestError
 from dsdbd.http.body import read_body
 from dsdbd.http.responses import json_response
+from dsdbd.http.signed import in_pieces
 from dsdbd.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.writes import WritePath
     from dsdbd.http.auth import Authenticator
-
-    Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
-    Signed = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
+    from dsdbd.http.signed import Signed
 
 _MAX_DIGITS = 18
 
@@ -80,12 +77,7 @@ class BackupRoutes:
         response = web.StreamResponse()
         response.content_type = "application/octet-stream"
         async with self._source.file(_number(request, "owner"), _token(request), index, offset) as pieces:
-            async for piece in pieces:
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write(piece)
-        await response.write_eof()
-        return response
+            return await in_pieces(request, response, pieces)
 
     async def _close(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)

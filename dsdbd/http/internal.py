@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.reads import ReadPath
     from dsdbd.cluster.writes import WritePath
-
-    Signed = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
+    from dsdbd.http.signed import Handler
 
 _EXECUTE_TIMEOUT_S = 5.0
 
@@ -90,7 +89,7 @@ class InternalApi:
     # --- checks
 
     def _signed(
-        self, handler: Signed, *, any_cluster: bool = False
+        self, handler: Handler, *, any_cluster: bool = False
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def checked(request: web.Request) -> web.StreamResponse:
             with self._bodies.held() as hold:

@@ -19,15 +19,12 @@ from dsdbd.cluster.segment_messages import (
 from dsdbd.cluster.segment_source import SegmentSource
 from dsdbd.errors import RequestError, ShardUnavailable
 from dsdbd.http.responses import json_response
+from dsdbd.http.signed import in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.version_clock import VersionClock
-
-    Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
-    Signed = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
+    from dsdbd.http.signed import Signed
 
 
 class FileRoutes:
@@ -70,12 +67,7 @@ class FileRoutes:
         response = web.StreamResponse()
         response.content_length = max(0, size_bytes - int(text)) + DIGEST_BYTES
         async with contextlib.aclosing(self._source.read(token, index, int(text))) as pieces:
-            async for piece in pieces:
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write(piece)
-        await response.write_eof()
-        return response
+            return await in_pieces(request, response, pieces)
 
     async def _close(self, request: web.Request, _: bytes) -> web.StreamResponse:
         await self._source.close(request.match_info["token"])

@@ -17,15 +17,12 @@ from dsdbd.cluster.repair_messages import (
 from dsdbd.cluster.statements.repairs import own_repairs
 from dsdbd.errors import Unavailable
 from dsdbd.http.kept_alive import answer_of
+from dsdbd.http.signed import in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.repair import Repair
-
-    Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
-    Signed = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
+    from dsdbd.http.signed import Signed
 
 
 class RepairRoutes:
@@ -56,14 +53,8 @@ class RepairRoutes:
         return await answer_of(request, self._repair().source.digests(body))
 
     async def _export(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        response = web.StreamResponse()
         async with contextlib.aclosing(self._repair().source.export(body)) as frames:
-            async for frame in frames:
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write(frame)
-        await response.write_eof()
-        return response
+            return await in_pieces(request, web.StreamResponse(), frames)
 
     async def _complete(self, request: web.Request, body: bytes) -> web.StreamResponse:
         return await answer_of(request, self._repair().complete(body))
