@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.segment_messages import decode, encode
 from dsdbd.errors import DSDBError, ShardUnavailable
 from dsdbd.meta import views
@@ -60,8 +61,7 @@ class Absorber:
         """Answer a former owner. Raises ShardUnavailable where this node is no owner, and what stops the comparison."""
         request = decode(body, AbsorbRequest)
         metadata = self._node.metadata
-        if not await metadata.wait_index(request.index, _METADATA_TIMEOUT_S):
-            raise ShardUnavailable("this node's metadata are older than the former owner's")
+        await reach_index(self._node, request.index, _METADATA_TIMEOUT_S)
         place = views.find_shard(metadata.state, request.shard_id)
         if place is None or self._node.data_id not in place.shard.owners:
             raise ShardUnavailable(f"this node is no owner of shard {request.shard_id}")

@@ -15,6 +15,7 @@ import msgspec
 from dsdbd.cluster import repair_messages
 from dsdbd.cluster import segment_messages as files
 from dsdbd.cluster.archive import ListedFile, OpenedShard, grid_digests
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.errors import DSDBError, NotFound, ShardUnavailable, Unavailable
 from dsdbd.meta import views
@@ -109,7 +110,7 @@ class BackupSource:
         """Answer ``POST /internal/backup/digests``. Raises ShardUnavailable where this node is no owner, OSError."""
         node = self._node
         wanted = files.decode(body, DigestsRequest)
-        await node.metadata.wait_index(wanted.index, node.config.cluster.shard_mapper_timeout_s)
+        await reach_index(node, wanted.index, node.config.cluster.shard_mapper_timeout_s / 2)
         place = views.find_shard(node.metadata.state, wanted.shard_id)
         if place is None or node.data_id not in place.shard.owners:
             raise ShardUnavailable(f"this node is no owner of shard {wanted.shard_id}")

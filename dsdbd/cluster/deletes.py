@@ -130,7 +130,7 @@ async def receive(node: Node, writes: WritePath, body: bytes) -> None:
     writes.observe(request.version)
     if not request.shards:
         return
-    await reach_index(node, request.metadata_index, node.config.cluster.shard_writer_timeout_s)
+    await reach_index(node, request.metadata_index, node.config.cluster.shard_writer_timeout_s / 2)
     await _here(node, request)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dsdbd.errors import NoLeader, Unavailable
+from dsdbd.errors import NoLeader, ShardUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 _FIRST_TIMEOUT_S = 2.0
 _CONFIRM_TIMEOUT_S = 5.0
 _AGAIN_S = 5.0
+
+
+async def reach_index(node: Node, index: int, timeout_s: float) -> None:
+    """Wait until this node's metadata are no older than those of who asks, who saw ``index``.
+
+    By older ones it might take itself for an owner, or a new shard for one that was dropped. Raises ShardUnavailable
+    when ``timeout_s`` passed first: nothing was done, another owner or a later attempt may succeed. Take less than who
+    asks waits, so that it learns this.
+    """
+    metadata = node.metadata
+    if not await metadata.wait_index(index, timeout_s):
+        raise ShardUnavailable(
+            f"the metadata of data node {node.data_id} (index {metadata.state.index}) are older than those of who asks "
+            f"(index {index}); try again when it has caught up"
+        )
 
 
 class Freshness:

@@ -22,6 +22,7 @@ from dsdbd.cluster import nested
 from dsdbd.cluster.asking import Asking, Part, ReadRequest, decode_request
 from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.cluster.demand import ReadLevel
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.owners import not_owner
 from dsdbd.errors import NotFound, RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
@@ -179,7 +180,7 @@ class ReadPath:
             raise RequestError(
                 f"the read request cannot be decoded: {error}; run equal versions on all nodes"
             ) from error
-        await self._node.metadata.wait_index(request.metadata_index, self._node.config.cluster.shard_mapper_timeout_s)
+        await reach_index(self._node, request.metadata_index, self._node.config.cluster.shard_mapper_timeout_s / 2)
         try:
             places = self._places_of(request)
         except NotFound:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import structlog
 
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.peers import ErrorBody
 from dsdbd.cluster.repair_messages import (
     FRAME_ALIVE,
@@ -159,7 +160,7 @@ class RepairSource:
     async def summaries(self, body: bytes) -> bytes:
         """Answer a SummariesRequest; a shard that this node does not know, or cannot read, is left out."""
         request = decode_request(body, SummariesRequest)
-        await self._node.metadata.wait_index(request.metadata_index, _METADATA_TIMEOUT_S)
+        await reach_index(self._node, request.metadata_index, _METADATA_TIMEOUT_S)
         found = []
         for shard_id, below in request.shards:
             place = self.places.get(shard_id)
@@ -234,7 +235,7 @@ class RepairSource:
         yield bytes([FRAME_END])
 
     async def _place(self, shard_id: int, metadata_index: int) -> ShardPlace:
-        await self._node.metadata.wait_index(metadata_index, _METADATA_TIMEOUT_S)
+        await reach_index(self._node, metadata_index, _METADATA_TIMEOUT_S)
         place = self.places.get(shard_id)
         if place is None:
             raise ShardUnavailable(f"shard {shard_id} is not in the metadata of this node: it was dropped, or is new")

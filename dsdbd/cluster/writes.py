@@ -17,6 +17,7 @@ import structlog
 
 from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
+from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.owners import Owners, WriteStats, not_owner
 from dsdbd.cluster.routing import fits, route, uncovered_times
 from dsdbd.cluster.shard_places import key_of
@@ -278,13 +279,13 @@ class WritePath:
     async def receive(self, shard_id: int, encoded: bytes, metadata_index: int) -> None:
         """Store a batch that another coordinator sent to this node; durable on return.
 
-        The sender's metadata may be newer than ours: its index says how far to wait. Raises NotOwner where this node
-        neither is an owner nor takes a copy: the sender's metadata is older than ours.
+        The sender's metadata may be newer than ours: its index says how far to wait. Raises ShardUnavailable where that
+        takes too long, and NotOwner where this node neither is an owner nor takes a copy: the sender's is the older.
         """
         node = self._node
         if node.store is None:
             raise Unavailable("the storage of this node is still opening")
-        await node.metadata.wait_index(metadata_index, node.config.cluster.shard_writer_timeout_s)
+        await reach_index(node, metadata_index, node.config.cluster.shard_writer_timeout_s / 2)
         place = self._places().get(shard_id)
         if place is None:
             raise Unavailable(f"shard {shard_id} is not in this node's metadata (index {node.metadata.state.index})")
