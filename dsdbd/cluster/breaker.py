@@ -11,7 +11,9 @@ from dataclasses import dataclass
 FAILURES_TO_OPEN = 3
 """Failures in a row before a peer is left alone: one or two also happen to a peer that is merely busy."""
 FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 2.0
+"""It bounds how long a peer stays alone after it was mended, where nothing else tells. One request in so long is no
+burden, and where the way there loses packets many others come through."""
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ What cannot be kept or delivered is never lost silently: the shard is noted for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,6 +48,8 @@ _MARGIN_S = 3600.0
 """For what is on its way longer than it should be: a paused process, a clock that is behind."""
 _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
+_MOST_AT_ONCE = 16
+"""Records on their way to an owner that takes them: one after another they would wait for a sync of its log each."""
 
 
 @dataclass
@@ -58,8 +60,10 @@ class _Target:
     queue: HandoffQueue
     waiting: list[tuple[Record, asyncio.Future[None]]] = field(default_factory=list)
     flushing: bool = False
-    failed_s: float = float("-inf")
-    """When the owner last refused or did not answer."""
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the owner has just answered something else."""
+    at_once: int = 1
+    """Records to send side by side: one to see, twice as many as long as all are taken."""
     unread: int = 0
     """How often in a row the disk did not give back the oldest file."""
     refused: int = 0
@@ -193,8 +197,8 @@ class Handoff:
     def wake(self, owner: int) -> None:
         """The owner has just answered: try it now."""
         target = self._targets.get(owner)
-        if target is not None and not target.queue.empty:
-            target.failed_s = float("-inf")
+        if target is not None:
+            target.woken.set()
 
     def owes(self, owner: int, shard_id: int) -> bool:
         """Whether an owner may lack points of a shard that this node took. Any thread may call it."""
@@ -260,23 +264,57 @@ class Handoff:
         """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
         records = await self._next(target)
         shards = {place.shard.id: place.shard for place in views.all_shards(self._node.metadata.state)}
-        size = 0
+        size = at = 0
         try:
-            for position, record in records:
-                shard = shards.get(record.key.shard_id)
-                if shard is None:
-                    # It was dropped.
-                    self.counters["dropped"] += 1
-                elif target.owner in views.writers(shard):
-                    await self._send(target, record, target.owner)
-                elif shard.owners:
-                    await self._send_elsewhere(target, record, shard)
-                target.queue.delivered(position)
-                size += len(record.payload)
+            while at < len(records):
+                group = records[at : at + target.at_once]
+                at += len(group)
+                size += await self._send_group(target, group, shards)
         finally:
             await self._work(target.queue.save)
             self._count()
         return size
+
+    async def _send_group(
+        self, target: _Target, group: list[tuple[Position, Record]], shards: Mapping[int, Shard]
+    ) -> int:
+        """Deliver records side by side; returns their bytes. Raises as ``_send_some`` does.
+
+        Those behind one that fails are sent again with it, which changes nothing where they were taken.
+        """
+        sends = [self._send_where_it_belongs(target, record, shards.get(record.key.shard_id)) for _, record in group]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        size = 0
+        for (position, record), result in zip(group, results, strict=True):
+            if result is not None:
+                target.at_once = 1
+                await self._judge(target, record, result)
+            target.refused = 0
+            target.queue.delivered(position)
+            size += len(record.payload)
+        target.at_once = min(2 * target.at_once, _MOST_AT_ONCE)
+        return size
+
+    async def _send_where_it_belongs(self, target: _Target, record: Record, shard: Shard | None) -> None:
+        if shard is None:
+            # It was dropped.
+            self.counters["dropped"] += 1
+        elif target.owner in views.writers(shard):
+            await self._send(record, target.owner)
+        elif shard.owners:
+            await self._send_elsewhere(record, shard)
+
+    async def _judge(self, target: _Target, record: Record, error: BaseException) -> None:
+        """Put a record aside that would be refused for ever, so that those behind it go on; else raise the error."""
+        if not isinstance(error, DSDBError) or isinstance(error, Unavailable | OutcomeUnknown | MembershipRefused):
+            raise error
+        target.refused += 1
+        if not isinstance(error, RequestError | CorruptData) and target.refused < _MOST_REFUSALS:
+            raise error
+        log.error("a kept write is put aside", owner=target.owner, shard=record.key.shard_id, reason=error.message)
+        await self._work(target.queue.put_aside, record)
+        self.counters["refused"] += 1
+        self.note_lost(target.owner, [record.key])
 
     async def _next(self, target: _Target) -> list[tuple[Position, Record]]:
         """The oldest records of a queue. Raises OSError; a file the disk does not give back is at last passed over."""
@@ -298,55 +336,43 @@ class Handoff:
         if reasons:
             log.error("kept writes that cannot be read are given up", owner=target.owner, reasons=reasons)
 
-    async def _send_elsewhere(self, target: _Target, record: Record, shard: Shard) -> None:
+    async def _send_elsewhere(self, record: Record, shard: Shard) -> None:
         """Deliver to one owner of a shard that moved: where only this queue had the points, that owner now has.
 
         Raises what stands in the way at the last of them.
         """
         for owner in shard.owners:
             try:
-                await self._send(target, record, owner)
+                await self._send(record, owner)
             except DSDBError:
                 if owner == shard.owners[-1]:
                     raise
             else:
                 return
 
-    async def _send(self, target: _Target, record: Record, owner: int) -> None:
+    async def _send(self, record: Record, owner: int) -> None:
         node, key = self._node, record.key
         peer = views.data_node(node.metadata.state, owner)
         if peer is None:
             raise Unavailable(f"data node {owner} is not registered")
         path, body = f"/internal/shards/{key.shard_id}?index={node.metadata.state.index}", bytes(record.payload)
-        try:
-            if record.kind is RecordKind.DELETE:
-                path, body = "/internal/delete", encode_kept(key, body, node.metadata.state.index)
-            await node.peers.call(
-                peer.tcp_addr, "POST", path, body, timeout_s=node.config.cluster.shard_writer_timeout_s
-            )
-        except (Unavailable, OutcomeUnknown, MembershipRefused):
-            raise
-        except DSDBError as error:
-            target.refused += 1
-            if not isinstance(error, RequestError | CorruptData) and target.refused < _MOST_REFUSALS:
-                raise
-            # It would be refused for ever; those behind it go on.
-            target.refused = 0
-            log.error("a kept write is put aside", owner=owner, shard=key.shard_id, reason=error.message)
-            await self._work(target.queue.put_aside, record)
-            self.counters["refused"] += 1
-            self.note_lost(owner, [key])
-        else:
-            target.refused = 0
-            self.counters["delivered"] += 1
+        if record.kind is RecordKind.DELETE:
+            path, body = "/internal/delete", encode_kept(key, body, node.metadata.state.index)
+        await node.peers.call(peer.tcp_addr, "POST", path, body, timeout_s=node.config.cluster.shard_writer_timeout_s)
+        self.counters["delivered"] += 1
 
     async def _pause(self, target: _Target, pause_s: float) -> None:
         """Wait, but not longer than until the owner answers something else."""
-        target.failed_s = time.monotonic()
-        while (left_s := target.failed_s + pause_s - time.monotonic()) > 0:
-            if time.monotonic() - target.failed_s > _LOOK_S and self._seems_back(target.owner):
+        target.woken.clear()
+        left_s = pause_s
+        while left_s > 0:
+            turn_s = min(left_s, _LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(turn_s):
+                    await target.woken.wait()
+            left_s -= turn_s
+            if target.woken.is_set() or self._seems_back(target.owner):
                 return
-            await asyncio.sleep(min(left_s, _LOOK_S))
 
     def _seems_back(self, owner: int) -> bool:
         """Whether that node answers when it is looked at."""

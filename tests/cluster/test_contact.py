@@ -108,5 +108,22 @@ def test_the_pause_of_a_breaker_grows_up_to_its_bound() -> None:
         now_s += pauses_s[-1]
         assert breaker.allows(now_s)
         breaker.failed(now_s)
-    assert pauses_s[:6] == [1, 2, 4, 8, 16, LONGEST_PAUSE_S]
+    assert pauses_s[:3] == [FIRST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
     assert max(pauses_s) == LONGEST_PAUSE_S
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.booleans()), max_size=60), st.floats(0.0, 1.0))
+def test_a_peer_that_was_mended_is_tried_soon_whatever_went_before(
+    past: list[tuple[float, bool]], ask_s: float
+) -> None:
+    breaker, now_s = Breaker(), 0.0
+    for pause_s, answers in past:
+        now_s += pause_s
+        if breaker.allows(now_s):
+            breaker.succeeded() if answers else breaker.failed(now_s)
+    mended_s = now_s
+    while not breaker.is_closed:
+        now_s += ask_s + 0.01
+        if breaker.allows(now_s):
+            breaker.succeeded()
+    assert now_s - mended_s <= LONGEST_PAUSE_S + ask_s + 0.01

@@ -34,6 +34,15 @@ async def with_owner(directory: Path, answers: list[str], use: Callable[[Handoff
         code = answers.pop(0)
         return web.json_response({"error": code, "code": code}, status=STATUS[code])
 
+    await with_server(directory, answer, use)
+
+
+async def with_server(
+    directory: Path,
+    answer: Callable[[web.Request], Awaitable[web.Response]],
+    use: Callable[[Handoff], Awaitable[None]],
+) -> None:
+    """Keep two writes for data node 2, which answers so."""
     port = free_port()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
@@ -126,6 +135,48 @@ def test_a_queue_that_cannot_be_looked_through_holds_up_no_other(tmp_path: Path)
         first.rmdir()
 
     asyncio.run(with_owner(tmp_path, [], use))
+
+
+@pytest.mark.parametrize("bad", [0, 5, 17, 39])
+def test_kept_writes_travel_side_by_side_and_none_is_lost_when_one_fails(tmp_path: Path, bad: int) -> None:
+    names = [f"record {number}".encode() for number in range(40)]
+    taken: list[bytes] = []
+    there = most = 0
+    failures = [names[bad]] * 2
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal there, most
+        there, body = there + 1, await request.read()
+        most = max(most, there)
+        # All that came with it are here before it is answered.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        there -= 1
+        if body in failures:
+            failures.remove(body)
+            return web.json_response({"error": "busy", "code": "overloaded"}, status=503)
+        taken.append(body)
+        return web.Response(status=204)
+
+    async def use(handoff: Handoff) -> None:
+        target = handoff._targets[2]
+        await handoff._send_some(target)
+        for name in names:
+            await handoff.keep(2, KEY, name)
+        failed = 0
+        async with asyncio.timeout(60):
+            while not target.queue.empty:
+                try:
+                    await handoff._send_some(target)
+                except DSDBError as error:
+                    failed += 1
+                    assert error.code == "overloaded"
+        assert failed == 2 and target.queue.aside == 0 and handoff.lost() == {}
+
+    asyncio.run(with_server(tmp_path, answer, use))
+    assert set(taken) == {b"first", b"second", *names}
+    assert 2 < most <= 16
+    assert len(taken) <= 42 + 2 * 15, "no more is sent twice than was on its way with the one that failed"
 
 
 def test_no_record_is_delivered_later_than_deletions_are_kept_for(tmp_path: Path) -> None:
