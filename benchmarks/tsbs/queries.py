@@ -104,27 +104,28 @@ def _aligned(expression: str, window: Window, step_s: int) -> PromQuery:
 
 def _single_groupby(kind: str, workload: Workload, rng: random.Random) -> Query:
     fields_number, hosts_number, hours = (int(word) for word in kind.split("-")[2:])
-    fields = CPU_FIELDS[:fields_number]
     hosts = rng.sample(host_names(workload.hosts), min(hosts_number, workload.hosts))
     window = _window(rng, workload, hours * _HOUR_S, _MINUTE_S)
-    selected = ", ".join(f"max({name})" for name in fields)
-    return Query(
-        kind,
-        f"SELECT {selected} from cpu where {_hosts_condition(hosts)} and {window.condition} group by time(1m)",
-        _aligned(f"max(max_over_time({_selector(fields, hosts)}[1m])) by (__name__)", window, _MINUTE_S),
-        fields,
-    )
+    return _maxima(kind, CPU_FIELDS[:fields_number], hosts, window, "1m")
 
 
 def _cpu_max_all(kind: str, workload: Workload, rng: random.Random) -> Query:
     hosts = rng.sample(host_names(workload.hosts), min(int(kind.rpartition("-")[2]), workload.hosts))
     window = _window(rng, workload, 8 * _HOUR_S, _HOUR_S)
-    selected = ",".join(f"max({name})" for name in CPU_FIELDS)
+    return _maxima(kind, CPU_FIELDS, hosts, window, "1h", separator=",")
+
+
+def _maxima(
+    kind: str, fields: tuple[str, ...], hosts: Sequence[str], window: Window, step: str, *, separator: str = ", "
+) -> Query:
+    """The highest value of each field in every ``step``; ``separator``: as the suite writes its columns."""
+    selected = separator.join(f"max({name})" for name in fields)
+    step_s = {"1m": _MINUTE_S, "1h": _HOUR_S}[step]
     return Query(
         kind,
-        f"SELECT {selected} from cpu where {_hosts_condition(hosts)} and {window.condition} group by time(1h)",
-        _aligned(f"max(max_over_time({_selector(CPU_FIELDS, hosts)}[1h])) by (__name__)", window, _HOUR_S),
-        CPU_FIELDS,
+        f"SELECT {selected} from cpu where {_hosts_condition(hosts)} and {window.condition} group by time({step})",
+        _aligned(f"max(max_over_time({_selector(fields, hosts)}[{step}])) by (__name__)", window, step_s),
+        fields,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from dsdbd.cluster.freshness import Freshness
-from dsdbd.cluster.small_reads import SmallReads
+from dsdbd.cluster.statements import NodeParts
 from dsdbd.http.auth import Authenticator
 from dsdbd.http.backup import BackupRoutes
 from dsdbd.http.cluster_admin import ClusterAdmin
@@ -53,10 +53,11 @@ class Applications:
         self._backup = BackupRoutes(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
-        self._small_queries = SmallQueries(node, SmallReads(node, reads), self._auth, freshness)
+        self._small_queries = SmallQueries(node, reads.small, self._auth, freshness)
         node.service_stats["httpd"] = self._write.counters.values
-        self._debug = DebugPages(node, reads, writes, membership, self._auth, self._write.counters)
-        self._query = QueryHandler(node, reads, writes, membership, self._auth, freshness)
+        parts = NodeParts(node, reads, writes, membership)
+        self._debug = DebugPages(parts, self._auth, self._write.counters)
+        self._query = QueryHandler(parts, self._auth, freshness)
 
     def front(self, server: Callable[[], Any]) -> Front:
         """What answers ordinary writes on a public address before ``server``, which answers all else."""

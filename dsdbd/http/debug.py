@@ -21,10 +21,7 @@ from dsdbd.http.disconnect import cancel_when_gone
 from dsdbd.model.times import format_rfc3339nano
 
 if TYPE_CHECKING:
-    from dsdbd.cluster.membership import Membership
-    from dsdbd.cluster.node import Node
-    from dsdbd.cluster.reads import ReadPath
-    from dsdbd.cluster.writes import WritePath
+    from dsdbd.cluster.statements.context import NodeParts
     from dsdbd.http.auth import Authenticator
     from dsdbd.http.counters import HttpCounters
     from dsdbd.query import SeriesRows
@@ -38,19 +35,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class DebugPages:
     """Pages for programs that watch the daemon; for administrators, because they name databases and clients."""
 
-    def __init__(
-        self,
-        node: Node,
-        reads: ReadPath,
-        writes: WritePath,
-        membership: Membership,
-        auth: Authenticator,
-        counters: HttpCounters,
-    ) -> None:
-        self._node = node
-        self._reads = reads
-        self._writes = writes
-        self._membership = membership
+    def __init__(self, parts: NodeParts, auth: Authenticator, counters: HttpCounters) -> None:
+        self._parts = parts
         self._auth = auth
         self._counters = counters
 
@@ -61,10 +47,9 @@ class DebugPages:
     async def _vars(self, request: web.Request) -> web.StreamResponse:
         """Every counter of SHOW STATS, with what the process takes."""
         self._auth.authorize_admin(await self._auth.user_of(request, {}))
-        node, now_ns = self._node, self._node.clock.now_ns()
-        context = StatementContext(
-            node, self._reads, self._writes, self._membership, "", "", now_ns, Cancellation(), None
-        )
+        node = self._parts.node
+        now_ns = node.clock.now_ns()
+        context = StatementContext(*self._parts, "", "", now_ns, Cancellation(), None)
         memory = _memory()
         page: dict[str, Any] = {
             "system": {

@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dsdbd.cluster.freshness import Freshness
-    from dsdbd.cluster.membership import Membership
-    from dsdbd.cluster.node import Node
     from dsdbd.cluster.reads import ReadPath
-    from dsdbd.cluster.writes import WritePath
+    from dsdbd.cluster.statements import NodeParts
     from dsdbd.http.auth import Authenticator
 
 _bound_decoder = json_decoder(dict[str, object] | None)
@@ -61,20 +59,11 @@ _BY_SERIES = (ast_show.ShowTagKeys, ast_show.ShowTagValues)
 class QueryHandler:
     """Serves ``GET`` and ``POST /query``."""
 
-    def __init__(
-        self,
-        node: Node,
-        reads: ReadPath,
-        writes: WritePath,
-        membership: Membership,
-        auth: Authenticator,
-        freshness: Freshness,
-    ) -> None:
-        self._node = node
+    def __init__(self, parts: NodeParts, auth: Authenticator, freshness: Freshness) -> None:
+        self._parts = parts
+        self._node = parts.node
+        self._reads = parts.reads
         self._freshness = freshness
-        self._reads = reads
-        self._writes = writes
-        self._membership = membership
         self._auth = auth
         self._kept = ByteBudget(MAX_MSGPACK_BYTES_HELD, "answers in MessagePack")
         self._unwatched: set[asyncio.Task[None]] = set()
@@ -100,10 +89,7 @@ class QueryHandler:
         if form.get("consistency") == "linearizable":
             await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
         context = StatementContext(
-            self._node,
-            self._reads,
-            self._writes,
-            self._membership,
+            *self._parts,
             form.get("db", ""),
             form.get("rp", ""),
             self._node.clock.now_ns(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from dsdbd.cluster.reads import Cancellation, ReadPath
     from dsdbd.cluster.writes import WritePath
     from dsdbd.meta.rows import Table
+
+
+class NodeParts(NamedTuple):
+    """What of this node statements are carried out with, the same for every request."""
+
+    node: Node
+    reads: ReadPath
+    writes: WritePath
+    membership: Membership
 
 
 @dataclass(frozen=True, slots=True)
