@@ -21,7 +21,7 @@ from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.decoding import msgpack_decoder
-from dsdbd.errors import DSDBError, OutcomeUnknown, RequestError, Unavailable
+from dsdbd.errors import DSDBError, NoLeader, NotOwner, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.limits import MAX_TOMBSTONE_BYTES
 from dsdbd.meta import views
 from dsdbd.meta.commands import DropMeasurementSchema
@@ -42,6 +42,8 @@ _BARRIER_TIMEOUT_S = 5.0
 _KEPT_AT_ONCE = 256
 _SHARDS_AT_ONCE = 4
 """Each syncs a file of its own and then the log, which those that wait share."""
+_MOST_TURNS = 3
+"""Rounds of a deletion while shards move on from the nodes it was told to."""
 _OBSERVE_TIMEOUT_S = 2.0
 """For nodes that own nothing of it and only take note of the version."""
 
@@ -141,6 +143,10 @@ def encode_kept(key: ShardKey, encoded: bytes, metadata_index: int) -> bytes:
 
 
 async def _here(node: Node, request: DeleteRequest) -> None:
+    """Delete in this node's copies. Raises NotOwner where it has none of a shard any more, even if it has deleted.
+
+    Whoever took its place may have compared before the deletion was here; the coordinator must tell that one.
+    """
     store = node.store
     if store is None:
         raise Unavailable("the storage of this node is still opening")
@@ -162,13 +168,18 @@ async def _here(node: Node, request: DeleteRequest) -> None:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+    shards = {key.shard_id for key, _ in wanted}
+    for place in views.all_shards(node.metadata.state):
+        if place.shard.id in shards and node.data_id not in views.writers(place.shard):
+            raise not_owner(node, place.shard.id)
 
 
 @dataclass
 class _Round:
     """One deletion at the nodes that shall hear of it: what each is told, and what became of it.
 
-    ``keys``: the shards concerned; ``failures``: by node, those that did not confirm.
+    ``keys``: the shards concerned; ``failures``: by node, those that did not confirm. ``to_tell``: nodes that are asked
+    in this round; the others were in an earlier one, of the same shards. ``begun``: some node may have deleted before.
     """
 
     requests: dict[int, DeleteRequest]
@@ -176,6 +187,23 @@ class _Round:
     owners: dict[int, tuple[int, ...]] = field(default_factory=dict)
     encoded: dict[int, bytes] = field(default_factory=dict)
     failures: dict[int, DSDBError] = field(default_factory=dict)
+    to_tell: list[int] = field(default_factory=list)
+    begun: bool = False
+
+    def after(self, earlier: _Round) -> None:
+        """Take over what nodes said in an earlier round; those that have a shard more since, or moved on, are open."""
+        self.begun = earlier.begun or any(
+            request.shards and _may_have_deleted(earlier.failures.get(node_id))
+            for node_id, request in earlier.requests.items()
+        )
+        for node_id, request in self.requests.items():
+            before = earlier.requests.get(node_id)
+            same = before is not None and {one for one, _ in request.shards} <= {one for one, _ in before.shards}
+            failure = earlier.failures.get(node_id)
+            if not same or (isinstance(failure, NotOwner) and request.shards):
+                self.to_tell.append(node_id)
+            elif failure is not None and request.shards:
+                self.failures[node_id] = failure
 
     def missed(self) -> list[tuple[int, int]]:
         """Nodes that did not confirm, with each shard they were told of that is deleted at some owner."""
@@ -217,21 +245,50 @@ def _plan_round(node: Node, work: Mapping[int, Sequence[Tombstone]], version: in
 async def _at_owners(node: Node, work: Mapping[int, Sequence[Tombstone]], version: int) -> None:
     """Delete at every owner; keep it for those that did not confirm where another one did.
 
+    Shards may move meanwhile, and a node that confirmed may have ceased to be an owner before, by metadata that it had
+    not heard of: so the newest metadata, after all have answered, say whether everybody was told. Who takes a copy
+    later than that finds the deletion at an owner.
+
     A crash before it is kept leaves owners that differ, and a client without an answer: repair brings the deletion to
     all owners of the shards where one has it.
     """
     found = _plan_round(node, work, version)
+    found.to_tell = list(found.requests)
+    stale: NoLeader | None = None
+    for _ in range(_MOST_TURNS):
+        await _tell(node, found)
+        try:
+            await node.metadata.barrier(_BARRIER_TIMEOUT_S)
+        except NoLeader as error:
+            stale = error
+            break
+        newer = _plan_round(node, work, version)
+        newer.after(found)
+        found = newer
+        if not found.to_tell:
+            break
+    for owner in found.to_tell:
+        if found.requests[owner].shards and stale is None:
+            found.failures.setdefault(owner, Unavailable("shards move faster than it can be told"))
+    unkept = await _keep_missed(node, found)
+    raise_failures(found.owners, found.failures, unkept, begun=found.begun)
+    if stale is not None:
+        raise OutcomeUnknown(
+            f"deleted, but an owner that came meanwhile may not know of it: {stale.message}; repeat the statement"
+        )
+
+
+async def _tell(node: Node, found: _Round) -> None:
+    """Tell the nodes that are to be told, all at once, and note which of them did not confirm."""
     results = await asyncio.gather(
-        *(_at_owner(node, owner, request) for owner, request in found.requests.items()), return_exceptions=True
+        *(_at_owner(node, owner, found.requests[owner]) for owner in found.to_tell), return_exceptions=True
     )
-    for owner, result in zip(found.requests, results, strict=True):
+    for owner, result in zip(found.to_tell, results, strict=True):
         if isinstance(result, DSDBError):
             if found.requests[owner].shards:
                 found.failures[owner] = result
         elif isinstance(result, BaseException):
             raise result
-    unkept = await _keep_missed(node, found)
-    raise_failures(found.owners, found.failures, unkept)
 
 
 async def _keep_missed(node: Node, found: _Round) -> set[int]:
@@ -257,22 +314,31 @@ async def _keep_missed(node: Node, found: _Round) -> set[int]:
     return unkept
 
 
+def _may_have_deleted(error: DSDBError | None) -> bool:
+    """Whether a node that answered so may have deleted something; None: it confirmed."""
+    if isinstance(error, NotOwner) or (isinstance(error, PeerUnreachable) and error.sent):
+        return True
+    return not isinstance(error, Unavailable | RequestError)
+
+
 def raise_failures(
-    owners: Mapping[int, tuple[int, ...]], failures: Mapping[int, DSDBError], unkept: Collection[int]
+    owners: Mapping[int, tuple[int, ...]],
+    failures: Mapping[int, DSDBError],
+    unkept: Collection[int],
+    *,
+    begun: bool = False,
 ) -> None:
     """Raise what a client is told: nothing, where each shard has an owner that deleted and the others will. Pure.
 
     ``owners``: those of each shard. ``failures``: nodes that did not confirm. ``unkept``: those of them for which the
-    deletion is not kept. Raises Unavailable if no owner did anything, else OutcomeUnknown.
+    deletion is not kept. ``begun``: nodes that are none of these may have deleted. Raises Unavailable if no owner did
+    anything, else OutcomeUnknown.
     """
     undone = [shard_id for shard_id, those in owners.items() if all(one in failures for one in those)]
     if not undone and not unkept:
         return
     reasons = "; ".join(f"data node {owner}: {error.message}" for owner, error in failures.items())
-    nothing = all(
-        isinstance(error, Unavailable | RequestError) and not (isinstance(error, PeerUnreachable) and error.sent)
-        for error in failures.values()
-    )
+    nothing = not begun and not any(map(_may_have_deleted, failures.values()))
     if nothing and len(undone) == len(owners):
         raise Unavailable(f"nothing was deleted: {reasons}")
     if undone:
