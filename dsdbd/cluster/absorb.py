@@ -14,11 +14,14 @@ import structlog
 
 from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.segment_messages import decode, encode
+from dsdbd.cluster.transfer_plan import Rate
+from dsdbd.cluster.whole_pull import WholePull
 from dsdbd.errors import DSDBError, ShardUnavailable
 from dsdbd.meta import views
 
 if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.state import DataNode
 
 log = structlog.get_logger("transfer")
@@ -53,9 +56,11 @@ class AbsorbAnswer(msgspec.Struct, frozen=True, array_like=True):
 class Absorber:
     """What one node takes over from former owners. Use it on the event loop."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, clock: VersionClock) -> None:
+        """``clock`` is told of versions that come."""
         self._node = node
-        self._pulls: dict[AbsorbRequest, asyncio.Task[bool]] = {}
+        self._whole = WholePull(node, clock, Rate(node.config.anti_entropy.max_throughput_bytes))
+        self._pulls: dict[AbsorbRequest, asyncio.Task[None]] = {}
 
     async def receive(self, body: bytes) -> bytes:
         """Answer a former owner. Raises ShardUnavailable where this node is no owner, and what stops the comparison."""
@@ -65,21 +70,19 @@ class Absorber:
         place = views.find_shard(metadata.state, request.shard_id)
         if place is None or self._node.data_id not in place.shard.owners:
             raise ShardUnavailable(f"this node is no owner of shard {request.shard_id}")
-        repair = self._node.repair
-        if repair is None:
-            raise ShardUnavailable("this node cannot compare shards yet")
         task = self._pulls.get(request)
         if task is None:
             for ended in [one for one, pull in self._pulls.items() if pull.done()]:
                 # Nobody came for its answer, or it was a failure; asking again compares again.
                 del self._pulls[ended]
-            task = self._pulls[request] = asyncio.create_task(repair.pull(place, request.from_node))
+            task = self._pulls[request] = asyncio.create_task(self._whole.pull(place, request.from_node))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait({task}, timeout=_ANSWER_S)
         if not task.done():
             return encode(AbsorbAnswer(holds_all=False))
         self._pulls.pop(request, None)
-        return encode(AbsorbAnswer(holds_all=task.result()))
+        task.result()
+        return encode(AbsorbAnswer(holds_all=True))
 
 
 async def ask_to_absorb(node: Node, owner: DataNode, shard_id: int, index: int, changes: int) -> bool:

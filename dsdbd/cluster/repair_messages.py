@@ -54,7 +54,8 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
     """Where do you hold something else than I do? ``totals``: what the asking node has, by measurement.
 
     ``measurements``: None for all. ``after``: only measurements behind this name, which an earlier answer ended with.
-    ``tombstones``: the number of the deletions that the asking node has.
+    ``tombstones``: the number of the deletions that the asking node has. ``since``: where it is not 0, the version from
+    which on values count, and ``below`` means nothing.
     """
 
     metadata_index: int
@@ -67,6 +68,7 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
     below: int = 0
     after: str = ""
     format: int = DIGEST_FORMAT
+    since: int = 0
 
 
 class WireGrid(msgspec.Struct, frozen=True, array_like=True):
@@ -105,6 +107,7 @@ class ExportRequest(msgspec.Struct, frozen=True, array_like=True):
     max_ns: int = MAX_NS
     below: int = 0
     format: int = DIGEST_FORMAT
+    since: int = 0
 
 
 FRAME_ALIVE, FRAME_ROWS, FRAME_END, FRAME_ERROR = 0, 1, 2, 3

@@ -60,17 +60,21 @@ _FULL_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The part of a shard that is compared: measurements (None: all), inclusive times, versions ``below`` (0: all)."""
+    """The part of a shard that is compared: measurements (None: all), inclusive times, versions ``below`` (0: all).
+
+    ``since``: where it is not 0, versions from it on, and ``below`` is 0.
+    """
 
     measurements: Collection[str] | None = None
     min_ns: int = MIN_NS
     max_ns: int = MAX_NS
     below: int = 0
+    since: int = 0
 
     @property
     def is_all(self) -> bool:
         """Whether nothing of the shard is left out but what is too new."""
-        return self.measurements is None and self.min_ns == MIN_NS and self.max_ns == MAX_NS
+        return self.measurements is None and self.min_ns == MIN_NS and self.max_ns == MAX_NS and not self.since
 
 
 class Pulled(NamedTuple):
@@ -123,7 +127,12 @@ class Puller:
 
     async def _content(self, place: ShardPlace, part: Range) -> Content:
         return await self._source.content(
-            place, measurements=part.measurements, min_ns=part.min_ns, max_ns=part.max_ns, below=part.below
+            place,
+            measurements=part.measurements,
+            min_ns=part.min_ns,
+            max_ns=part.max_ns,
+            below=part.below,
+            since=part.since,
         )
 
     async def _ask(self, place: ShardPlace, from_node: int, part: Range, own: Content, after: str) -> DigestsAnswer:
@@ -138,6 +147,7 @@ class Puller:
             part.max_ns,
             part.below,
             after,
+            since=part.since,
         )
         raw = await self._node.peers.call(peer, "POST", DIGESTS_PATH, encode(request), timeout_s=_TIMEOUT_S)
         return decode_answer(raw, DigestsAnswer, peer)
@@ -197,6 +207,7 @@ class Puller:
             part.min_ns,
             part.max_ns,
             part.below,
+            since=part.since,
         )
         stream = self._node.peers.stream(
             peer, "POST", EXPORT_PATH, encode(request), timeout_s=_TIMEOUT_S, piece_bytes=_PIECE_BYTES

@@ -122,6 +122,7 @@ class RepairSource:
         min_ns: int = MIN_NS,
         max_ns: int = MAX_NS,
         below: int = 0,
+        since: int = 0,
         background: bool = False,
     ) -> Content:
         """What this node's copy holds. Raises ShardUnavailable."""
@@ -129,7 +130,7 @@ class RepairSource:
         if replica is None:
             return Content({}, ())
         threads = self._background if background else self._asked
-        make = partial(_content, replica, measurements, min_ns, max_ns, below or None)
+        make = partial(_content, replica, measurements, min_ns, max_ns, below or None, since or None)
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, make)
         except (OSError, CorruptData) as error:
@@ -185,6 +186,7 @@ class RepairSource:
             min_ns=request.min_ns,
             max_ns=request.max_ns,
             below=request.below,
+            since=request.since,
         )
         names = sorted(
             name
@@ -209,7 +211,12 @@ class RepairSource:
         rows: Iterator[Points] = iter(())
         if replica is not None:
             rows = replica.export(
-                request.measurement, cells, min_ns=request.min_ns, max_ns=request.max_ns, below=request.below or None
+                request.measurement,
+                cells,
+                min_ns=request.min_ns,
+                max_ns=request.max_ns,
+                below=request.below or None,
+                since=request.since or None,
             )
         making: Future[bytes | None] | None = None
         try:
@@ -243,10 +250,15 @@ class RepairSource:
 
 
 def _content(
-    replica: Replica, measurements: Collection[str] | None, min_ns: int, max_ns: int, below: int | None
+    replica: Replica,
+    measurements: Collection[str] | None,
+    min_ns: int,
+    max_ns: int,
+    below: int | None,
+    since: int | None,
 ) -> Content:
     begun_s = time.thread_time()
-    grids = replica.digests(measurements, min_ns=min_ns, max_ns=max_ns, below=below)
+    grids = replica.digests(measurements, min_ns=min_ns, max_ns=max_ns, below=below, since=since)
     return Content(grids, replica.tombstones(), time.thread_time() - begun_s)
 
 

@@ -28,6 +28,7 @@ from dsdbd.cluster.transfer_plan import (
     next_pause_s,
     too_few_compared,
 )
+from dsdbd.cluster.whole_pull import WholePull
 from dsdbd.errors import CorruptData, DiskFull, DSDBError, ShardUnavailable
 from dsdbd.meta import views
 from dsdbd.meta.commands import CompleteMove
@@ -65,6 +66,7 @@ class Transfer:
         self._clock = clock
         self._config = node.config.transfer
         self._rate = Rate(self._config.max_throughput_bytes)
+        self._pulls = WholePull(node, clock, self._rate)
         self._changed = asyncio.Event()
         self._room = asyncio.Semaphore(self._config.max_shards)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -255,33 +257,37 @@ class Transfer:
     # --- differences
 
     async def _compare(self, place: ShardPlace, progress: MoveProgress) -> None:
-        """Pull from the owners what they hold beyond the files, until this node may count as an owner."""
-        compared: set[int] = set()
+        """Pull from the owners what they hold beyond the files, until this node may count as an owner.
+
+        What is older is compared with all of them first. What is newer comes last, from one after another within a
+        moment: from then on to the change of owners, nothing but the writes themselves bring what is written.
+        """
+        bounds: dict[int, int] = {}
         failure: DSDBError | None = None
         for _ in range(_COMPARISONS):
             place = self._place(place.shard.id)
-            down = self._down()
-            for owner in copy_sources(place.shard, down):
-                if owner in compared or owner in down:
-                    continue
-                try:
-                    if await self._pull(place, owner):
+            compared: set[int] = set()
+            try:
+                for owner in self._that_answer(place):
+                    if owner not in bounds:
+                        bounds[owner] = await self._pulls.settle(place, owner)
+                for owner in self._that_answer(place):
+                    if owner in bounds:
+                        await self._pulls.catch_up(place, owner, bounds[owner])
                         compared.add(owner)
-                except DSDBError as error:
-                    failure = error
-                    progress.error = error.message
+            except DSDBError as error:
+                failure = error
+                progress.error = error.message
+            place = self._place(place.shard.id)
             if may_complete(place.shard, progress.replaces, compared, self._down()):
                 progress.error = ""
                 return
             await asyncio.sleep(_AGAIN_S)
         raise failure or ShardUnavailable(too_few_compared(place.shard, compared, self._down()))
 
-    async def _pull(self, place: ShardPlace, owner: int) -> bool:
-        repair = self._node.repair
-        if repair is None:
-            raise ShardUnavailable("this node cannot compare shards yet")
-        whole: bool = await repair.pull(place, owner)
-        return whole
+    def _that_answer(self, place: ShardPlace) -> list[int]:
+        down = self._down()
+        return [owner for owner in copy_sources(place.shard, down) if owner not in down]
 
     # --- surroundings
 

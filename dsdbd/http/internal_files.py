@@ -33,7 +33,7 @@ class FileRoutes:
     def __init__(self, node: Node, clock: VersionClock) -> None:
         self._node = node
         self._source = SegmentSource(node, clock)
-        self._absorber = Absorber(node)
+        self._absorber = Absorber(node, clock)
 
     def routes(self, signed: Signed) -> list[web.RouteDef]:
         """Their routes; ``signed`` puts the check of secret and cluster in front of a handler."""

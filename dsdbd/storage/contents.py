@@ -77,9 +77,9 @@ class Stored(Scan):
             return []
         return self._narrow([part.where(mixed[part.position]) for part in parts], low, high)
 
-    def stored(self, chosen: Bools | None = None) -> Iterator[Rows]:
-        """All rows of series that are ``chosen`` by number, in pieces; each value once."""
-        parts = self.parts(chosen)
+    def stored(self, chosen: Bools | None = None, sources: Sequence[int] | None = None) -> Iterator[Rows]:
+        """All rows of series that are ``chosen`` by number, of some of the sources, in pieces; each value once."""
+        parts = self.parts(chosen, sources)
         compare = contested(parts, len(self.series))
         if compare is not None:
             for window in self.windows([part.where(compare[part.position]) for part in parts]):
@@ -150,6 +150,11 @@ class Held:
                 if series.any():
                     hidden.append(Hidden(series, one.min_ns, one.max_ns, one.version))
         return replace(self, stored=replace(stored, hidden=hidden)) if hidden else self
+
+    def from_version(self, since: int) -> list[int]:
+        """The sources that may hold a row of that version or a newer one. Raises DamagedBlock, OSError."""
+        sources = self.stored.sources
+        return [number for number, source in enumerate(sources) if newest_version(source.block) >= since]
 
     def hashes(self) -> UInt64s:
         """Of every series, by number."""

@@ -70,6 +70,16 @@ def digest(held: Held, ranges: TimeRanges, below: int | None) -> Grid | None:
     return grid
 
 
+def digest_since(held: Held, ranges: TimeRanges, since: int) -> Grid | None:
+    """The grid of the rows within the times of versions from ``since`` on, None without any.
+
+    Blocks of older rows are not read. Raises DamagedBlock, OSError.
+    """
+    found = (rows.since(since) for rows in held.stored.stored(None, held.from_version(since)))
+    cells = Digester(held.hashes(), ranges, None).sums(found)
+    return Grid.of(held.stored.series.measurement, cells) if cells.any() else None
+
+
 def _of_block(held: Held, number: int, hashes: UInt64s, ranges: TimeRanges) -> UInt64s:
     """All rows of a block by itself."""
     source = held.stored.sources[number]

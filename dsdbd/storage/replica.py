@@ -13,7 +13,7 @@ from dsdbd.model.columns import Bools, Int64s, Points
 from dsdbd.model.digest import Grid, TimeRanges
 from dsdbd.storage.comparing import Comparison, bounds_of, deleted_here
 from dsdbd.storage.contents import Held
-from dsdbd.storage.digesting import digest
+from dsdbd.storage.digesting import digest, digest_since
 from dsdbd.storage.exporting import Selection, pieces
 from dsdbd.storage.scanning import DamagedBlock
 from dsdbd.storage.selection import MAX_NS, MIN_NS
@@ -42,29 +42,44 @@ class Replica:
         min_ns: int = MIN_NS,
         max_ns: int = MAX_NS,
         below: int | None = None,
+        since: int | None = None,
     ) -> dict[str, Grid]:
         """Grids by measurement, of all or of some; those without any row are left out.
 
         Rows within inclusive times count, of versions lower than ``below`` (None: of any), less what is deleted. Two
-        replicas with equal grids hold the same values. Raises OSError.
+        replicas with equal grids hold the same values. With ``since``, ``below`` does not count: rows of that version
+        and newer ones, for which files of older rows are not read. Raises OSError.
         """
         found = {}
         for name in self.shard.names() if measurements is None else measurements:
-            grid = self._digest(name, min_ns, max_ns, below)
+            if since is None:
+                grid = self._digest(name, min_ns, max_ns, below)
+            else:
+                grid = self._digest_since(name, min_ns, max_ns, since)
             if grid is not None:
                 found[name] = grid
         return found
 
     def _digest(self, measurement: str, min_ns: int, max_ns: int, below: int | None) -> Grid | None:
+        whole, changed = self.shard.whole_digest(measurement)
+        if whole is not None and whole.answers(changed, self._ranges, min_ns, max_ns, below):
+            return whole.grid
+        return self._of_held(measurement, min_ns, max_ns, lambda held: digest(held, self._ranges, below))
+
+    def _digest_since(self, measurement: str, min_ns: int, max_ns: int, since: int) -> Grid | None:
+        whole, changed = self.shard.whole_digest(measurement)
+        if whole is not None and whole.changed == changed and whole.newest < since:
+            return None
+        return self._of_held(measurement, min_ns, max_ns, lambda held: digest_since(held, self._ranges, since))
+
+    def _of_held(self, measurement: str, min_ns: int, max_ns: int, work: Callable[[Held], Grid | None]) -> Grid | None:
+        """What ``work`` finds in what is held, again without each file that turns out to be damaged."""
         while not self.shard.dropped:
-            whole, changed = self.shard.whole_digest(measurement)
-            if whole is not None and whole.answers(changed, self._ranges, min_ns, max_ns, below):
-                return whole.grid
             with self.shard.contents(measurement, min_ns, max_ns) as held:
                 if held is None:
                     return None
                 try:
-                    return digest(held, self._ranges, below)
+                    return work(held)
                 except DamagedBlock as error:
                     self.shard.set_aside(held, error)
                 except FileNotFoundError:
@@ -80,22 +95,24 @@ class Replica:
         min_ns: int = MIN_NS,
         max_ns: int = MAX_NS,
         below: int | None = None,
+        since: int | None = None,
     ) -> Iterator[Points]:
         """Rows with their versions, in pieces of about a megabyte: those of some cells of the grid, or of all.
 
         Restricted as for ``digests``. Raises OSError, and ShardUnavailable when a file turns out to be damaged; the
         next export goes without that file.
         """
-        chosen = Selection(self._ranges, cells, below)
+        chosen = Selection(self._ranges, cells, below, since)
         low, high = max(min_ns, chosen.min_ns), min(max_ns, chosen.max_ns)
         if low > high:
             return
         with self.shard.contents(measurement, low, high) as held:
             if held is None:
                 return
-            hashes = held.hashes()
-            found = (chosen.of(rows, hashes) for rows in held.stored.stored(chosen.series(hashes)))
             try:
+                hashes = held.hashes()
+                sources = None if since is None else held.from_version(since)
+                found = (chosen.of(rows, hashes) for rows in held.stored.stored(chosen.series(hashes), sources))
                 yield from pieces(measurement, held.known.index.keys, found)
             except DamagedBlock as error:
                 self.shard.set_aside(held, error)

@@ -38,6 +38,11 @@ class Rows:
         fields = {key: column.take(rows) for key, column in self.fields.items()}
         return Rows(self.series[rows], self.time_ns[rows], self.version[rows], fields)
 
+    def since(self, version: int) -> Rows:
+        """The rows of that version and newer ones, in their order."""
+        chosen: Bools = self.version >= version
+        return self if chosen.all() else self.take(np.flatnonzero(chosen))
+
 
 def column_bytes(column: Column) -> int:
     """Memory of a column's values."""

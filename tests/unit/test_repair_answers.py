@@ -22,6 +22,8 @@ from dsdbd.cluster.repair_messages import (
     decode_answer,
     encode,
 )
+from dsdbd.cluster.transfer_plan import Rate
+from dsdbd.cluster.whole_pull import WholePull
 from dsdbd.cluster.writes import WritePath
 from dsdbd.errors import ShardUnavailable, Unavailable
 from dsdbd.meta.state import DataNode, Shard
@@ -110,7 +112,7 @@ def test_an_old_deletion_is_taken_over_though_nothing_is_left_where_it_was_made(
         put(store, 1, [("h", 1, {"f": 1.0})], key(7))
     stores[1].delete(key(7), [Tombstone("m", None, MIN_NS, MAX_NS, 2)])
 
-    async def pull() -> tuple[bool, int]:
+    async def pull() -> None:
         port = free_port()
         state = state_of(Shard(7, (1, 2)), index=5, data_nodes=(DataNode(2, "2" * 32, "b:1", f"127.0.0.1:{port}"),))
         nodes = [lone_node(tmp_path / name, state) for name in "ab"]
@@ -129,14 +131,18 @@ def test_an_old_deletion_is_taken_over_though_nothing_is_left_where_it_was_made(
         await web.TCPSite(runner, "127.0.0.1", port).start()
         try:
             # Version 2 is of long ago: no row that is on its way can be older.
-            return await repairs[0].pull(repairs[0].source.places.all()[7], 2), repairs[0].counters["deletions"]
+            nodes[0].repair = repairs[0]
+            pulls = WholePull(nodes[0], WritePath(nodes[0]).clock, Rate(0))
+            await pulls.pull(repairs[0].source.places.all()[7], 2)
         finally:
             await nodes[0].peers.close()
             await runner.cleanup()
             for repair in repairs:
                 repair.source.close()
 
-    assert asyncio.run(pull()) == (True, 1)
+    asyncio.run(pull())
+    shard = stores[0].shard(7)
+    assert shard is not None and [one.version for one in shard.kept_tombstones()] == [2]
     grids = [store.make_replica(key(7), 0, END_NS).digests() for store in stores]
     assert grids[0].keys() == grids[1].keys() and not any(len(grid.places) for grid in grids[0].values())
     for store in stores:
