@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fault import sandbox
+from tests.fault.check_health import check_health
 from tests.fault.check_meta import check_declared, check_registers
 from tests.fault.check_points import (
     check_deleted,
@@ -32,6 +33,7 @@ from tests.fault.cluster import FaultCluster, Sampler
 from tests.fault.history import History, read
 from tests.fault.load import Load
 from tests.fault.nemesis import Nemesis
+from tests.fault.observer import Observer
 from tests.fault.points import DAY_NS
 from tests.fault.schedule import KINDS, schedule
 from tests.fault.verdict import Verdict
@@ -60,7 +62,9 @@ class Campaign:
         """All rounds; the report is complete after each."""
         arguments = self.arguments
         self.cluster.grow(arguments.nodes)
-        kinds = [kind for kind in arguments.kinds if kind != "clock" or self.cluster.clocks_can_be_set]
+        able = {"clock": self.cluster.clocks_can_be_set, "delay": self.cluster.network.can_delay()}
+        kinds = [kind for kind in arguments.kinds if able.get(kind, True)]
+        self.report["unable"] = [kind for kind in arguments.kinds if kind not in kinds]
         end_s = time.monotonic() + arguments.minutes * 60
         number = 0
         while True:
@@ -102,10 +106,11 @@ class Campaign:
             self.arguments.seed + number,
             points_s=self.arguments.points_s,
         )
-        sampler = Sampler(cluster, history)
+        sampler, observer = Sampler(cluster, history), Observer(cluster.nodes, history)
         try:
             load.start()
             sampler.start()
+            observer.start()
             self._warm_up(load)
             begun_s = time.monotonic()
             strike(nemesis)
@@ -120,6 +125,7 @@ class Campaign:
         # The time in which owners have to be equal again, without anything being done.
         problems = cluster.settle(database, healed_s + self.arguments.settle_s)
         settled_s = time.monotonic() - healed_s
+        observer.stop()
         each = cluster.last_operations(history, database, base_ns)
         owners, databases = cluster.owners(database), cluster.databases()
         cluster.stop(history)
@@ -162,7 +168,8 @@ class Campaign:
     ) -> list[Verdict]:
         cluster = self.cluster
         contents = cluster.contents(load.database)
-        count = len(cluster.nodes)
+        numbers = [node.number for node in cluster.nodes]
+        count = len(numbers)
         verdicts = [
             check_lost(history, contents, everywhere=count <= 3),
             check_equal(contents, owners),
@@ -171,8 +178,9 @@ class Campaign:
             check_declared(history, databases),
             check_available(history, count, self.arguments.unavailable_s),
             check_counters(history),
+            check_health(history, numbers, self.arguments.seen_s, self.arguments.cleared_s),
             check_bounded(history, _MEMORY_BYTES, _FILES),
-            check_last(history, [node.number for node in cluster.nodes], each),
+            check_last(history, numbers, each),
             check_alive(history, frozenset({_DISK_FULL_CODE})),
         ]
         if not nemesis.clock_stepped:
@@ -210,6 +218,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--unavailable-s", type=float, default=5.0, help="longest time without writes, a majority being up"
     )
+    parser.add_argument("--seen-s", type=float, default=2.0, help="longest time until a fault is named")
+    parser.add_argument("--cleared-s", type=float, default=5.0, help="longest time until it is named no more")
     parser.add_argument("--broken", default="", help="run a broken build of tests/fault/broken.py")
     parser.add_argument("--scenario", default="", help="a scenario of tests/fault/scenarios.py instead of a schedule")
     parser.add_argument("--work", default="", help="directory for histories, logs and the report")

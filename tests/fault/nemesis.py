@@ -15,10 +15,10 @@ from tests.fault.netns import Network, between
 from tests.fault.node import READY_TIMEOUT_S, FaultNode
 from tests.fault.schedule import ALONE, Fault
 
-_WATCH_S = 0.1
+_PAUSE_S = 0.1
+_DELAY_MS = (20.0, 150.0)
 MOVED_S = 240.0
 """So long an order to move shards may take, while other faults go on."""
-_WATCH_LONGEST_S = 15.0
 
 
 @dataclass
@@ -31,7 +31,6 @@ class Nemesis:
     grow: Callable[[int], None]
     """Starts so many more nodes."""
     busy: set[int] = field(default_factory=set)
-    begun: int = 0
     faults: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
     clock_stepped: bool = False
@@ -64,19 +63,15 @@ class Nemesis:
         victims = self._take(fault)
         if not victims:
             return
-        begun_s = time.monotonic()
-        with self._lock:
-            self.begun += 1
-        watch = _Watch(self, victims, fault.kind)
+        begun_s = struck_s = time.monotonic()
+        touched = sorted({*victims, *self._touched(fault, victims[0])})
         try:
-            self._begin(fault, victims)
+            struck_s = self._begin(fault, victims)
             self._whole(fault, victims, whole=False)
-            watch.start()
             time.sleep(fault.length_s)
         finally:
             healed_s = time.monotonic()
             self._heal(fault, victims)
-            watch.healed()
             with self._lock:
                 self.faults += 1
                 self.kinds[fault.kind] = self.kinds.get(fault.kind, 0) + 1
@@ -89,7 +84,9 @@ class Nemesis:
             "fault",
             name=fault.kind,
             nodes=victims,
+            touched=touched,
             begun=round(begun_s, 3),
+            struck=round(struck_s, 3),
             healed=round(healed_s, 3),
             ready_s=round(ready_s - healed_s, 3),
             ready=all(ready),
@@ -151,7 +148,14 @@ class Nemesis:
             case _:
                 return set()
 
-    def _begin(self, fault: Fault, victims: list[int]) -> None:
+    def _touched(self, fault: Fault, victim: int) -> set[int]:
+        """Nodes beside the victim about which something is wrong, too."""
+        if fault.kind != "bridge":
+            return set()
+        return {number for pair in self._links(fault, victim) for number in pair}
+
+    def _begin(self, fault: Fault, victims: list[int]) -> float:
+        """Carry it out; the time from which on it is felt."""
         nodes = [self.node(number) for number in victims]
         match fault.kind:
             case "kill" | "kill_leader" | "kill_all":
@@ -160,11 +164,14 @@ class Nemesis:
             case "pause" | "pause_leader":
                 nodes[0].pause()
             case "power_cut" | "power_cut_all":
-                self._cut_power(nodes)
+                return self._cut_power(nodes)
             case "isolate" | "isolate_leader" | "one_way" | "bridge":
                 self.network.cut(self._links(fault, victims[0]))
             case "loss":
                 self.network.lose(self._links(fault, victims[0]), 0.1 + 0.3 * fault.amount)
+            case "delay":
+                low_ms, high_ms = _DELAY_MS
+                self.network.delay(victims[0], low_ms + (high_ms - low_ms) * fault.amount)
             case "disk_full":
                 nodes[0].disk.fill()
             case "disk_stall":
@@ -176,6 +183,7 @@ class Nemesis:
                 self._roll(nodes)
             case "move":
                 self._move(victims[0])
+        return time.monotonic()
 
     def _heal(self, fault: Fault, victims: list[int]) -> None:
         nodes = [self.node(number) for number in victims]
@@ -191,6 +199,8 @@ class Nemesis:
                 nodes[0].resume()
             case "isolate" | "isolate_leader" | "one_way" | "bridge" | "loss":
                 self.network.heal(self._links(fault, victims[0]))
+            case "delay":
+                self.network.hurry(victims[0])
             case "disk_full":
                 nodes[0].disk.free()
             case "disk_stall":
@@ -199,14 +209,16 @@ class Nemesis:
                 nodes[0].clock.shift(0)
 
     @staticmethod
-    def _cut_power(nodes: Sequence[FaultNode]) -> None:
-        """All stop at one moment; what is not beneath the page cache then is gone."""
+    def _cut_power(nodes: Sequence[FaultNode]) -> float:
+        """All stop at one moment, which is returned; what is not beneath the page cache then is gone."""
         for node in nodes:
             node.pause()
+        stopped_s = time.monotonic()
         for node in nodes:
             node.disk.copy_as_after_power_cut()
         for node in nodes:
             node.kill()
+        return stopped_s
 
     def _roll(self, nodes: Sequence[FaultNode]) -> None:
         """Stop and start one node after the other, each when the one before is ready."""
@@ -235,14 +247,14 @@ class Nemesis:
             for node in self.nodes:
                 with contextlib.suppress(OSError, KeyError):
                     return data_ids(self.nodes, node)[victim]
-            time.sleep(_WATCH_S)
+            time.sleep(_PAUSE_S)
         raise TimeoutError(f"no node tells the number of node {victim}")
 
     # --- what was whole
 
     def _whole(self, fault: Fault, victims: list[int], *, whole: bool) -> None:
-        """Write down the state of nodes or links; a clock that is wrong makes no node less whole."""
-        if fault.kind in ("clock", "rolling", "move"):
+        """Write down the state of nodes or links; a wrong clock or a slow network makes no node less whole."""
+        if fault.kind in ("clock", "delay", "rolling", "move"):
             return
         links = self._links(fault, victims[0])
         for source, to in sorted(links):
@@ -250,43 +262,3 @@ class Nemesis:
         if not links:
             for number in victims:
                 self.history.add("state", node=number, whole=whole)
-
-
-class _Watch:
-    """How long it takes until another node's verdict shows a fault, and until no node shows one any more.
-
-    It looks on in the background after the heal, until the next fault begins: what it sees then is that one's.
-    """
-
-    def __init__(self, nemesis: Nemesis, victims: Sequence[int], kind: str) -> None:
-        self._nemesis = nemesis
-        self._victims = set(victims)
-        self._kind = kind
-        self._others = [node for node in nemesis.nodes if node.number not in self._victims] or list(nemesis.nodes)
-        self._begun_s = time.monotonic()
-        self._healed_s = 0.0
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def start(self) -> None:
-        self._begun_s = time.monotonic()
-        self._thread.start()
-
-    def healed(self) -> None:
-        self._healed_s = time.monotonic()
-
-    def _look(self) -> None:
-        mine = self._nemesis.begun
-        seen_s = cleared_s = None
-        while self._nemesis.begun == mine and cleared_s is None:
-            time.sleep(_WATCH_S)
-            bad = any(node.health()[0] in ("warn", "fail") for node in self._others)
-            now_s = time.monotonic()
-            if seen_s is None and bad:
-                seen_s = now_s - self._begun_s
-            if self._healed_s:
-                if not bad and seen_s is not None:
-                    cleared_s = now_s - self._healed_s
-                elif now_s > self._healed_s + _WATCH_LONGEST_S or seen_s is None:
-                    break
-        alone = self._nemesis.begun == mine
-        self._nemesis.history.add("health", name=self._kind, seen_s=seen_s, cleared_s=cleared_s, alone=alone)

@@ -5,13 +5,20 @@ Faults lie between nodes only, so that clients reach every node: a client that c
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tests.fault import delay
 from tests.fault.sandbox import command
 
 _NET = "10.77.0"
+_JITTER = 0.25
+"""A delayed packet takes up to this share more or less: some overtake others."""
+
+_HOLD = ("-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass")
 
 
 def address(number: int) -> str:
@@ -21,11 +28,15 @@ def address(number: int) -> str:
 
 @dataclass
 class Network:
-    """Links between nodes: ``cuts`` and ``lossy`` hold (from, to) pairs whose packets are dropped, all or some."""
+    """Links between nodes: ``cuts`` and ``lossy`` hold (from, to) pairs whose packets are dropped, all or some.
+
+    ``slow``: nodes whose packets from and to other nodes are held back, each by a process of its own (delay.py).
+    """
 
     nodes: int = 0
     cuts: set[tuple[int, int]] = field(default_factory=set)
     lossy: dict[tuple[int, int], float] = field(default_factory=dict)
+    slow: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self) -> None:
@@ -47,6 +58,16 @@ class Network:
         command("ip", "-n", name, "link", "set", "lo", "up")
         return number
 
+    def can_delay(self) -> bool:
+        """Whether the kernel here gives packets to a process to hold."""
+        try:
+            command("iptables", "-A", "OUTPUT", "-d", address(0), *_HOLD)
+            command(sys.executable, "-I", "-S", delay.__file__, "0", "1", "0", data="")
+        except RuntimeError:
+            return False
+        command("iptables", "-F", "OUTPUT")
+        return True
+
     def inside(self, number: int) -> list[str]:
         """What a command line begins with to run in a node's namespace; it replaces itself, the process id stays."""
         return ["nsenter", f"--net=/run/netns/n{number}", "--"]
@@ -63,8 +84,44 @@ class Network:
             self.lossy |= dict.fromkeys(pairs, share)
             self._apply()
 
+    def delay(self, number: int, delay_ms: float) -> None:
+        """Hold back every packet between a node and the others, both ways. Raises RuntimeError where none can be."""
+        jitter_ms = delay_ms * _JITTER
+        holder = subprocess.Popen(
+            [*self.inside(number), sys.executable, "-I", "-S", delay.__file__, "0", str(delay_ms), str(jitter_ms)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert holder.stdout is not None
+        said = holder.stdout.readline().strip()
+        if said != "ready":
+            self._end(holder)
+            raise RuntimeError(f"packets cannot be held back: {said}")
+        with self._lock:
+            self.slow[number] = holder
+            self._apply()
+
+    def hurry(self, number: int) -> None:
+        """Hold back nothing of a node any more."""
+        with self._lock:
+            holder = self.slow.pop(number, None)
+            self._apply()
+        if holder is not None:
+            self._end(holder)
+
+    @staticmethod
+    def _end(holder: subprocess.Popen[str]) -> None:
+        with holder:
+            assert holder.stdin is not None
+            holder.stdin.close()
+            holder.wait(30)
+
     def heal(self, pairs: Iterable[tuple[int, int]] | None = None) -> None:
-        """Undo what was done to these pairs; to all of them without a list."""
+        """Undo what was done to these pairs; to all of them, and all delays, without a list."""
+        if pairs is None:
+            for number in list(self.slow):
+                self.hurry(number)
         with self._lock:
             gone = set(pairs) if pairs is not None else self.cuts | set(self.lossy)
             self.cuts -= gone
@@ -73,13 +130,21 @@ class Network:
 
     def _apply(self) -> None:
         for number in range(1, self.nodes + 1):
-            rules = ["*filter", ":INPUT ACCEPT [0:0]"]
+            rules = ["*filter", ":INPUT ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]"]
             rules += [f"-A INPUT -s {address(source)} -j DROP" for source, to in sorted(self.cuts) if to == number]
             for (source, to), share in sorted(self.lossy.items()):
                 if to == number:
                     chance = f"-m statistic --mode random --probability {share:.3f}"
                     rules.append(f"-A INPUT -s {address(source)} {chance} -j DROP")
+            if number in self.slow:
+                others = [address(one) for one in range(1, self.nodes + 1) if one != number]
+                hold = " ".join(_HOLD)
+                rules += [f"-A {chain} {one} {hold}" for other in others for chain, one in _ways(other)]
             command(*self.inside(number), "iptables-restore", data="\n".join([*rules, "COMMIT", ""]))
+
+
+def _ways(other: str) -> list[tuple[str, str]]:
+    return [("INPUT", f"-s {other}"), ("OUTPUT", f"-d {other}")]
 
 
 def both(pairs: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -61,12 +61,13 @@ def render(report: dict[str, Any], work: Path, took_s: float) -> str:
     lines = [
         f"seed {report.get('seed')}, {report.get('nodes')} nodes, {len(rounds)} rounds, {took_s / 60:.1f} minutes",
         f"faults {faults(report)}: " + ", ".join(f"{kind} {number}" for kind, number in kinds.most_common()),
+        *(f"kinds that this machine cannot do: {', '.join(report['unable'])}" for _ in [0] if report.get("unable")),
         f"points acknowledged at quorum or all: {acknowledged(report):,}",
         f"lost {total['lost']}, missing at an owner {total['missing']}, values that differ {total['diverged']}",
         f"registers {total['registers']}, operations on them {total['operations']}",
         f"worst unavailability with a majority whole: {worst_s:.1f} s",
         "settled after the heal: " + ", ".join(_settled(one) for one in rounds),
-        *_health(work, len(rounds)),
+        *_health(rounds),
         *_requests(work, len(rounds)),
         *(f"PROBLEM {sentence}" for sentence in problems(report)),
         f"histories, logs and report.json: {work}",
@@ -78,23 +79,20 @@ def _settled(one: dict[str, Any]) -> str:
     return f"{one['settled_s']} s" if one["settled"] else f"not within {one['settled_s']} s ({one['unsettled'][:300]})"
 
 
-def _health(work: Path, rounds: int) -> list[str]:
-    """How long faults took to be seen in another node's verdict, and to be gone from it."""
-    seen: defaultdict[str, list[float]] = defaultdict(list)
-    cleared: defaultdict[str, list[float]] = defaultdict(list)
-    shown: Counter[str] = Counter()
-    for number in range(rounds):
-        for record in read(work / f"history{number}.jsonl"):
-            if record["kind"] == "health":
-                shown[record["name"]] += 1
-                if record["seen_s"] is not None:
-                    seen[record["name"]].append(record["seen_s"])
-                if record["cleared_s"] is not None:
-                    cleared[record["name"]].append(record["cleared_s"])
-    return ["in /health of others, median (worst): kind, seen of all, seen after, cleared after"] + [
-        f"  {name}: {len(seen[name])} of {count}, {_spread(seen[name])}, {_spread(cleared[name])}"
-        for name, count in sorted(shown.items())
-    ]
+def _health(rounds: list[dict[str, Any]]) -> list[str]:
+    """How long faults took to be named, and to be named no more, by kind and kind of page."""
+    total: dict[str, dict[str, Any]] = {}
+    for one in rounds:
+        for name, row in one["verdicts"].get("health", {}).get("faults", {}).items():
+            known = total.setdefault(name, {})
+            for column, value in row.items():
+                known[column] = known[column] + value if column in known else value
+    lines = ["health: kind and page: judged (late, staying), seen after and cleared after, median (worst); not judged"]
+    for name, row in sorted(total.items()):
+        figures = f"{row['judged']} ({row['late']}, {row['stays']})"
+        spreads = f"{_spread(row['seen'])}, {_spread(row['cleared'])}"
+        lines.append(f"  {name}: {figures}, {spreads}; {row['unjudged']} overlapped, {row['short']} too short")
+    return lines
 
 
 def _spread(values: list[float]) -> str:

@@ -17,6 +17,7 @@ WEIGHTS = {
     "one_way": 6,
     "bridge": 5,
     "loss": 6,
+    "delay": 5,
     "disk_full": 5,
     "disk_stall": 5,
     "clock": 4,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fault.check_health import check_health, sights
 from tests.fault.check_meta import Operation, check_declared, check_registers, why_not_linearizable
 from tests.fault.check_points import check_deleted, check_equal, check_invented, check_lost, check_superseded
 from tests.fault.check_service import (
@@ -263,6 +264,95 @@ def test_a_daemon_that_ends_is_not_ready_or_invents_a_read_is_found() -> None:
     assert not check_alive([{"kind": "read", "node": 1, "invented": 5}]).ok
     assert not check_alive([{"kind": "stuck", "why": "drain is not carried out"}]).ok
     assert check_alive([{"kind": "read", "node": 1, "invented": None}]).ok
+
+
+# --- health
+
+
+def page(t: float, node: int, kind: str, *facts: str) -> dict[str, Any]:
+    return {"kind": "page", "t": t, "node": node, "page": kind, "facts": sorted(facts)}
+
+
+def hit(name: str, begun: float, healed: float, nodes: list[int], touched: list[int] | None = None) -> dict[str, Any]:
+    times = {"begun": begun, "struck": begun, "healed": healed}
+    return {"kind": "fault", "name": name, "nodes": nodes, "touched": touched or nodes, "ready": True, **times}
+
+
+QUIET = [page(0, node, kind) for node in (1, 2, 3) for kind in ("health", "ready", "status")]
+DOWN = "peers: 10.77.0.3:8088 is down: it does not answer, for Ns"
+
+
+def found(history: list[dict[str, Any]], name: str) -> tuple[float | None, float | None, str]:
+    one = next(one for one in sights([*QUIET, *history], [1, 2, 3]) if one.page == name)
+    return one.seen_s, one.cleared_s, one.why_not
+
+
+def test_every_node_that_is_whole_has_to_name_a_fault() -> None:
+    pause = hit("pause", 10, 14, [3])
+    both = [page(11.5, 1, "health", DOWN), page(11.8, 2, "health", DOWN), page(14.4, 1, "health")]
+    said = [pause, *both, page(15.5, 2, "health", "handoff: N bytes of writes are kept for data node 3")]
+    assert found(said, "health") == (1.8, 1.5, "")
+    assert found([pause, both[0]], "health") == (None, None, ""), "the other says nothing"
+    other = [page(11.5, node, "health", DOWN.replace(".3:", ".2:")) for node in (1, 2)]
+    assert found([pause, *other], "health") == (None, None, ""), "the wrong node is named"
+    assert found([hit("pause", 9.5, 10, [3]), page(9, 1, "health", DOWN)], "health")[2] == "shown before"
+
+
+def test_what_another_fault_hides_is_not_judged() -> None:
+    pause = hit("pause", 10, 14, [3])
+    assert found([pause, hit("kill", 12, 13, [1])], "health") == (None, None, ""), "node 2 is whole"
+    busy = [hit("kill", 12, 13, [1]), hit("isolate", 12, 13, [2])]
+    assert found([pause, *busy], "health")[2] == "no other node is whole"
+    assert found([pause, busy[0]], "ready")[2] == "another fault may take the leader away"
+    assert found([pause, hit("kill", 13, 16, [3])], "health")[2] == "another fault of the same node"
+    # It stands until the next fault of the node that says it, which is too soon to tell.
+    stands = [pause, page(11, 1, "health", DOWN), page(11, 2, "health", DOWN), hit("loss", 16, 17, [1, 2], [1, 2])]
+    verdict = check_health([*QUIET, *stands], [1, 2, 3], 2.0, 5.0)
+    assert verdict.figures["faults"]["pause health"] == {
+        "judged": 1, "short": 0, "unjudged": 0, "late": 0, "stays": 0, "seen": [1.0], "cleared": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "page_name", "node", "fact"),
+    [
+        ("disk_full", "health", 3, "disk: no space is left for the log"),
+        ("disk_full", "health", 3, "silent"),
+        ("disk_stall", "status", 1, "10.77.0.3:8088: the disk of /d has not answered for Ns; writes wait for it"),
+        ("clock", "health", 1, "clock: the clock of 10.77.0.3:8088 is Ns ahead of this node's"),
+        ("clock", "health", 3, "clock: this node's clock is Ns behind that of 2 of 2 other nodes"),
+        ("pause", "ready", 3, "silent"),
+        ("pause", "status", 1, "down: 10.77.0.3:8088"),
+        ("isolate", "health", 3, "partition: this node reaches 0 of 2 other nodes: it is cut off, or they are down"),
+        ("isolate", "status", 3, "10.77.0.3:8088 does not reach 10.77.0.1:8088"),
+        ("delay", "health", 1, "links: 10.77.0.3:8088 answers slowly"),
+    ],
+)
+def test_a_fault_counts_as_named_where_it_is_named(kind: str, page_name: str, node: int, fact: str) -> None:
+    one_is_enough = kind in ("clock", "delay")
+    speakers = [node] if one_is_enough or node == 3 else [1, 2]
+    said = [page(11, speaker, page_name, fact) for speaker in speakers]
+    if kind == "isolate":
+        said += [page(11, speaker, page_name, DOWN, "down: 10.77.0.3:8088") for speaker in (1, 2)]
+    seen_s = found([hit(kind, 10, 14, [3]), *said], page_name)[0]
+    assert seen_s == 1.0
+    unlike = [page(11, speaker, page_name, "handoff: N bytes of writes are kept for data node 3") for speaker in (1, 2)]
+    assert found([hit(kind, 10, 14, [3]), *unlike], page_name)[0] is None
+
+
+def test_a_verdict_that_is_late_stays_or_never_comes_is_found() -> None:
+    def judged(*said: dict[str, Any]) -> list[str]:
+        return check_health([*QUIET, hit("disk_full", 10, 14, [3]), *said], [1, 2, 3], 2.0, 5.0).problems
+
+    disk = "disk: no space is left"
+    named = "10.77.0.3:8088: no space is left"
+    elsewhere = [page(11, 1, "status", named), page(11, 2, "status", named), page(11, 3, "ready", "not ready: full")]
+    gone = [page(15, 1, "status"), page(15, 2, "status"), page(15, 3, "ready")]
+    assert judged(*elsewhere, page(11, 3, "health", disk), *gone, page(15, 3, "health")) == []
+    assert "seen after 3 s" in judged(*elsewhere, page(13, 3, "health", disk), *gone, page(15, 3, "health"))[0]
+    assert "seen never" in judged(*elsewhere, *gone)[0]
+    assert "cleared after 7 s" in judged(*elsewhere, page(11, 3, "health", disk), *gone, page(21, 3, "health"))[0]
+    assert "and still" in judged(*elsewhere, page(11, 3, "health", disk), *gone)[0]
 
 
 # --- files and the schedule

@@ -29,9 +29,22 @@ def run(work: Path, *arguments: str) -> dict[str, object]:
 
 def test_nothing_is_lost_by_any_kind_of_fault(tmp_path: Path) -> None:
     kinds = sorted(set(KINDS) - ALONE | {"power_cut_all"})
-    options = ["--seed", "5", "--once", "--most", "14", "--least-points", "55000", "--points-s", "2000"]
+    options = ["--seed", "5", "--once", "--most", "15", "--least-points", "55000", "--points-s", "2000"]
     # Bounds for a machine that does other things, too.
-    options += ["--minutes", "8", "--round-s", "480", "--settle-s", "120", "--unavailable-s", "60"]
+    options += [
+        "--minutes",
+        "8",
+        "--round-s",
+        "480",
+        "--settle-s",
+        "120",
+        "--unavailable-s",
+        "60",
+        "--seen-s",
+        "60",
+        "--cleared-s",
+        "60",
+    ]
     report = run(tmp_path, *options, "--clock-round", "1", "--kinds", ",".join(kinds))
     page = render(report, tmp_path, 0.0)
     assert not problems(report), page
