@@ -70,6 +70,7 @@ def own_checks(node: Node) -> list[Check]:
         found += _warnings("storage", (text for text in node.store.problems() if text not in log))
     found += _about_others(node)
     if node.detector is not None:
+        found += _warnings("network", node.detector.way_problems())
         found += _warnings("clock", node.detector.clock_problems())
     if node.handoff is not None:
         found += _warnings("handoff", node.handoff.problems())

@@ -18,7 +18,8 @@ import structlog
 from dsdbd.cluster.contact import ASLEEP_S, LOOK_PERIOD_S, SILENT_S, Contact, clock_ahead_s, clock_problems
 from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.messages import PulseAnswer
-from dsdbd.cluster.peers import PeerUnreachable
+from dsdbd.cluster.peers import Lane, PeerUnreachable
+from dsdbd.cluster.way import Way
 from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError
 
@@ -46,6 +47,7 @@ class _Watched:
     clear_index: int
     hurry: asyncio.Event
     """Set when there is a reason to look at once."""
+    way: Way
 
 
 class FailureDetector:
@@ -107,6 +109,11 @@ class FailureDetector:
             {one.address: one.contact.clock_ahead_s for one in self._watched.values() if not one.contact.is_down}
         )
 
+    def way_problems(self) -> list[str]:
+        """Sentences about the ways to nodes that answer."""
+        found = {one.address: one.way.problem() for one in self._watched.values() if not one.contact.is_down}
+        return [f"{address}: {problem}" for address, problem in sorted(found.items()) if problem]
+
     def heard(self, uuid: str) -> None:
         """A node has asked something of this one: where it counts as down, look at it now."""
         watched = self._watched.get(uuid)
@@ -146,6 +153,10 @@ class FailureDetector:
             contact.slept(gap_s)
         if not contact.is_down:
             contact.seen_s = max(contact.seen_s, self._node.peers.answered_s.get(watched.address, 0.0))
+            # Not those of copies: whoever sends as fast as a network can loses packets.
+            peers, address = self._node.peers, watched.address
+            others = peers.readings(address, Lane.CONTROL, Lane.WRITE, Lane.READ)
+            watched.way.look(now_s, peers.readings(address, Lane.PULSE), others)
         if contact.tick(now_s):
             reason = contact.reason or "it does not answer"
             log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
@@ -180,7 +191,9 @@ class FailureDetector:
             if uuid not in self._watched:
                 contact = Contact.begin(time.monotonic())
                 task = asyncio.get_running_loop().create_task(self._look_again_and_again(uuid))
-                self._watched[uuid] = _Watched(uuid, address, contact, None, True, True, task, UNKNOWN, asyncio.Event())
+                self._watched[uuid] = _Watched(
+                    uuid, address, contact, None, True, True, task, UNKNOWN, asyncio.Event(), Way()
+                )
             self._watched[uuid].data_id = data[uuid].id if uuid in data else None
         self._by_data_id = {one.data_id: one for one in self._watched.values() if one.data_id is not None}
 
@@ -217,6 +230,7 @@ class FailureDetector:
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)
+                watched.way.begin_anew()
                 node.peers.set_up(watched.address)
                 self._tell(self._on_back, watched)
 

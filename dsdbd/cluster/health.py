@@ -88,8 +88,7 @@ async def cluster_status(node: Node) -> dict[str, Any]:
             problems.append(f"{row['tcp_addr']} does not answer: {answer}")
     gone = {row["tcp_addr"] for row in rows.values() if row["state"] == "down"}
     problems += [f"{one} does not reach {other}" for one, other in unreached if other not in gone]
-    if not rows:
-        problems += [check.message for check in own_checks(node)]
+    problems += [check.message for check in own_checks(node) if not rows]
     down = {row["data_id"] for row in rows.values() if row["state"] == "down" and row["data_id"] is not None}
     shards = count_shards(state, down)
     problems += shard_problems(shards)

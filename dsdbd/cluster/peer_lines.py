@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from dsdbd.errors import ShardUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from aiohttp import AddrInfoType
 
 
 class Lane(enum.Enum):
@@ -77,6 +80,7 @@ class Line:
         self._places = asyncio.Semaphore(connections)
         self._waiting = 0
         self._under_way: set[asyncio.Timeout] = set()
+        self._sockets: list[socket.socket] = []
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -84,9 +88,20 @@ class Line:
         """The connections; made when they are first needed."""
         if self._session is None:
             # The places bound the connections; a stream has one of its own beside them.
-            connector = aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=10)
+            connector = aiohttp.TCPConnector(
+                limit=self._connections, ttl_dns_cache=10, socket_factory=self._make_socket
+            )
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._session
+
+    def _make_socket(self, address: AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets = [*self.sockets(), made]
+        return made
+
+    def sockets(self) -> list[socket.socket]:
+        """The connections that are open."""
+        return [one for one in self._sockets if one.fileno() >= 0]
 
     @contextlib.asynccontextmanager
     async def request(self, timeout_s: float) -> AsyncIterator[None]:

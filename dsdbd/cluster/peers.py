@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from dsdbd import errors, limits
-from dsdbd.cluster import signing
+from dsdbd.cluster import signing, tcp_info
 from dsdbd.cluster.peer_lines import Lane as Lane
 from dsdbd.cluster.peer_lines import Line, lane_of
 from dsdbd.cluster.peer_lines import PeerUnreachable as PeerUnreachable
@@ -23,6 +23,8 @@ from dsdbd.errors import DSDBError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from dsdbd.cluster.way import Reading
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -137,6 +139,12 @@ class PeerClient:
     def open_breakers(self) -> list[tuple[str, str]]:
         """Peers that are left alone because they failed, each with the lane."""
         return [(address, lane.value) for (address, lane), line in self._lines.items() if not line.breaker.is_closed]
+
+    def readings(self, address: str, *lanes: Lane) -> list[Reading]:
+        """The kernel's figures of the connections to a peer in some lanes."""
+        lines = [line for lane in lanes if (line := self._lines.get((address, lane))) is not None]
+        found = [tcp_info.read(sock) for line in lines for sock in line.sockets()]
+        return [reading for reading in found if reading is not None]
 
     async def start(self) -> None:
         """Begin; connections are made when they are needed."""

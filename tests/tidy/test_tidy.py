@@ -37,6 +37,7 @@ PURE_ROOMS = (
     "dsdbd/cluster/acks.py",
     "dsdbd/cluster/breaker.py",
     "dsdbd/cluster/contact.py",
+    "dsdbd/cluster/way.py",
     "dsdbd/cluster/hybrid_clock.py",
     "dsdbd/cluster/pieces.py",
     "dsdbd/cluster/repair_plan.py",

@@ -1,0 +1,104 @@
+"""What packets tell of the way to one node: how many had to be sent again, and how long one is under way. Pure.
+
+The figures are the kernel's (``tcp_info.py``), so that a busy program, here or there, is not taken for a bad network.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WINDOW_S = 2.5
+"""For so long packets that were lost are worth a word."""
+LEAST_RESENT = 2
+RESENT_SHARE = 0.05
+"""Of the packets sent; a few are lost on good networks, too."""
+LATE_S = 0.05
+"""A shorter way there and back is never called slow; a kernel may hold back a confirmation for 40 ms."""
+LATE_FACTOR = 4.0
+"""How many times the usual a slow way takes."""
+_LATE_OF, _LATE_LEAST = 3, 2
+_USUAL_DOUBLES_S = 3600.0
+"""What is usual rises so fast, because networks are rebuilt, and falls at once."""
+_LEAST_USUAL_S = 1e-5
+
+
+class Reading(NamedTuple):
+    """Figures of a connection since it was made; ``rtt_s`` is smoothed: an eighth of each new value counts."""
+
+    connection: int
+    rtt_s: float
+    resent: int
+    sent: int
+
+
+class Way:
+    """The way to one node, looked at again and again; the first reading of each look is that of the regular looks."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Reading] = {}
+        self._lost: deque[tuple[float, int, int]] = deque()
+        self._late: deque[bool] = deque(maxlen=_LATE_OF)
+        self._now_s = 0.0
+        self.usual_s = 0.0
+        """The shortest time there and back of late, 0 while nothing is known."""
+        self.rtt_s = 0.0
+        """The same as of the newest packet."""
+
+    def look(self, now_s: float, pulse: Sequence[Reading], others: Sequence[Reading] = ()) -> None:
+        """Take in figures: of the connections that look at the node, whose packets come one by one, and of others."""
+        known, self._known = self._known, {}
+        resent = sent = 0
+        for reading in (*pulse, *others):
+            before = known.get(reading.connection)
+            if before is None or before.sent > reading.sent or before.resent > reading.resent:
+                before = Reading(reading.connection, 0.0, 0, 0)
+            resent += reading.resent - before.resent
+            sent += reading.sent - before.sent
+            self._known[reading.connection] = reading
+        for reading in pulse:
+            self._time(reading, known.get(reading.connection), now_s - self._now_s if self._now_s else 0.0)
+        self._now_s = now_s
+        if sent:
+            self._lost.append((now_s, resent, sent))
+        while self._lost and now_s - self._lost[0][0] > WINDOW_S:
+            self._lost.popleft()
+
+    def _time(self, reading: Reading, before: Reading | None, pause_s: float) -> None:
+        if not reading.rtt_s or (before is not None and reading.rtt_s == before.rtt_s):
+            return
+        if before is None:
+            # The first value of a connection is not smoothed.
+            newest_s = reading.rtt_s
+        else:
+            change_s = reading.rtt_s - before.rtt_s
+            # Where it rises there may have been two values since; it is then no more than the newest one.
+            newest_s = before.rtt_s + (4 if change_s > 0 else 8) * change_s
+        self.rtt_s = max(0.0, newest_s)
+        usual_s = self.usual_s * 2 ** (pause_s / _USUAL_DOUBLES_S) if self.usual_s else reading.rtt_s
+        self.usual_s = max(_LEAST_USUAL_S, min(usual_s, reading.rtt_s))
+        self._late.append(self.rtt_s >= max(LATE_S, LATE_FACTOR * self.usual_s))
+
+    def begin_anew(self) -> None:
+        """The node was out of reach and is back: what was lost in between says nothing of the way now."""
+        self._lost.clear()
+        self._late.clear()
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """Packets that were sent again of late, and all that were sent."""
+        return sum(resent for _, resent, _ in self._lost), sum(sent for _, _, sent in self._lost)
+
+    def problem(self) -> str:
+        """What is wrong with the way; empty where nothing is."""
+        resent, sent = self.lost
+        if resent >= LEAST_RESENT and resent >= RESENT_SHARE * sent:
+            return f"packets are lost on the way: {resent} of the last {sent} had to be sent again"
+        if sum(self._late) >= _LATE_LEAST:
+            return (
+                f"the way is slow: {self.rtt_s * 1e3:.0f} ms there and back, it used to be {self.usual_s * 1e3:.3g} ms"
+            )
+        return ""
