@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 
 class ReadRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select``, ``groups`` or ``show``.
+    """What a coordinator asks an owner; ``kind`` is ``schema``, ``select``, ``groups``, ``show`` or ``statement``.
 
     ``argument``: for a select and its groups the encoded plan, for a show the statement's text, for a schema nothing.
+    A statement is a whole SELECT (``whole_reads``): its text is the argument, and names all that is read.
     ``most_rows``: a select with more rows than this is answered with nothing; 0 allows any number.
     ``names`` and ``patterns`` limit a schema to measurements; both empty means all. ``metadata_index`` is the state
     of the metadata in which the coordinator found the shards.
@@ -184,6 +185,14 @@ class Asking:
         """Whom a query would ask for which shards. Raises ShardUnavailable for a shard without owners."""
         return self._choose(places, _Failures(), None)
 
+    def only_owner(self, places: Iterable[ShardPlace]) -> int | None:
+        """The one owner to ask for all of these shards; None where there are several, or none for some."""
+        try:
+            owners = self.chosen(places)
+        except ShardUnavailable:
+            return None
+        return next(iter(owners)) if len(owners) == 1 else None
+
     def is_read_here(self, place: ShardPlace) -> bool:
         """Whether this node is the owner to ask first. Any thread may call it."""
         own, owners = self._node.data_id, place.shard.owners
@@ -253,16 +262,17 @@ class Asking:
         await self._complete(owner, part, places, cancelled)
         if owner == node.data_id:
             return await self._here(part, places, cancelled)
+        argument = part.request.argument if part.plan is None else query.encode_plan(part.plan)
+        shards = [place.shard.id for place in places]
+        return await self.call(owner, msgspec.structs.replace(part.request, shards=shards, argument=argument))
+
+    async def call(self, owner: int, request: ReadRequest) -> bytes:
+        """What another node answers to a request. Raises Unavailable, and what it refuses."""
+        node = self._node
         peer = views.data_node(node.metadata.state, owner)
         if peer is None:
             raise ShardUnavailable(f"data node {owner} is not registered")
-        argument = part.request.argument if part.plan is None else query.encode_plan(part.plan)
-        shards = [place.shard.id for place in places]
-        body = _encoder.encode(
-            msgspec.structs.replace(
-                part.request, shards=shards, metadata_index=node.metadata.state.index, argument=argument
-            )
-        )
+        body = _encoder.encode(msgspec.structs.replace(request, metadata_index=node.metadata.state.index))
         timeout_s = node.config.cluster.shard_mapper_timeout_s
         return await node.peers.call(peer.tcp_addr, "POST", "/internal/read", body, timeout_s=timeout_s)
 

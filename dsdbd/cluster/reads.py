@@ -24,6 +24,8 @@ from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.cluster.demand import ReadLevel
 from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.owners import not_owner
+from dsdbd.cluster.small_reads import SmallReads
+from dsdbd.cluster.whole_reads import WholeReads
 from dsdbd.errors import NotFound, RequestError, ShardUnavailable, Unavailable
 from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
@@ -77,6 +79,8 @@ class ReadPath:
         self._node = node
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
         self._asking = Asking(node, self._answer_here)
+        self._whole = WholeReads(node, self, self._asking)
+        self.small = SmallReads(node, self)
 
     def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
         """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
@@ -95,7 +99,13 @@ class ReadPath:
             return await nested.answer(self, statement, now_ns, cancelled, most)
         begun = None
         if cancelled.demand.level is ReadLevel.ONE:
-            begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
+            places = [place for _, _, found in self._schema_requests(statement, now_ns) for place in found]
+            if self._are_here(places):
+                begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
+            else:
+                whole = await self._whole.ask(statement, places, now_ns, cancelled)
+                if whole is not None:
+                    return _only(whole)
         if begun is None:
             schemas = await self.schemas(statement, now_ns, cancelled)
             plan = await cancelled.guard(self.work(self._plan, statement, schemas, now_ns))
@@ -181,6 +191,8 @@ class ReadPath:
                 f"the read request cannot be decoded: {error}; run equal versions on all nodes"
             ) from error
         await reach_index(self._node, request.metadata_index, self._node.config.cluster.shard_mapper_timeout_s / 2)
+        if request.kind == "statement":
+            return await self._whole.serve(request, cancelled)
         try:
             places = self._places_of(request)
         except NotFound:
@@ -261,19 +273,38 @@ class ReadPath:
         for every step. None also where a shard here cannot be read, which another owner may have.
         """
         try:
-            schemas = {}
-            for key, request, places in self._schema_requests(statement, now_ns):
-                if not self._are_here(places):
-                    return None
-                with self._reading(places):
-                    schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
-            steps = query.divide(self._plan(statement, schemas, now_ns), schemas)
+            _, steps = self._steps_here(statement, now_ns)
             emit = self._advance_here(steps, cancelled)
         except (Unavailable, _Elsewhere):
             return None
         if emit is None or not emit.last:
             return _Begun(steps, emit)
         return _Begun(steps, emit, _finished(emit.plan, emit.partial, cancelled))
+
+    def whole_here(self, statement: ast.Select, now_ns: int, cancelled: Cancellation) -> query.Emit | None:
+        """The only part of a SELECT's answer, unfinished; None where it has several, or not all shards are here."""
+        try:
+            plan, steps = self._steps_here(statement, now_ns)
+            step = next(steps, None)
+            # What is divided into parts is for the coordinator to ask for, as fast as its client reads.
+            if not isinstance(step, query.Ask) or step.groups or step.plan is not plan:
+                return None
+            found = self._asked_here(step, cancelled)
+        except (Unavailable, _Elsewhere):
+            return None
+        emit = None if found is None else steps.send(found)
+        return emit if isinstance(emit, query.Emit) and emit.last else None
+
+    def _steps_here(self, statement: ast.Select, now_ns: int) -> tuple[SelectPlan, Steps]:
+        """The plan of a SELECT and its steps; raises _Elsewhere where not all shards are on this node."""
+        schemas = {}
+        for key, request, places in self._schema_requests(statement, now_ns):
+            if not self._are_here(places):
+                raise _Elsewhere
+            with self._reading(places):
+                schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
+        plan = self._plan(statement, schemas, now_ns)
+        return plan, query.divide(plan, schemas)
 
     def _advance_here(self, steps: Steps, cancelled: Cancellation) -> query.Emit | None:
         """As ``_advance``; raises _Elsewhere where a step asks for shards that are not on this node."""
@@ -396,6 +427,10 @@ class ReadPath:
         if not settings.max_select_point:
             return readers
         return [CountedShard.of(reader, cancelled.points, settings.max_select_point) for reader in readers]
+
+
+async def _only(series: list[SeriesBlock]) -> AsyncGenerator[AnswerPart, None]:
+    yield AnswerPart(series)
 
 
 class _Elsewhere(Exception):

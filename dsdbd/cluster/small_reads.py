@@ -8,7 +8,7 @@ What is not known to be small, in memory and on this node is left to ``ReadPath`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dsdbd import query
 from dsdbd.errors import DSDBError
@@ -21,11 +21,14 @@ from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.storage.inline import NotAtOnce, NotNow, inline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.reads import LocalShard, ReadPath
     from dsdbd.meta.state import MetaState
-    from dsdbd.query import Prepared, SelectPlan, SeriesBlock, Steps
+    from dsdbd.query import Emit, Prepared, SelectPlan, SeriesBlock, Steps
 
+_Result = TypeVar("_Result")
 _REST = 32
 """A statement that could not be answered at once is left to the usual way so many times before it is tried again."""
 _MOST_SHARDS = 4
@@ -57,6 +60,15 @@ class SmallReads:
 
     def answer(self, text: str, database: str, policy: str) -> list[SeriesBlock] | None:
         """The answer of a statement; None where it is to be asked for in the usual way."""
+        return self._at_once(text, database, policy, self._node.clock.now_ns(), _finished)
+
+    def begin(self, text: str, now_ns: int) -> Emit | None:
+        """The only part of the answer to another node's statement, which names what it reads; None as ``answer``."""
+        return self._at_once(text, "", "", now_ns, _as_it_is)
+
+    def _at_once(
+        self, text: str, database: str, policy: str, now_ns: int, use: Callable[[Emit], _Result | None]
+    ) -> _Result | None:
         if len(text) > MAX_KEPT_QUERY_CHARS or self._is_counted:
             return None
         shape, values = shape_of(text)
@@ -71,7 +83,8 @@ class SmallReads:
             known.rest -= 1
             return None
         try:
-            found = self._answer(known, text, values, database, policy)
+            emit = self._read(known, text, values, database, policy, now_ns)
+            found = None if emit is None else use(emit)
         except NotNow:
             return None  # the usual way waits for what is not there yet
         except (DSDBError, NotAtOnce, OSError):
@@ -80,10 +93,9 @@ class SmallReads:
             known.rest = _REST
         return found
 
-    def _answer(
-        self, known: _Known, text: str, values: tuple[str, ...], database: str, policy: str
-    ) -> list[SeriesBlock] | None:
-        now_ns = self._node.clock.now_ns()
+    def _read(
+        self, known: _Known, text: str, values: tuple[str, ...], database: str, policy: str, now_ns: int
+    ) -> Emit | None:
         if known.prepared is None or known.state is not self._node.metadata.state:
             self._look_up(known, text, values, database, policy, now_ns)
         prepared = known.prepared
@@ -140,7 +152,7 @@ class SmallReads:
 
     # --- running
 
-    def _run(self, prepared: Prepared, plan: SelectPlan, now_ns: int) -> list[SeriesBlock] | None:
+    def _run(self, prepared: Prepared, plan: SelectPlan, now_ns: int) -> Emit | None:
         low, high = query.bounds(plan)
         # A statement that ends now may read what shards of later times know of its fields.
         shards = self._reads.local_shards(*prepared.place, low, MAX_TIME_NS if high >= now_ns else high)
@@ -157,7 +169,7 @@ class SmallReads:
             if seen.extent is not None:
                 extents.append(seen.extent)
         schemas = {prepared.place: {name: prepared.schema_with(tuple(extents))}}
-        return _all_blocks(query.divide(plan, schemas), shards, prepared.place)
+        return _only_part(query.divide(plan, schemas), shards, prepared.place)
 
 
 def _is_small(plan: SelectPlan) -> bool:
@@ -168,7 +180,7 @@ def _is_small(plan: SelectPlan) -> bool:
     return plan.bounded_below and buckets * (len(plan.columns) + 1) <= SMALL_ANSWER_CELLS
 
 
-def _all_blocks(steps: Steps, shards: list[LocalShard], place: tuple[str, str]) -> list[SeriesBlock] | None:
+def _only_part(steps: Steps, shards: list[LocalShard], place: tuple[str, str]) -> Emit | None:
     """The whole answer, where it is one part; None where it is not, or is not small."""
     readers = [shard.reader for shard in shards]
     step = next(steps)
@@ -184,7 +196,16 @@ def _all_blocks(steps: Steps, shards: list[LocalShard], place: tuple[str, str]) 
         return None
     if step.plan.interval_ns and not _fits_when_filled(step.plan, step.partial):
         return None
-    blocks = list(query.finish(step.plan, step.partial))
+    return step
+
+
+def _as_it_is(emit: Emit) -> Emit:
+    return emit
+
+
+def _finished(emit: Emit) -> list[SeriesBlock] | None:
+    """The rows of an answer; None where they are too many after all."""
+    blocks = list(query.finish(emit.plan, emit.partial))
     cells = sum(len(block) * len(block.data) for block in blocks)
     return blocks if cells <= SMALL_ANSWER_CELLS else None
 
