@@ -367,7 +367,7 @@ async def open_store(node: Node) -> None:
 
     def damaged(shard_id: int) -> None:
         if node.repair is not None:
-            loop.call_soon_threadsafe(node.repair.wake, {shard_id})
+            loop.call_soon_threadsafe(node.repair.damaged, shard_id)
 
     settings = StoreSettings(
         head_max_bytes=config.data.cache_snapshot_memory_size_bytes,

@@ -7,7 +7,7 @@ aside, a crash between an answer and what had to be kept. A crash of this node l
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -16,6 +16,7 @@ from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.handoff import late_ns
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.pieces import in_groups
+from dsdbd.cluster.repair_lost import LostShards
 from dsdbd.cluster.repair_messages import (
     COMPLETE_PATH,
     SUMMARIES_PATH,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.repair_source import Glance
     from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.views import ShardPlace
+    from dsdbd.storage import Shard
 
 log = structlog.get_logger("repair")
 _SETTLE_S = 2.0
@@ -64,6 +66,16 @@ _BARRIER_TIMEOUT_S = 5.0
 _METADATA_TIMEOUT_S = 5.0
 _COMPLETED_AT_ONCE = 4
 """Shards of one request that are completed side by side."""
+
+
+class _Look(NamedTuple):
+    """A comparison that begins: of what, and the ledger's doubts before."""
+
+    part: Range
+    doubts: int
+
+    def outcome(self, held: frozenset[int], took_s: float, *, equal: bool) -> Outcome:
+        return Outcome(True, equal, took_s, held, self.doubts, bounded=bool(self.part.below))
 
 
 class Repair:
@@ -81,6 +93,7 @@ class Repair:
         self._changed = asyncio.Event()
         self._rounds: dict[int, asyncio.Task[None]] = {}
         self._seen_changes: dict[int, tuple[int, float]] = {}
+        self._doubted: dict[int, tuple[Shard, int]] = {}
         self.former = FormerShards(node)
         self._owned: dict[int, tuple[int, ...]] = {}
         self._owned_index = 0
@@ -136,12 +149,24 @@ class Repair:
         shards = [place.shard.id for place in places]
         await self._ask_to_complete(owner, shards, wanted, min_ns, max_ns, everyone=False)
 
+    async def complete_all_at(self, owner: int, places: Sequence[ShardPlace]) -> None:
+        """Have an owner of shards hold what all their other owners hold. Raises ShardUnavailable where one is away."""
+        if owner == self._node.data_id:
+            await self._complete(places, Range(), everyone=True)
+        else:
+            shards = [place.shard.id for place in places]
+            await self._ask_to_complete(owner, shards, None, MIN_NS, MAX_NS, everyone=True)
+
     def is_clean(self, shard_id: int) -> bool:
         """Whether this node's copy of a shard is known to hold all that a majority of the owners does.
 
         It is not after a start, and after contact to other owners was lost, until it was compared.
         """
-        return not self._config.enabled or self._ledger.is_clean(shard_id)
+        if not self._config.enabled:
+            return True
+        # A thread may have found damage of which the ledger has not heard yet.
+        damages = self._damages(shard_id)
+        return (damages is None or damages == self._doubted.get(shard_id)) and self._ledger.is_clean(shard_id)
 
     def is_settled(self) -> bool:
         """Whether that is so for all copies of this node, as of a moment ago."""
@@ -159,9 +184,9 @@ class Repair:
         shard = None if self._node.store is None else self._node.store.shard(shard_id)
         return 0 if shard is None else self._ledger.settled(shard_id, shard.kept_tombstones())
 
-    def wake(self, shards: Collection[int] | None = None) -> None:
-        """Compare these shards, or all, at once."""
-        self._ledger.wake(self._now_s(), shards=shards)
+    def damaged(self, shard_id: int) -> None:
+        """Compare a shard at once of which a file was found damaged."""
+        self._doubt_damaged([shard_id])
         self._changed.set()
 
     def progress(self) -> list[Row]:
@@ -267,7 +292,7 @@ class Repair:
         await self._first_metadata()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._work_off_lost())
+                group.create_task(LostShards(self._node, self).run())
                 while True:
                     self._changed.clear()
                     self._begin_rounds(group)
@@ -307,6 +332,7 @@ class Repair:
             self._ledger.know(owned, now_s)
             self.source.forget_others(owned)
             self._seen_changes = {one: seen for one, seen in self._seen_changes.items() if one in owned}
+            self._doubted = {one: seen for one, seen in self._doubted.items() if one in owned}
         self._may_forget = self._nobody_lacks_deletions(own)
         self.counters["unequal"] = self._ledger.unequal()
         self._all_clean = self._ledger.all_clean()
@@ -360,17 +386,18 @@ class Repair:
         places = [place for shard_id in shards if (place := self.source.places.get(shard_id)) is not None]
         if peer is None or not places or self._node.data_id is None:
             return
-        parts = {place.shard.id: Range(below=self._below(place.shard.id)) for place in places}
+        self._doubt_damaged(place.shard.id for place in places)
+        looks = {place.shard.id: self._look((place.shard.id, node_id)) for place in places}
         request = SummariesRequest(
             self._node.metadata.state.index,
             self._node.data_id,
-            [(shard_id, part.below) for shard_id, part in parts.items()],
+            [(shard_id, look.part.below) for shard_id, look in looks.items()],
         )
         call = self._node.peers.call(peer.tcp_addr, "POST", SUMMARIES_PATH, encode(request), timeout_s=_TIMEOUT_S)
         # Both sides look at the same time.
         asked = asyncio.ensure_future(call)
         try:
-            glances = await self._glances(node_id, places, parts)
+            glances = await self._glances(node_id, places, looks)
             answer = decode_answer(await asked, SummariesAnswer, peer.tcp_addr)
         finally:
             asked.cancel()
@@ -381,44 +408,60 @@ class Repair:
             if glance is None or other is None:
                 self._ledger.failed((place.shard.id, node_id), self._now_s())
                 continue
-            await self._settle(place, node_id, glance, other, answer.kept_bytes, parts[place.shard.id])
+            await self._settle(place, node_id, glance, other, answer.kept_bytes, looks[place.shard.id])
 
     async def _glances(
-        self, node_id: int, places: Sequence[ShardPlace], parts: Mapping[int, Range]
+        self, node_id: int, places: Sequence[ShardPlace], looks: Mapping[int, _Look]
     ) -> dict[int, Glance]:
         """The copies of this node in numbers; one that cannot be read is left out, and holds up no other."""
         found = {}
         for place in places:
             try:
-                found[place.shard.id] = await self.source.glance(place, parts[place.shard.id].below)
+                found[place.shard.id] = await self.source.glance(place, looks[place.shard.id].part.below)
             except DSDBError as error:
                 log.info("a copy could not be compared", shard=place.shard.id, node=node_id, reason=error.message)
                 self.counters["failed"] += 1
         return found
 
     async def _settle(
-        self, place: ShardPlace, node_id: int, own: Glance, other: Summary, kept_bytes: int, part: Range
+        self, place: ShardPlace, node_id: int, own: Glance, other: Summary, kept_bytes: int, look: _Look
     ) -> None:
         """Pull what the other node has more of a shard, if it has."""
         pair = place.shard.id, node_id
         self.counters["compared"] += 1
         if (own.total, own.tombstones) == (other.total, other.tombstones):
-            outcome = Outcome(whole=True, equal=True, took_s=own.took_s, held=own.held)
-            self._ledger.compared(pair, outcome, self._now_s())
+            self._ledger.compared(pair, look.outcome(own.held, own.took_s, equal=True), self._now_s())
             return
         self._ledger.differs(pair)
         if self._ledger.leave_to_handoff(pair, kept_bytes, self._now_s()):
             return
         self.counters["different"] += 1
         try:
-            pulled = await self._pull(self._puller, place, node_id, part)
+            pulled = await self._pull(self._puller, place, node_id, look.part)
         except DSDBError as error:
             log.info("a copy could not be repaired", shard=place.shard.id, node=node_id, reason=error.message)
             self.counters["failed"] += 1
             self._ledger.failed(pair, self._now_s())
             return
-        outcome = Outcome(whole=True, equal=pulled.equal, took_s=own.took_s + pulled.took_s, held=pulled.held)
+        outcome = look.outcome(pulled.held, own.took_s + pulled.took_s, equal=pulled.equal)
         self._ledger.compared(pair, outcome, self._now_s())
+
+    def _doubt_damaged(self, shards: Iterable[int]) -> None:
+        """Take note of files that were found damaged: what these copies hold is not known any more."""
+        for shard_id in shards:
+            damages = self._damages(shard_id)
+            if damages is not None and self._doubted.get(shard_id) != damages:
+                self._doubted[shard_id] = damages
+                self._ledger.wake(self._now_s(), shards={shard_id})
+
+    def _damages(self, shard_id: int) -> tuple[Shard, int] | None:
+        """The copy of a shard in which files were found damaged, and how often."""
+        shard = None if self._node.store is None else self._node.store.shard(shard_id)
+        return None if shard is None or not shard.damages else (shard, shard.damages)
+
+    def _look(self, pair: tuple[int, int]) -> _Look:
+        below = 0 if self._ledger.is_doubtful(pair) else self._below(pair[0])
+        return _Look(Range(below=below), self._ledger.doubts(pair))
 
     def _below(self, shard_id: int) -> int:
         """The version below which values count now; 0 for all, where nothing has changed for a while."""
@@ -441,44 +484,3 @@ class Repair:
 
     def _now_s(self) -> float:
         return self._node.clock.monotonic_s()
-
-    # --- what handoff could not keep
-
-    async def _work_off_lost(self) -> None:
-        """Have owners pull what they lack of shards that handoff gave up, until they hold all that the others do."""
-        failures: dict[int, int] = {}
-        again_s: dict[int, float] = {}
-        while True:
-            await asyncio.sleep(_LONGEST_PAUSE_S)
-            handoff = self._node.handoff
-            if handoff is None:
-                continue
-            for owner, keys in handoff.lost().items():
-                if self._now_s() < again_s.get(owner, 0.0):
-                    continue
-                try:
-                    await self._repair_lost(owner, {key.shard_id for key in keys})
-                except Exception as error:
-                    failures[owner] = failures.get(owner, 0) + 1
-                    pause_s = min(self._config.check_interval_s, _LONGEST_PAUSE_S * 2.0 ** min(failures[owner], 10))
-                    again_s[owner] = self._now_s() + pause_s
-                    if isinstance(error, DSDBError):
-                        log.info("an owner is not repaired yet", owner=owner, reason=error.message)
-                    else:
-                        log.exception("repairing an owner failed by a defect of dsdbd", owner=owner)
-                else:
-                    failures.pop(owner, None)
-                    handoff.found_again(owner, keys)
-
-    async def _repair_lost(self, owner: int, shards: set[int]) -> None:
-        """Have an owner compare itself with every other; shards it does not own any more need nothing."""
-        await self._node.metadata.barrier(_BARRIER_TIMEOUT_S)
-        if views.data_node(self._node.metadata.state, owner) is None:
-            return
-        places = self.source.places.all()
-        owned = sorted(one for one in shards if one in places and owner in places[one].shard.owners)
-        for some in in_groups(owned, _SHARDS_AT_ONCE):
-            if owner == self._node.data_id:
-                await self._complete([places[one] for one in some], Range(), everyone=True)
-            else:
-                await self._ask_to_complete(owner, list(some), None, MIN_NS, MAX_NS, everyone=True)

@@ -144,14 +144,17 @@ class _State:
     """What this node knows of its copy of a shard beside that of another owner.
 
     ``whole``: it held all of the other one's values when it last compared, and has no reason to doubt it. ``equal``:
-    the other one held no more and no less. ``failures``: comparisons in a row that did not end so. ``held``: deletions
-    of this node that the other one had. ``kept_bytes``: of writes that it was about to deliver, at the last look
-    that left a difference to them (one of ``left_to_handoff``, and of ``idle_turns`` since they got less).
+    the other one held no more and no less. ``doubts``: how often there was reason to; ``doubtful``: one was not settled
+    since by a comparison that left nothing out. ``failures``: comparisons in a row that did not end so. ``held``:
+    deletions of this node that the other one had. ``kept_bytes``: of writes that it was about to deliver, at the last
+    look that left a difference to them (one of ``left_to_handoff``, and of ``idle_turns`` since they got less).
     """
 
     due_s: float
     whole: bool = False
     equal: bool = False
+    doubts: int = 0
+    doubtful: bool = True
     failures: int = 0
     left_to_handoff: int = 0
     idle_turns: int = 0
@@ -160,12 +163,17 @@ class _State:
 
 
 class Outcome(NamedTuple):
-    """What came of a comparison; ``took_s``: processor time, ``held`` as in the state."""
+    """What came of a comparison; ``took_s``: processor time, ``held`` as in the state.
+
+    ``doubts``: as the ledger had them before it began. ``bounded``: values that had just been written were left out.
+    """
 
     whole: bool
     equal: bool
     took_s: float
     held: frozenset[int]
+    doubts: int = 0
+    bounded: bool = False
 
 
 class Ledger:
@@ -183,7 +191,7 @@ class Ledger:
         for pair in wanted:
             if pair not in self._states:
                 # Copies that came to be while this node was there began equal: empty, or by a move.
-                self._states[pair] = _State(now_s, whole=self._begun)
+                self._states[pair] = _State(now_s, whole=self._begun, doubtful=not self._begun)
         # Other threads ask meanwhile: what they find here has its states.
         self._others = {shard: tuple(nodes) for shard, nodes in others.items()}
         for pair in self._states.keys() - set(wanted):
@@ -205,13 +213,26 @@ class Ledger:
                 state.due_s = now_s
                 state.failures = state.left_to_handoff = state.idle_turns = 0
                 state.whole = state.equal = False
+                state.doubts += 1
+                state.doubtful = True
+
+    def doubts(self, pair: Pair) -> int:
+        """For the outcome of a comparison that begins now."""
+        state = self._states.get(pair)
+        return 0 if state is None else state.doubts
+
+    def is_doubtful(self, pair: Pair) -> bool:
+        """Whether the next comparison must leave nothing out: what was lost may have been written just before."""
+        state = self._states.get(pair)
+        return state is None or state.doubtful
 
     def compared(self, pair: Pair, outcome: Outcome, now_s: float) -> None:
-        """A comparison came to its end."""
+        """A comparison came to its end. It says nothing of what there is reason to doubt since it began."""
         state = self._states.get(pair)
-        if state is None:
+        if state is None or outcome.doubts != state.doubts:
             return
-        state.whole, state.equal, state.held = outcome.whole, outcome.equal, outcome.held
+        state.doubtful = state.doubtful and outcome.bounded
+        state.whole, state.equal, state.held = outcome.whole and not state.doubtful, outcome.equal, outcome.held
         state.left_to_handoff = state.idle_turns = 0
         # What is not equal waits for the other one to pull; then it is looked at once more.
         interval_s = max(self._interval_s, len(self._states) / PAIRS_PER_S)

@@ -204,6 +204,32 @@ def test_copies_that_come_to_be_while_the_node_is_there_are_clean() -> None:
     assert plan.due(2.0) == {5: [2]}, "a shard that went away is not compared any more"
 
 
+def test_a_copy_that_may_have_lost_what_was_just_written_is_clean_only_after_all_of_it_was_compared() -> None:
+    plan, pair = ledger({1: [3]}), (1, 3)
+    assert plan.is_doubtful(pair), "after a start nothing is known"
+    plan.compared(pair, EQUAL._replace(bounded=True), 1.0)
+    assert not plan.is_clean(1)
+    plan.compared(pair, EQUAL, 2.0)
+    assert plan.is_clean(1) and not plan.is_doubtful(pair)
+    plan.compared(pair, MORE._replace(bounded=True), 3.0)
+    assert plan.is_clean(1), "nothing was lost, and what was written just now is on its way"
+    plan.wake(4.0, shards={1})
+    assert plan.is_doubtful(pair) and not plan.is_clean(1)
+    plan.know({1: [3], 2: [3]}, 5.0)
+    assert not plan.is_doubtful((2, 3)), "a copy that has just come to be has lost nothing"
+
+
+def test_a_comparison_settles_nothing_that_came_to_be_doubted_while_it_went_on() -> None:
+    plan, pair = ledger({1: [3]}), (1, 3)
+    before = plan.doubts(pair)
+    plan.wake(1.0, shards={1})
+    plan.compared(pair, EQUAL._replace(doubts=before), 2.0)
+    assert not plan.is_clean(1)
+    assert plan.due(2.0) == {3: [1]}, "it is compared once more at once"
+    plan.compared(pair, EQUAL._replace(doubts=plan.doubts(pair)), 3.0)
+    assert plan.is_clean(1)
+
+
 def test_deletions_may_be_forgotten_when_every_owner_was_seen_to_have_them() -> None:
     first, second = Tombstone("m", None, 0, 9, 10), Tombstone("n", None, 0, 9, 20)
     plan = ledger({1: [3, 4], 2: []})
