@@ -82,6 +82,9 @@ MAX_INTERNAL_BYTES_HELD = 512 << 20
 can be checked, so strangers must not fill the memory."""
 MAX_HANDOFF_BYTES_HELD = 64 << 20
 """Writes that wait to be kept in handoff queues; beyond it they are not kept, and their shards need repair."""
+MAX_HANDOFF_CORRUPT_BYTES = 64 << 20
+"""Damaged files of the handoff queue of one owner that are kept for a look, also no longer than kept writes are: the
+oldest go first. Repair brings the owner what was in them."""
 MAX_FILE_LISTINGS = 64
 """Shards whose files other nodes copy from one node at the same time: files that are being copied stay on the disk."""
 FILE_LISTING_LEASE_S = 180.0

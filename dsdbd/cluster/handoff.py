@@ -82,7 +82,8 @@ class Handoff:
         self._changed = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="dsdb-handoff")
         self._held = ByteBudget(limits.MAX_HANDOFF_BYTES_HELD, "writes on their way to its handoff queues")
-        self.counters = dict.fromkeys(("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes"), 0)
+        names = ("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes", "asideBytes")
+        self.counters = dict.fromkeys(names, 0)
         node.service_stats["handoff"] = self.counters
         if node.detector is not None:
             node.detector.on_back(self.wake)
@@ -421,7 +422,9 @@ class Handoff:
         self._count()
 
     def _count(self) -> None:
-        self.counters["bytes"] = sum(target.queue.size_bytes for target in list(self._targets.values()))
+        queues = [target.queue for target in list(self._targets.values())]
+        self.counters["bytes"] = sum(queue.size_bytes for queue in queues)
+        self.counters["asideBytes"] = sum(queue.aside_bytes for queue in queues)
         self.counters["lostShards"] = sum(len(keys) for keys in list(self._lost.values()))
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ carries its version.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ import msgspec
 from dsdbd import fsio
 from dsdbd.decoding import decode_json
 from dsdbd.errors import Overloaded
+from dsdbd.limits import MAX_HANDOFF_CORRUPT_BYTES
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.wal import CORRUPT_DIR, LogWriter, Position, log_files
 from dsdbd.storage.wal_format import Damage, Record, encode_record, read_records
@@ -37,7 +39,8 @@ class HandoffQueue:
     """A durable queue with bounds; any thread may call it, one at a time works. Raises OSError where the disk fails.
 
     ``lost`` holds the shards of which something was not kept or not delivered: a repair must compare them.
-    ``unreadable``: why files were given up of which not even the shards are known.
+    ``unreadable``: why files were given up of which not even the shards are known. ``aside_bytes``: of what was put
+    aside and will not be delivered, refused records and damaged files.
     """
 
     def __init__(self, directory: Path, *, max_size_bytes: int, segment_bytes: int = 16 << 20) -> None:
@@ -46,6 +49,7 @@ class HandoffQueue:
         self.lost: set[ShardKey] = set()
         self.unreadable: list[str] = []
         self.aside = 0
+        self.aside_bytes = 0
         self._max_size_bytes = max_size_bytes
         self._lock = threading.Lock()
         files = log_files(directory)
@@ -56,6 +60,7 @@ class HandoffQueue:
         self._begun = (newest, 0.0)
         self._sizes = {number: path.stat().st_size for number, path in files}
         self._records: tuple[int, list[tuple[int, Record]], int] | None = None
+        self._trim_aside()
 
     @property
     def size_bytes(self) -> int:
@@ -134,6 +139,7 @@ class HandoffQueue:
             if (path.stat().st_size if path.exists() else 0) + len(data) <= MAX_ASIDE_BYTES:
                 with path.open("ab") as file:
                     file.write(data)
+                self.aside_bytes += len(data)
 
     def set_aside_oldest(self) -> None:
         """Move the oldest file, which cannot be read, to ``corrupt``, so that those behind it can be delivered."""
@@ -147,14 +153,17 @@ class HandoffQueue:
             path.rename(kept)
             self.unreadable.append(f"{kept} cannot be read")
             self._forget(number)
+            self._trim_aside()
 
     def purge(self, max_age_s: float) -> int:
         """Give up files whose newest record is older than this; their shards are ``lost``. Returns how many files.
 
-        A file that cannot be read is given up as well, and named in ``unreadable``.
+        A file that cannot be read is given up as well, and named in ``unreadable``. What was put aside so long ago
+        goes as well.
         """
         with self._lock:
             old_s = time.time() - max_age_s
+            self._trim_aside(old_s)
             doomed = [number for number, path in log_files(self.directory) if path.stat().st_mtime < old_s]
             for number in doomed:
                 try:
@@ -189,6 +198,29 @@ class HandoffQueue:
         if not kept.exists():
             fsio.make_dirs(kept.parent)
             fsio.write_atomic(kept, data)
+            self._trim_aside()
+
+    def _corrupt_files(self) -> list[tuple[float, int, Path]]:
+        """Modification time, size and path of every file in ``corrupt``, the oldest first."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in (self.directory / CORRUPT_DIR).iterdir():
+                about = path.stat()
+                found.append((about.st_mtime, about.st_size, path))
+        return sorted(found)
+
+    def _trim_aside(self, old_s: float = 0.0) -> None:
+        """Remove what was put aside before ``old_s`` (Unix time), and the oldest damaged files beyond their bound."""
+        files = self._corrupt_files()
+        left = sum(size for _, size, _ in files)
+        for modified_s, size, path in files:
+            if modified_s < old_s or left > MAX_HANDOFF_CORRUPT_BYTES:
+                path.unlink(missing_ok=True)
+                left -= size
+        aside = self.directory / _ASIDE
+        if aside.exists() and aside.stat().st_mtime < old_s:
+            aside.unlink()
+        self.aside_bytes = left + (aside.stat().st_size if aside.exists() else 0)
 
     def _forget(self, number: int) -> None:
         """Delete a file. A crash before the cursor is written delivers nothing twice: the file is gone."""

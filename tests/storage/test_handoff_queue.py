@@ -160,3 +160,54 @@ def test_refused_records_are_put_aside_within_a_bound(tmp_path: Path, monkeypatc
     assert (tmp_path / "aside.wal").stat().st_size <= 250
     assert queue.empty and drain(queue) == []
     queue.close()
+
+
+def test_damaged_files_are_kept_within_bounds_of_size_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsdbd.storage.handoff_queue.MAX_HANDOFF_CORRUPT_BYTES", 1_000)
+    queue, corrupt = open_queue(tmp_path), tmp_path / "corrupt"
+
+    def bytes_aside() -> int:
+        return sum(path.stat().st_size for path in corrupt.iterdir())
+
+    for number in range(10):
+        queue.append([record(number, 300)])
+        assert not queue.empty
+        newest = max(tmp_path.glob("0*.wal")).name
+        queue.set_aside_oldest()
+        assert (corrupt / newest).exists(), "the newest is kept"
+        assert 0 < bytes_aside() <= 1_000
+        assert queue.aside_bytes == bytes_aside()
+    assert len(list(corrupt.iterdir())) == 2
+    queue.put_aside(record(1))
+    kept_bytes = bytes_aside() + (tmp_path / "aside.wal").stat().st_size
+    assert queue.aside_bytes == kept_bytes
+    queue.close()
+    again = open_queue(tmp_path)
+    assert again.aside_bytes == kept_bytes, "it is known after a start as well"
+    again.purge(3_600.0)
+    assert again.aside_bytes == kept_bytes
+    for path in (*corrupt.iterdir(), tmp_path / "aside.wal"):
+        os.utime(path, (time.time() - 7_200, time.time() - 7_200))
+    again.purge(3_600.0)
+    assert again.aside_bytes == 0 and not list(corrupt.iterdir()) and not (tmp_path / "aside.wal").exists()
+    again.close()
+
+
+def test_a_file_with_a_damaged_record_leaves_one_within_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdbd.storage.handoff_queue.MAX_HANDOFF_CORRUPT_BYTES", 1_000)
+    queue = open_queue(tmp_path)
+    for round_number in range(6):
+        for number in range(3):
+            queue.append([record(number, 100)])
+        path = min(tmp_path.glob("0*.wal"))
+        data = bytearray(path.read_bytes())
+        data[len(data) // 4] ^= 0xFF
+        path.write_bytes(data)
+        queue.close()
+        queue = open_queue(tmp_path)
+        assert len(drain(queue)) < 3, round_number
+        assert 0 < queue.aside_bytes <= 1_000
+        assert sum(one.stat().st_size for one in (tmp_path / "corrupt").iterdir()) == queue.aside_bytes
+    queue.close()
