@@ -5,6 +5,7 @@ The daemon answers with ``Contents`` and ``OpenedShard``, the tool writes a ``Ma
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, TypeVar
 
@@ -183,15 +184,33 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     databases: list[DatabaseEntry]
     users: list[UserEntry]
     shards: list[ShardRecord]
+    sha256: str = ""
+    """Of the file that holds it, with an empty one; ``encode_manifest`` sets it."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The content of ``meta.NN``."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    """The content of ``meta.NN``, which holds its own digest: that of all its bytes with an empty digest."""
+    empty = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, sha256="")), indent=1) + b"\n"
+    return _with_digest(empty, "", hashlib.sha256(empty).hexdigest())
+
+
+def _with_digest(data: bytes, before: str, after: str) -> bytes:
+    """A manifest with another digest of itself, which is its last key; those of its files come before it."""
+    begin, _, end = data.rpartition(f'"sha256": "{before}"'.encode())
+    return begin + f'"sha256": "{after}"'.encode() + end
 
 
 def decode_manifest(data: bytes) -> Manifest:
-    """The manifest in ``data``. Raises CorruptData: the bytes are none, or one of another format."""
+    """The manifest in ``data``. Raises CorruptData: the bytes are none, or changed, or one of another format."""
+    manifest = _parse_manifest(data)
+    if manifest.sha256:
+        found = hashlib.sha256(_with_digest(data, manifest.sha256, "")).hexdigest()
+        if found != manifest.sha256:
+            raise CorruptData(f"it was changed since it was written: its bytes have the SHA-256 {found}")
+    return manifest
+
+
+def _parse_manifest(data: bytes) -> Manifest:
     try:
         found = decode_json(data, _FormatOnly).format
         if found != FORMAT:

@@ -18,6 +18,7 @@ from dsdbd.cluster.archive import (
     Manifest,
     Scope,
     ShardRecord,
+    UserEntry,
     add_digests,
     chosen_shards,
     decode_manifest,
@@ -48,6 +49,33 @@ def test_a_manifest_comes_back_as_it_was() -> None:
     assert msgspec.json.decode(bytes(read.shards[0].tombstones)) == {"format": 1, "tombstones": []}
     # JSON that people read: one thing a line.
     assert encode_manifest(written).count(b"\n") > 20
+
+
+@pytest.mark.parametrize("at", ["reader", "write", "60", "1.0", "c" * 32, "sha256", "00ff"])
+def test_a_manifest_that_changed_by_one_byte_is_refused(at: str) -> None:
+    """Also where it is still JSON with all its keys: a password's hash, a privilege, a duration, a file's digest."""
+    user = msgspec.convert({"name": "reader", "hash": "h", "admin": False, "privileges": {"db": 2}}, UserEntry)
+    policy = {"name": "write", "duration_ns": 60, "shard_group_duration_ns": 60, "replica_n": 1}
+    entry = {"name": "db", "policies": [{**policy, "replica_auto": False, "default": True}]}
+    files = [FileRecord("cpu", "1.parquet", path, 7, 1, "") for path in ("", "x/1.parquet")]
+    written = msgspec.structs.replace(
+        manifest(shard(1, files=files)), users=[user], databases=[msgspec.convert(entry, DatabaseEntry)]
+    )
+    content = encode_manifest(written)
+    assert decode_manifest(content).shards[0].files == files
+    place = content.rindex(at.encode()) + (len(at) if at == "sha256" else 0)
+    # One bit: another letter or digit. Behind the word "sha256" it is in the digest itself.
+    place += content[place:].index(b": ") + 4 if at == "sha256" else 0
+    changed = bytearray(content)
+    changed[place] ^= 1
+    with pytest.raises(CorruptData):
+        decode_manifest(bytes(changed))
+
+
+def test_a_manifest_without_a_digest_of_itself_is_read() -> None:
+    old = msgspec.json.decode(encode_manifest(manifest(shard(1))))
+    del old["sha256"]
+    assert decode_manifest(msgspec.json.encode(old)).shards[0].id == 1
 
 
 @pytest.mark.parametrize(
