@@ -65,13 +65,15 @@ def redact(text: str) -> str:
     Too much is hidden rather than too little: a quote that is never closed, a SET PASSWORD that cannot be understood
     and a comment anywhere behind the word password hide the rest of the text.
     """
-    if word := _WORD.search(text):
+    # Nearly no text has any of it, and each statement passes here several times.
+    folded = text.casefold()
+    if "password" in folded and (word := _WORD.search(text)):
         if _COMMENT.search(text, word.end()):
             text = f"{text[: word.end()]} {REDACTED}"
         text = _SET_PASSWORD.sub(lambda match: f"{match[1]}{match[2] or ' '}{REDACTED}", text)
         text = _WITH_PASSWORD.sub(rf"\1{REDACTED}", text)
         text = _WITH_PLAIN_PASSWORD.sub(rf"\1{REDACTED}", text)
-    if "=" in text:
+    if "p=" in folded or "password=" in folded:
         text = _PARAMETER.sub(rf"\1{REDACTED}", text)
     return _USERINFO.sub(rf"\1{REDACTED}", text) if "://" in text else text
 
@@ -106,6 +108,9 @@ def set_up_logging(environ: Mapping[str, str], stream: TextIO | None = None) -> 
     root.addHandler(handler)
     root.setLevel(_LEVELS[level])
     logging.captureWarnings(True)
+    # No line shows them, and finding them out is a good part of what a line costs.
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
+    logging._srcfile = None  # noqa: SLF001 -- how the library's documentation turns the search for the caller off
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -170,8 +175,11 @@ def _clean_value(value: object, *, lines: bool = False) -> object:
         return [_clean_value(item) for item in value]
     # Cut first: it bounds the work, and a password that is cut in two counts as a quote that is never closed.
     text = redact(_cut(value if isinstance(value, str) else str(value)))
+    if lines:
+        return text
     # A line break or an escape code in a logged text must not look like a line of its own on a terminal.
-    return text if lines else _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.rstrip())
+    text = text.rstrip()
+    return text if text.isprintable() else _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _cut(text: str) -> str:
