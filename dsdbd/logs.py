@@ -110,7 +110,7 @@ def set_up_logging(environ: Mapping[str, str], stream: TextIO | None = None) -> 
     logging.captureWarnings(True)
     # No line shows them, and finding them out is a good part of what a line costs.
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
-    logging._srcfile = None  # noqa: SLF001 -- how the library's documentation turns the search for the caller off
+    logging._srcfile = None
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
