@@ -1,7 +1,8 @@
 """What a node makes of looking at another one again and again: up or down, and how far its clock is off. Pure.
 
-A node is down when it has not answered for a while, or refuses connections; it is up as soon as it answers. Time in
-which this node itself did not run does not count against others.
+A node is down when it has not answered for a while, or refuses connections; it is up as soon as it answers. One that is
+heard meanwhile, because it asks something itself, is merely busy, and has longer. Time in which this node itself did
+not run does not count against others.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 LOOK_PERIOD_S = 0.5
 SILENT_S = 1.5
 """A node that has not answered for so long is down."""
+HEARD_S = 1.0
+"""A node of which something came in so long is there: every one asks the others something twice a second."""
+WEDGED_S = 5.0
+"""A node that is heard and does not answer for so long serves nobody: it is down, too."""
 REFUSALS = 2
 """A node that refuses so many connections in a row is down at once: nothing listens there."""
-ASLEEP_S = 1.0
-"""A longer pause between two ticks means that this node did not run, or hardly."""
+LAG_S = 0.1
+"""A tick that comes later by more means that this node did not run, or hardly, in between."""
 CLOCK_WARN_S = 1.0
 """Clocks that differ by more are worth a word: retention, shard groups and the order of writes follow them."""
 
@@ -29,6 +34,7 @@ class Contact:
 
     seen_s: float
     since_s: float
+    heard_s: float = float("-inf")
     is_down: bool = False
     refused: int = 0
     reason: str = ""
@@ -52,18 +58,28 @@ class Contact:
             self.since_s = now_s
         return was_down
 
+    def heard(self, now_s: float) -> None:
+        """Something has come from it that was no answer."""
+        self.heard_s = max(self.heard_s, now_s)
+
+    def is_heard(self, now_s: float) -> bool:
+        """Whether something has come from it of late, so that it is worth waiting for its answer."""
+        return now_s - self.heard_s < HEARD_S
+
     def failed(self, reason: str, *, refused: bool) -> None:
         """It was looked at and gave no answer; ``refused``: its machine says that nothing listens."""
         self.reason = reason
         self.refused = self.refused + 1 if refused else 0
 
-    def slept(self, gap_s: float) -> None:
+    def slept(self, gap_s: float, now_s: float) -> None:
         """Take note that this node did not run for a while, so that nobody's silence in it means anything."""
-        self.seen_s += gap_s
+        self.seen_s = max(self.seen_s, min(self.seen_s + gap_s, now_s))
+        self.heard_s = max(self.heard_s, min(self.heard_s + gap_s, now_s))
 
     def tick(self, now_s: float) -> bool:
         """Look at the time; True when the node is down from now on."""
-        if self.is_down or (now_s - self.seen_s < SILENT_S and self.refused < REFUSALS):
+        longest_s = WEDGED_S if self.is_heard(now_s) else SILENT_S
+        if self.is_down or (now_s - self.seen_s < longest_s and self.refused < REFUSALS):
             return False
         self.is_down = True
         self.since_s = now_s

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from dsdbd.cluster.contact import ASLEEP_S, LOOK_PERIOD_S, SILENT_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.cluster.contact import LAG_S, LOOK_PERIOD_S, WEDGED_S, Contact, clock_ahead_s, clock_problems
 from dsdbd.cluster.former_shards import UNKNOWN
+from dsdbd.cluster.lateness import UNTOLD_S
 from dsdbd.cluster.messages import PulseAnswer
 from dsdbd.cluster.peers import Lane, PeerUnreachable
 from dsdbd.cluster.way import Way
@@ -24,7 +25,7 @@ from dsdbd.decoding import decode_json
 from dsdbd.errors import DSDBError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from dsdbd.cluster.node import Node
 
@@ -32,7 +33,7 @@ log = structlog.get_logger("detector")
 _TICK_S = 0.2
 _LEAST_PAUSE_S = 0.05
 _DOWN_LOOK_S = 1.0
-"""A look at a node that is down ends sooner and begins anew: a fresh connection finds a healed way faster."""
+"""A look at a node that is down, and not heard, ends so soon and begins anew."""
 
 
 @dataclass(slots=True)
@@ -48,6 +49,9 @@ class _Watched:
     hurry: asyncio.Event
     """Set when there is a reason to look at once."""
     way: Way
+    limit: asyncio.Timeout | None = None
+    """Of the look that is under way."""
+    kept_for_s: float = UNTOLD_S
 
 
 class FailureDetector:
@@ -90,6 +94,15 @@ class FailureDetector:
             number: watched.clear_index for number, watched in self._by_data_id.items() if not watched.contact.is_down
         }
 
+    def kept_for_s(self, uuids: Iterable[str]) -> float:
+        """The longest time for which one of these nodes may keep writes for others, as each said last; 0 without nodes.
+
+        UNTOLD_S where one has not said since this node knows of it. Any thread may call it.
+        """
+        watched = [self._watched.get(uuid) for uuid in uuids]
+        told = [UNTOLD_S if one is None else one.kept_for_s for one in watched]
+        return UNTOLD_S if UNTOLD_S in told else max(told, default=0.0)
+
     def silent(self) -> dict[str, str]:
         """Address and reason of every node that is down."""
         return {
@@ -117,7 +130,10 @@ class FailureDetector:
     def heard(self, uuid: str) -> None:
         """A node has asked something of this one: where it counts as down, look at it now."""
         watched = self._watched.get(uuid)
-        if watched is not None and watched.contact.is_down:
+        if watched is None:
+            return
+        watched.contact.heard(time.monotonic())
+        if watched.contact.is_down:
             watched.hurry.set()
 
     def on_back(self, callback: Callable[[int], None]) -> None:
@@ -137,9 +153,14 @@ class FailureDetector:
             while True:
                 self._take_members()
                 now_s = time.monotonic()
-                gap_s, ticked_s = now_s - ticked_s, now_s
+                lag_s, ticked_s = now_s - ticked_s - _TICK_S, now_s
+                raft_ages_s = self._raft_ages_s()
                 for watched in list(self._watched.values()):
-                    self._tick(watched, now_s, gap_s)
+                    if lag_s > LAG_S:
+                        watched.contact.slept(lag_s, now_s)
+                    if watched.address in raft_ages_s:
+                        watched.contact.heard(now_s - raft_ages_s[watched.address])
+                    self._tick(watched, now_s)
                 await asyncio.sleep(_TICK_S)
         finally:
             tasks = [watched.task for watched in self._watched.values()]
@@ -147,10 +168,13 @@ class FailureDetector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tick(self, watched: _Watched, now_s: float, gap_s: float) -> None:
+    def _raft_ages_s(self) -> dict[str, float]:
+        """Seconds since something came from other meta nodes over their own connections."""
+        peers = () if self._node.raft is None else self._node.raft.status().peers
+        return {peer.address: peer.last_contact_s for peer in peers if peer.last_contact_s is not None}
+
+    def _tick(self, watched: _Watched, now_s: float) -> None:
         contact = watched.contact
-        if gap_s > ASLEEP_S:
-            contact.slept(gap_s)
         if not contact.is_down:
             contact.seen_s = max(contact.seen_s, self._node.peers.answered_s.get(watched.address, 0.0))
             # Not those of copies: whoever sends as fast as a network can loses packets.
@@ -161,6 +185,10 @@ class FailureDetector:
             reason = contact.reason or "it does not answer"
             log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
             self._node.peers.set_down(watched.address, reason)
+            limit = watched.limit
+            if limit is not None and not limit.expired() and not contact.is_heard(now_s):
+                # A fresh connection finds a healed way faster.
+                limit.reschedule(asyncio.get_running_loop().time())
             self._tell(self._on_down, watched)
 
     def _tell(self, callbacks: list[Callable[[int], None]], watched: _Watched) -> None:
@@ -209,16 +237,20 @@ class FailureDetector:
 
     async def _look(self, watched: _Watched) -> None:
         node, contact = self._node, watched.contact
-        timeout_s = _DOWN_LOOK_S if contact.is_down else SILENT_S
+        began_s = time.monotonic()
+        timeout_s = _DOWN_LOOK_S if contact.is_down and not contact.is_heard(began_s) else WEDGED_S
         sent_ns = node.clock.now_ns()
         try:
-            async with asyncio.timeout(timeout_s):
-                raw = await node.peers.call(watched.address, "GET", "/cluster/pulse", timeout_s=timeout_s)
+            async with asyncio.timeout(timeout_s) as watched.limit:
+                try:
+                    raw = await node.peers.call(watched.address, "GET", "/cluster/pulse", timeout_s=timeout_s)
+                finally:
+                    watched.limit = None
             answer = decode_json(raw, PulseAnswer)
         except PeerUnreachable as error:
             contact.failed(error.message, refused=error.refused)
         except TimeoutError:
-            contact.failed(f"no answer within {timeout_s:g}s", refused=False)
+            contact.failed(f"no answer within {time.monotonic() - began_s:.1f}s", refused=False)
         except (DSDBError, msgspec.MsgspecError) as error:
             contact.failed(str(error), refused=False)
         else:
@@ -226,7 +258,7 @@ class FailureDetector:
                 contact.failed("another node answers at its address", refused=False)
                 return
             watched.serves, watched.settled = answer.serves, answer.settled
-            watched.clear_index = answer.clear_index
+            watched.clear_index, watched.kept_for_s = answer.clear_index, answer.kept_for_s
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)

@@ -13,6 +13,7 @@ from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.health import own_state
+from dsdbd.cluster.lateness import kept_for_s
 from dsdbd.cluster.membership import removed_reason
 from dsdbd.cluster.messages import PulseAnswer, encode
 from dsdbd.cluster.reads import Cancellation
@@ -128,6 +129,8 @@ class InternalApi:
         reason = removed_reason(node.metadata.state, sender)
         if reason:
             raise NodeRemoved(reason)
+        if node.detector is not None:
+            node.detector.heard(sender)
 
     # --- membership
 
@@ -138,13 +141,12 @@ class InternalApi:
     async def _state(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         return web.Response(body=encode(own_state(self._node)), content_type=JSON)
 
-    async def _pulse(self, request: web.Request, _: bytes) -> web.StreamResponse:
+    async def _pulse(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         node = self._node
-        if node.detector is not None:
-            node.detector.heard(request.headers.get(signing.SENDER_HEADER, ""))
         settled = node.repair is None or node.repair.is_settled()
         clear_index = UNKNOWN if node.repair is None else node.repair.former.clear_index()
-        answer = PulseAnswer(node.uuid, node.clock.now_ns(), node.store is not None, settled, clear_index)
+        serves = node.store is not None
+        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves, settled, clear_index, kept_for_s(node))
         return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsdbd.cluster.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
-from dsdbd.cluster.contact import REFUSALS, SILENT_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.cluster.contact import (
+    LOOK_PERIOD_S,
+    REFUSALS,
+    SILENT_S,
+    WEDGED_S,
+    Contact,
+    clock_ahead_s,
+    clock_problems,
+)
 
 
 def test_silence_makes_a_node_down_and_an_answer_up() -> None:
@@ -34,13 +42,69 @@ def test_refused_connections_make_a_node_down_at_once() -> None:
     assert contact.tick(0.3)
 
 
+def test_a_node_that_is_heard_is_merely_busy_and_not_for_ever() -> None:
+    contact, now_s = Contact.begin(10.0), 10.0
+    while now_s + 0.2 < 10.0 + WEDGED_S:
+        now_s += 0.2
+        contact.heard(now_s)
+        contact.failed("no answer", refused=False)
+        assert not contact.tick(now_s)
+    contact.heard(now_s + 0.2)
+    assert contact.tick(now_s + 0.4), "it asks, and answers nobody"
+    contact.heard(now_s + 0.6)
+    assert contact.is_down, "only an answer makes it up"
+    assert contact.answered(now_s + 0.8)
+    for _ in range(REFUSALS):
+        contact.heard(now_s + 1.0)
+        contact.failed("connection refused", refused=True)
+    assert contact.tick(now_s + 1.0), "nothing listens, whatever came in a moment ago"
+
+
+TICK_S = 0.2
+
+
+@given(
+    last_answer=st.floats(0.0, LOOK_PERIOD_S),
+    last_heard=st.floats(0.0, LOOK_PERIOD_S),
+    phase=st.floats(0.0, TICK_S),
+    silent_s=st.floats(0.0, 30.0),
+    look_phase=st.floats(0.0, 1.0),
+)
+def test_silence_is_seen_within_two_seconds_and_its_end_within_five(
+    last_answer: float, last_heard: float, phase: float, silent_s: float, look_phase: float
+) -> None:
+    """At most half a second before all packets are lost it answered; one of its own looks was on its way then."""
+    contact = Contact.begin(-last_answer)
+    contact.heard(last_heard)
+    now_s = phase
+    while not contact.tick(now_s):
+        now_s += TICK_S
+    assert now_s <= 2.0
+    # Looks at a silent node end after a second and begin anew; one that begins after the heal is answered.
+    healed_s = now_s + silent_s
+    look_s = now_s + look_phase
+    while look_s < healed_s:
+        look_s += 1.05
+    assert contact.answered(look_s)
+    assert look_s - healed_s <= 5.0 and not contact.tick(look_s)
+
+
 @given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=20))
 def test_time_in_which_this_node_did_not_run_counts_against_nobody(gaps_s: list[float]) -> None:
     contact, now_s = Contact.begin(0.0), 0.0
     for gap_s in gaps_s:
         now_s += gap_s
-        contact.slept(gap_s)
+        contact.slept(gap_s, now_s)
         assert not contact.tick(now_s)
+
+
+def test_an_answer_that_came_in_after_a_pause_of_this_node_is_no_younger_for_it() -> None:
+    contact = Contact.begin(0.0)
+    contact.answered(10.0)
+    contact.heard(10.0)
+    contact.slept(9.8, 10.0)
+    assert not contact.tick(10.0)
+    assert contact.tick(10.0 + SILENT_S)
 
 
 @given(sent=st.integers(0, 10**12), took=st.integers(0, 10**10), at=st.floats(0, 1), off=st.integers(-(10**12), 10**12))
