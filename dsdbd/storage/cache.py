@@ -116,6 +116,15 @@ class ColumnCache:
             self._queue = deque(extent for extent in self._queue if extent.file_id != file_id)
             self._bytes = sum(extent.size_bytes for extent in self._queue)
 
+    def newest(self, most: int) -> list[Extent]:
+        """What is kept, from the end of the queue on."""
+        with self._lock:
+            return list(itertools.islice(reversed(self._queue), most))
+
+    def has_room(self) -> bool:
+        """Whether a quarter is left, for what is asked next."""
+        return self._bytes * 4 < self._max_bytes * 3
+
     def stats(self) -> dict[str, int]:
         """Bytes and extents kept, and how many row groups of columns were found or not."""
         with self._lock:

@@ -149,6 +149,11 @@ class Segment:
         reader = self._cache.files.take(self._id)
         return reader or pq.ParquetFile(self.path, page_checksum_verification=True)
 
+    @property
+    def file_id(self) -> int:
+        """Its number in the cache."""
+        return self._id
+
     def close(self) -> None:
         """Forget what is kept of the file in memory; a later read opens it again, if it is still there."""
         self._cache.forget(self._id)
@@ -262,6 +267,11 @@ class Segment:
         names = [TIME, *(self._field_columns[key] for key in fields)] + ([] if self.unique else [VERSION])
         groups = self._touched(starts, stops)
         self._reading(lambda: self._load_missing(groups, names))
+
+    def read_ahead(self, column: str, first: int, stop: int) -> None:
+        """Decode a column of neighbouring row groups, where there are such. Raises CorruptData, OSError."""
+        if column in (TIME, VERSION, *self._field_columns.values()) and 0 <= first < stop <= self.row_groups:
+            self._reading(lambda: self._load_missing(list(range(first, stop)), [column]))
 
     def times(self, starts: Int64s, stops: Int64s) -> Int64s:
         """Times in nanoseconds, int64. Raises CorruptData, OSError."""

@@ -51,7 +51,7 @@ _ENCODINGS = {
 }
 """The first is right for most columns and quick to write; which is smallest depends on the values."""
 _TRIAL_ROWS = 16_384
-_COMPRESSION: dict[str, Any] = {"version": "2.6", "compression": "zstd", "write_page_checksum": True}
+COMPRESSION: dict[str, Any] = {"version": "2.6", "compression": "zstd", "write_page_checksum": True}
 
 
 def write_segment(path: Path, series: SeriesSet, rows: Rows) -> Int64s:
@@ -210,7 +210,7 @@ class SegmentWriter:
         arrays.append(pa.array(rows.version))
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._sink, self._schema, **self._choose_encodings(table), **_COMPRESSION)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, **self._choose_encodings(table), **COMPRESSION)
         self._writer.write_table(table, row_group_size=len(rows))
         size_bytes = sum(array.nbytes for array in arrays[len(self._tags) :])
         self._groups.append((int(rows.time_ns.min()), int(rows.time_ns.max()), size_bytes))
@@ -241,7 +241,7 @@ def _smallest_encodings(table: Any, types: Mapping[str, FieldType], names: Mappi
             sink,
             use_dictionary=dictionary or False,
             column_encoding=encodings or None,
-            **_COMPRESSION,
+            **COMPRESSION,
         )
         group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
         for at, name in enumerate(tried):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from dsdbd.storage.selection import MAX_NS, MIN_NS, Wanted
 from dsdbd.storage.shard_copies import ShardCopies
 from dsdbd.storage.shard_files import ABOUT_FILE, ShardFile, gone_on_failure
 from dsdbd.storage.tombstones import Hidden, Tombstone, visible
+from dsdbd.storage.warming import Extents
 
 __all__ = ["ABOUT_FILE", "Shard", "ShardFile"]
 
@@ -116,6 +117,26 @@ class Shard(ShardCopies):
                 self._seal(measurement, READER_ROWS)
                 sealed = True
         return None
+
+    def opened_segments(self) -> list[Segment]:
+        """The segments that were opened so far."""
+        with self._lock:
+            return [segment for known in self._measurements.values() for segment in known.segments]
+
+    def read_ahead(self, extents: Extents, stopped: Callable[[], bool]) -> None:
+        """Decode columns of files into the cache, as far as the shard has such. Raises OSError, CorruptData."""
+        with self._lock:
+            segments = [segment for segment in self.opened_segments() if segment.path in extents]
+            for segment in segments:
+                segment.pins += 1
+        try:
+            for segment in segments:
+                for extent in extents[segment.path]:
+                    if self.dropped or stopped():
+                        return
+                    segment.read_ahead(*extent)
+        finally:
+            self._unpin(segments)
 
     # --- writing out
 

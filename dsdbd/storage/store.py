@@ -108,7 +108,7 @@ class Store:
         self._threads: list[threading.Thread] = []
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
-        self._opener = Opener(self.shards)
+        self._opener = Opener(self.shards, self._cache, data_dir)
         self._forgetter = Forgetter(self.shards, wal_dir, late_ns, settled)
         self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
 
@@ -174,6 +174,7 @@ class Store:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+        self._opener.remember()
         if self._log is not None:
             if write_out_s > 0 and self._fatal is None:
                 self._write_out(self._log, time.monotonic() + write_out_s)
