@@ -15,7 +15,8 @@ from aiohttp import web
 from dsdbd import limits
 from dsdbd.cluster.follower import FollowerBackend
 from dsdbd.cluster.formation import Addresses
-from dsdbd.cluster.handoff import Handoff, late_ns
+from dsdbd.cluster.handoff import Handoff
+from dsdbd.cluster.lateness import late_ns
 from dsdbd.cluster.secret import is_loopback
 from dsdbd.config import advertised_address, advertised_host, join_address, split_address
 from dsdbd.errors import AddressError, ConfigError, DSDBError, IdentityError, NoLeader, OutcomeUnknown, StorageCorrupt

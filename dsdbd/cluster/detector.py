@@ -49,9 +49,9 @@ class _Watched:
     hurry: asyncio.Event
     """Set when there is a reason to look at once."""
     way: Way
+    kept_for_s: float = UNTOLD_S
     limit: asyncio.Timeout | None = None
     """Of the look that is under way."""
-    kept_for_s: float = UNTOLD_S
 
 
 class FailureDetector:

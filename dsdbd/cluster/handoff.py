@@ -25,7 +25,6 @@ from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData, DSDBError, MembershipRefused, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
-from dsdbd.storage.handoff_queue import FILE_AGE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -44,8 +43,6 @@ _SEND_BYTES = 4 << 20
 _BARRIER_TIMEOUT_S = 5.0
 _MOST_REFUSALS = 10
 """Failures at a record, by no fault of the request, or of the disk at a file, before that is put aside."""
-_MARGIN_S = 3600.0
-"""For what is on its way longer than it should be: a paused process, a clock that is behind."""
 _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
 _MOST_AT_ONCE = 16
@@ -439,13 +436,3 @@ class Handoff:
 
 def _number(key: ShardKey) -> int:
     return key.shard_id
-
-
-def late_ns(node: Node) -> int:
-    """How long after its version a batch may still arrive: where others may keep writes for this node, that long."""
-    settings = node.config.hinted_handoff
-    if not settings.enabled or [data.uuid for data in node.metadata.state.data_nodes] == [node.uuid]:
-        return limits.LATE_BATCH_NS
-    # A record may be older than the newest one of its file, and a file stays until the next look.
-    late_s = settings.max_age_s + FILE_AGE_S + settings.purge_interval_s + _MARGIN_S
-    return max(limits.LATE_BATCH_NS, int(late_s * 1e9))

@@ -103,6 +103,7 @@ class PulseAnswer(msgspec.Struct, frozen=True):
 
     ``settled``: its copies of shards were equal to those of all other owners when they were last compared.
     ``clear_index``: of the metadata by which it held nothing of shards of others (FormerShards.clear_index).
+    ``kept_for_s``: how old writes may be that it keeps for others and delivers (lateness.kept_for_s).
     """
 
     uuid: str
@@ -110,6 +111,7 @@ class PulseAnswer(msgspec.Struct, frozen=True):
     serves: bool
     settled: bool = True
     clear_index: int = -1
+    kept_for_s: float = -1.0
 
 
 def encode(message: msgspec.Struct) -> bytes:

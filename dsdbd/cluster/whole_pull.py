@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dsdbd.cluster.handoff import late_ns
+from dsdbd.cluster.lateness import late_ns
 from dsdbd.cluster.repair_plan import KnownCells
 from dsdbd.cluster.repair_progress import RepairProgress
 from dsdbd.cluster.repair_pull import Puller, Range

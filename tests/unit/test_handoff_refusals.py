@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from dsdbd.cluster.handoff import Handoff, late_ns
+from dsdbd.cluster.handoff import Handoff
+from dsdbd.cluster.lateness import late_ns
 from dsdbd.errors import DSDBError, NodeRemoved, SecretRefused
 from dsdbd.limits import LATE_BATCH_NS
 from dsdbd.meta.state import DataNode, Shard
