@@ -13,7 +13,7 @@ import structlog
 
 from dsdbd.cluster.former_shards import FormerShards, may_forget
 from dsdbd.cluster.freshness import reach_index
-from dsdbd.cluster.handoff import late_ns
+from dsdbd.cluster.lateness import late_ns
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.repair_lost import LostShards
