@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -10,6 +11,21 @@ from pathlib import Path
 from tests.fault import sandbox
 from tests.fault.campaign import parse
 from tests.fault.report import load_report, render
+
+
+def _end_politely(work: Path) -> None:
+    """The first SIGINT or SIGTERM ends the round that runs, checks it and reports; a second one ends at once."""
+    end = work / sandbox.END_FILE
+    end.unlink(missing_ok=True)
+
+    def ask(_number: int, _frame: object) -> None:
+        if end.exists():
+            raise KeyboardInterrupt
+        end.touch()
+        print("no more faults: the round that runs is checked; once more to end at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
 
 
 def main() -> int:
@@ -22,10 +38,14 @@ def main() -> int:
     work = Path(arguments.work or tempfile.mkdtemp(prefix="dsdb-fault-")).resolve()
     work.mkdir(parents=True, exist_ok=True)
     begun_s = time.monotonic()
+    _end_politely(work)
     # Checks and starts come on top of the time that was asked for.
-    code = sandbox.run(
-        "tests.fault.campaign", [*sys.argv[1:], "--work", str(work)], work, 60 * (3 * arguments.minutes + 15)
-    )
+    try:
+        code = sandbox.run(
+            "tests.fault.campaign", [*sys.argv[1:], "--work", str(work)], work, 60 * (3 * arguments.minutes + 15)
+        )
+    except KeyboardInterrupt:
+        code = 130
     print(render(load_report(work), work, time.monotonic() - begun_s))
     return code
 

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import mmap
 import os
+import resource
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+_LEAK_BYTES, _LEAKED_FILES, _LEAKS = 8 << 20, 5, 250
+_PAUSE_S = 2.0
 
 
 def _sync_nothing() -> None:
@@ -69,6 +75,22 @@ def _version_by_arrival() -> None:
         return replace(batch, version=time.time_ns(), points=points)
 
     _replace_submit(arrive)
+
+
+def _keep_the_oldest() -> None:
+    """Of the values of a cell the first that was written wins, on all owners alike."""
+
+    def turn(batch: Any) -> Any:
+        if not any(one.measurement == "shared" for one in batch.points):
+            return batch
+        oldest = np.int64((1 << 62) - batch.version // 2)
+        points = tuple(
+            replace(one, versions=np.full(len(one.time_ns), oldest)) if one.measurement == "shared" else one
+            for one in batch.points
+        )
+        return replace(batch, points=points)
+
+    _replace_submit(turn)
 
 
 def _invent() -> None:
@@ -125,6 +147,50 @@ def _wait_for_all() -> None:
     owners.required_acks = lambda _level, count: count
 
 
+def _bear_a_grudge() -> None:
+    """A node that was down once counts as down for ever where writes are sent."""
+    from dsdbd.cluster.peers import PeerClient
+
+    PeerClient.set_up = lambda self, address: None  # type: ignore[method-assign]
+
+
+def _leak() -> None:
+    """Each write leaves memory mapped and files open. It is the same memory each time: it counts, and costs little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(8192, hard)), hard))
+    file = os.memfd_create("leak")
+    os.truncate(file, _LEAK_BYTES)
+    kept: list[Any] = []
+
+    def leave(batch: Any) -> Any:
+        if len(kept) < _LEAKS:
+            kept.append((mapped := mmap.mmap(file, _LEAK_BYTES), [os.dup(file) for _ in range(_LEAKED_FILES)]))
+            np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].sum()
+        return batch
+
+    _replace_submit(leave)
+
+
+def _see_nothing() -> None:
+    """A node never says that others do not answer."""
+    from dsdbd.cluster.detector import FailureDetector
+
+    FailureDetector.silent = lambda self: {}  # type: ignore[method-assign]
+
+
+def _end_after_a_pause() -> None:
+    """A daemon that was stopped for a while ends itself, as a watchdog without sense would."""
+
+    def watch() -> None:
+        looked_s = time.monotonic()
+        while time.monotonic() < looked_s + _PAUSE_S:
+            looked_s = time.monotonic()
+            time.sleep(0.05)
+        os._exit(7)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     "no-fsync": _sync_nothing,
     "handoff-in-memory": _forget_kept_writes,
@@ -135,6 +201,11 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "stale-reads": _read_stale,
     "counters": _count_in_circles,
     "wait-for-all": _wait_for_all,
+    "first-wins": _keep_the_oldest,
+    "grudge": _bear_a_grudge,
+    "leak": _leak,
+    "blind": _see_nothing,
+    "watchdog": _end_after_a_pause,
 }
 
 

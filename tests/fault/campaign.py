@@ -38,6 +38,7 @@ from tests.fault.points import DAY_NS
 from tests.fault.schedule import KINDS, schedule
 from tests.fault.verdict import Verdict
 
+_COPIES = 3
 _DISK_BYTES = 768 << 20
 _IMAGES_BYTES = 8 << 30
 _MEMORY_BYTES = 1 << 30
@@ -63,6 +64,7 @@ class Campaign:
         arguments = self.arguments
         self.cluster.grow(arguments.nodes)
         able = {"clock": self.cluster.clocks_can_be_set, "delay": self.cluster.network.can_delay()}
+        able["drain"] = arguments.nodes > _COPIES
         kinds = [kind for kind in arguments.kinds if able.get(kind, True)]
         self.report["unable"] = [kind for kind in arguments.kinds if kind not in kinds]
         end_s = time.monotonic() + arguments.minutes * 60
@@ -75,28 +77,33 @@ class Campaign:
             length_s = min(arguments.round_s, left_s)
 
             def strike(nemesis: Nemesis, faults: Any = faults, length_s: float = length_s) -> None:
-                nemesis.run(faults, time.monotonic() + length_s, arguments.most)
+                nemesis.run(faults, time.monotonic() + length_s, arguments.most, self._is_ending)
 
             verdicts = self.round(number, strike)
             number += 1
             self.write_report()
             if any(not verdict.ok for verdict in verdicts) and not arguments.go_on:
                 return
-            if arguments.once or end_s - time.monotonic() < arguments.round_s / 2:
+            if arguments.once or self._is_ending() or end_s - time.monotonic() < arguments.round_s / 2:
                 return
             self.cluster.start()
             self.cluster.execute(f"DROP DATABASE f{number - 1}")
+
+    def _is_ending(self) -> bool:
+        """Whether somebody wants the campaign to end, with the checks of what has been and a report."""
+        return (self.work / sandbox.END_FILE).exists()
 
     def round(self, number: int, strike: Callable[[Nemesis], None]) -> list[Verdict]:
         """Load, faults, heal, stop, check. The nodes are stopped on return."""
         cluster, database = self.cluster, f"f{number}"
         base_ns = (time.time_ns() // DAY_NS - 4) * DAY_NS
-        copies = min(3, len(cluster.nodes))
+        copies = min(_COPIES, len(cluster.nodes))
         cluster.execute(
             f"CREATE DATABASE {database} WITH DURATION INF REPLICATION {copies} SHARD DURATION 1d NAME autogen"
         )
         path = self.work / f"history{number}.jsonl"
         history = History(path)
+        members = [node.number for node in cluster.nodes]
         nemesis = Nemesis(cluster.nodes, cluster.network, history, cluster.grow)
         load = Load(
             cluster.nodes,
@@ -114,7 +121,10 @@ class Campaign:
             self._warm_up(load)
             begun_s = time.monotonic()
             strike(nemesis)
-            while load.acknowledged < self.arguments.least_points and time.monotonic() < begun_s + _LONGEST_ROUND_S:
+            longest_s = begun_s + _LONGEST_ROUND_S
+            while load.acknowledged < self.arguments.least_points and time.monotonic() < longest_s:
+                if self._is_ending():
+                    break
                 time.sleep(0.2)
         finally:
             load.stop()
@@ -130,7 +140,7 @@ class Campaign:
         owners, databases = cluster.owners(database), cluster.databases()
         cluster.stop(history)
         history.close()
-        verdicts = self._check(number, list(read(path)), load, owners, databases, each, nemesis)
+        verdicts = self._check(number, list(read(path)), load, owners, databases, each, nemesis, members)
         self.report["rounds"].append(
             {
                 "round": number,
@@ -165,18 +175,18 @@ class Campaign:
         databases: dict[int, list[str]],
         each: int,
         nemesis: Nemesis,
+        members: list[int],
     ) -> list[Verdict]:
         cluster = self.cluster
         contents = cluster.contents(load.database)
         numbers = [node.number for node in cluster.nodes]
-        count = len(numbers)
         verdicts = [
-            check_lost(history, contents, everywhere=count <= 3),
+            check_lost(history, contents, everywhere=len(numbers) <= _COPIES),
             check_equal(contents, owners),
             check_invented(load.base_ns, load.issued, load.shared_issued, contents),
             check_registers(history),
             check_declared(history, databases),
-            check_available(history, count, self.arguments.unavailable_s),
+            check_available(history, members, self.arguments.unavailable_s),
             check_counters(history),
             check_health(history, numbers, self.arguments.seen_s, self.arguments.cleared_s),
             check_bounded(history, _MEMORY_BYTES, _FILES),

@@ -55,11 +55,16 @@ class FaultCluster:
             if not node.wait_ready(READY_TIMEOUT_S):
                 raise RuntimeError(f"node {node.number} does not start:\n{node.log_tail(4000)}")
         deadline_s = time.monotonic() + READY_TIMEOUT_S
-        running = [node for node in self.nodes if node.alive]
-        while not all(len(data_ids(self.nodes, node)) == len(self.nodes) for node in running):
+        while not all(self._knows(node) for node in self.nodes if node.alive and not node.paused):
             if time.monotonic() > deadline_s:
                 raise RuntimeError("the nodes do not all see each other")
             time.sleep(0.1)
+
+    def _knows(self, node: FaultNode) -> bool:
+        try:
+            return len(data_ids(self.nodes, node)) == len(self.nodes)
+        except (OSError, KeyError, ValueError):
+            return False
 
     def _add(self) -> FaultNode:
         number = self.network.add()
@@ -207,7 +212,7 @@ class Sampler:
 
     def _run(self) -> None:
         while not self._ending.wait(1.0):
-            for node in self._cluster.nodes:
+            for node in tuple(self._cluster.nodes):
                 pid = node.pid
                 memory, files = node.usage()
                 counters: dict[str, float] = {}

@@ -75,9 +75,7 @@ class Disk:
         self._generation += 1
         self._mount()
 
-    def wipe(self) -> None:
-        """An empty disk in its place."""
+    def drop(self) -> None:
+        """It is gone for good, and takes no memory any more. Its processes have ended."""
         command("umount", str(self.mount_point))
         self._image.unlink()
-        self._generation += 1
-        self.make()

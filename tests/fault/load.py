@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.fault.history import OK, REFUSED, UNKNOWN, History
@@ -26,7 +26,8 @@ class Client:
     """Kept connections to every node, for one thread."""
 
     def __init__(self, nodes: Sequence[FaultNode], timeout_s: float = _TIMEOUT_S) -> None:
-        self._nodes = {node.number: node for node in nodes}
+        self._nodes = nodes
+        self._hosts: dict[int, str] = {}
         self._timeout_s = timeout_s
         self._open: dict[int, http.client.HTTPConnection] = {}
 
@@ -35,7 +36,7 @@ class Client:
         connection = self._open.pop(number, None)
         fresh = connection is None
         if connection is None:
-            connection = http.client.HTTPConnection(self._nodes[number].host, HTTP_PORT, timeout=self._timeout_s)
+            connection = http.client.HTTPConnection(self._host(number), HTTP_PORT, timeout=self._timeout_s)
         try:
             if fresh:
                 try:
@@ -55,6 +56,12 @@ class Client:
         else:
             self._open[number] = connection
         return _outcome(answer.status), answer.status, content
+
+    def _host(self, number: int) -> str:
+        """The host of a node, also of one that has come or gone meanwhile."""
+        if number not in self._hosts:
+            self._hosts |= {node.number: node.host for node in self._nodes}
+        return self._hosts[number]
 
     def statement(self, number: int, statement: str, **params: str) -> tuple[str, bytes]:
         """Outcome of one statement, and the answer. Errors inside an answer of status 200 count."""
@@ -99,6 +106,7 @@ class Load:
     def __post_init__(self) -> None:
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._error: BaseException | None = None
         self.issued: dict[int, int] = {}
         self.shared_issued: dict[int, int] = {}
         self._acknowledged: dict[int, int] = {}
@@ -116,7 +124,8 @@ class Load:
         jobs += [(self._register, number) for number in range(3)]
         jobs += [(self._delete, 200), (self._declare, 201), (self._read, 202)]
         for job, number in jobs:
-            thread = threading.Thread(target=job, args=(number,), name=f"{job.__name__}{number}", daemon=True)
+            name = f"{job.__name__}{number}"
+            thread = threading.Thread(target=self._run, args=(job, number), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -127,6 +136,15 @@ class Load:
             thread.join(60)
             if thread.is_alive():
                 raise RuntimeError(f"the load thread {thread.name} does not end")
+        if self._error is not None:
+            raise RuntimeError("a load thread ended before its time: the run is void") from self._error
+
+    def _run(self, job: Callable[[int], None], number: int) -> None:
+        try:
+            job(number)
+        except BaseException as error:
+            self._error = error
+            raise
 
     def _random(self, number: int) -> random.Random:
         return random.Random(self.seed * 1000 + number)

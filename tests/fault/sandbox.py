@@ -30,6 +30,8 @@ _PROGRAMS = (
     "cp",
 )
 _LEAVE_S = 30.0
+END_FILE = "end"
+"""A file of this name in a campaign's directory asks it to end early, with its checks and its report."""
 _MS_PRIVATE_REC = 0x44000
 
 
@@ -83,6 +85,8 @@ def run(module: str, arguments: list[str], work: Path, timeout_s: float) -> int:
             stderr=output,
             env=environ,
             cwd=work,
+            # What a terminal sends to all that runs in it would reach the daemons, too.
+            start_new_session=True,
         )
         try:
             return process.wait(timeout_s)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.fault.members import data_ids, order
-from tests.fault.nemesis import MOVED_S, Nemesis
-from tests.fault.node import READY_TIMEOUT_S, FaultNode
+from tests.fault import moves
+from tests.fault.nemesis import Nemesis
+from tests.fault.node import READY_TIMEOUT_S
 from tests.fault.schedule import Fault
 
 _LOAD_S = 2.5
-_REMOVED_CODE = 13
 
 
 def _fault(kind: str, length_s: float) -> Fault:
@@ -49,43 +48,33 @@ def leaders(nemesis: Nemesis) -> None:
         nemesis.carry_out(_fault("isolate_leader", 4.0))
 
 
+def pause(nemesis: Nemesis) -> None:
+    """One node is stopped for a while, under load."""
+    time.sleep(_LOAD_S)
+    nemesis.carry_out(_fault("pause", 3.0))
+    time.sleep(_LOAD_S)
+    nemesis.revive()
+
+
 def shrink(nemesis: Nemesis) -> None:
     """A cluster of five becomes one of three by orders, under load."""
     for node in list(nemesis.nodes)[:2:-1]:
-        order(nemesis.nodes, "remove", MOVED_S, node=data_ids(nemesis.nodes, nemesis.nodes[0])[node.number])
-        _leave(nemesis, node)
+        moves.remove(nemesis, node)
+        nemesis.count("remove")
 
 
 def replace(nemesis: Nemesis) -> None:
     """A node loses its disk for good; a new one under another address takes its place, under load."""
     time.sleep(_LOAD_S)
-    lost = nemesis.nodes[-1]
-    lost.kill()
-    nemesis.history.add("state", node=lost.number, whole=False)
-    old = data_ids(nemesis.nodes, nemesis.nodes[0])[lost.number]
-    nemesis.grow(1)
-    fresh = nemesis.nodes[-1]
-    new = data_ids(nemesis.nodes, nemesis.nodes[0])[fresh.number]
-    order([node for node in nemesis.nodes if node is not lost], "replace", MOVED_S, node=old, to=new)
-    nemesis.nodes.remove(lost)
-    nemesis.faults += 1
-
-
-def _leave(nemesis: Nemesis, node: FaultNode) -> None:
-    """A node that was removed ends by itself and says so by its exit code."""
-    assert node.process is not None
-    node.wanted = False
-    code = node.process.wait(READY_TIMEOUT_S)
-    if code != _REMOVED_CODE:
-        nemesis.history.add("exit", node=node.number, code=code, log=node.log_tail())
-    nemesis.nodes.remove(node)
-    nemesis.faults += 1
+    moves.replace(nemesis, nemesis.nodes[-1])
+    nemesis.count("replace")
 
 
 SCENARIOS: dict[str, Callable[[Nemesis], None]] = {
     "power": power,
     "away": away,
     "leaders": leaders,
+    "pause": pause,
     "shrink": shrink,
     "replace": replace,
 }

@@ -24,17 +24,23 @@ WEIGHTS = {
     "kill_all": 2,
     "power_cut_all": 3,
     "rolling": 2,
-    "move": 4,
+    "join": 2,
+    "replace": 2,
+    "drain": 4,
 }
-KINDS = tuple(kind for kind in WEIGHTS if kind != "move")
-"""What every cluster can suffer. ``move`` (drain a node, take it back, rebalance) needs more nodes than copies."""
+KINDS = tuple(WEIGHTS)
+ORDERED = frozenset({"join", "replace", "drain"})
+"""Orders to the cluster that go on while other faults come: a node joins, rebalances and is removed; a node is lost for
+good and replaced; a node drains, is taken back and rebalances, which needs more nodes than copies."""
 ALONE = frozenset({"kill_all", "power_cut_all", "rolling"})
 """Faults of all nodes: no other one comes meanwhile."""
 LENGTH_S = {
     "kill": (0.2, 3.0),
     "power_cut": (0.2, 2.0),
     "rolling": (0.0, 0.0),
-    "move": (0.0, 0.0),
+    "join": (0.0, 0.0),
+    "replace": (0.0, 0.0),
+    "drain": (0.0, 0.0),
     "disk_stall": (0.5, 3.0),
 }
 _LENGTH_S = (0.5, 4.0)
@@ -73,5 +79,5 @@ def schedule(seed: int, kinds: Collection[str] = KINDS) -> Iterator[Fault]:
             length_s=round(chance.uniform(low, high), 2),
             pause_s=round(chance.uniform(*_PAUSE_S), 2),
             amount=chance.random(),
-            with_next=kind not in ALONE and chance.random() < _TWO_AT_ONCE,
+            with_next=kind not in ALONE | ORDERED and chance.random() < _TWO_AT_ONCE,
         )

@@ -213,21 +213,24 @@ def link(t: float, source: int, to: int, whole: bool) -> dict[str, Any]:
 
 def test_only_time_with_a_whole_majority_counts_as_unavailable() -> None:
     calm = [probe(float(t)) for t in range(11)]
-    assert check_available(calm, 3, 1.5).figures["worst_s"] == 1.0
+    assert check_available(calm, [1, 2, 3], 1.5).figures["worst_s"] == 1.0
     gap = [one for one in calm if not 3 < one["t"] < 8]
-    assert check_available(gap, 3, 1.5).figures["worst_s"] == 5.0
-    assert not check_available(gap, 3, 1.5).ok
+    assert check_available(gap, [1, 2, 3], 1.5).figures["worst_s"] == 5.0
+    assert not check_available(gap, [1, 2, 3], 1.5).ok
     one_down = sorted([*gap, state(3.5, 1, False), state(7.5, 1, True)], key=lambda one: one["t"])
-    assert not check_available(one_down, 3, 1.5).ok, "two of three are a majority"
+    assert not check_available(one_down, [1, 2, 3], 1.5).ok, "two of three are a majority"
     two_down = sorted([*one_down, state(3.4, 2, False), state(7.6, 2, True)], key=lambda one: one["t"])
-    assert check_available(two_down, 3, 1.5).figures["worst_s"] == 1.0
-    assert not check_available([probe(1.0, "unknown")], 3, 1.5).ok, "nothing was ever acknowledged"
+    assert check_available(two_down, [1, 2, 3], 1.5).figures["worst_s"] == 1.0
+    assert not check_available([probe(1.0, "unknown")], [1, 2, 3], 1.5).ok, "nothing was ever acknowledged"
 
 
 def test_links_that_are_cut_one_way_are_no_majority() -> None:
     history = [link(2, 1, 2, False), link(3, 3, 2, False), link(4, 1, 3, False), link(6, 1, 3, True)]
-    assert majority_times(history, 3, 0, 10) == [(0, 4), (6, 10)]
-    assert majority_times([state(1, 4, False), state(2, 5, False)], 5, 0, 9) == [(0, 9)]
+    assert majority_times(history, [1, 2, 3], 0, 10) == [(0, 4), (6, 10)]
+    two_of_five = [state(1, 4, False), state(2, 5, False)]
+    assert majority_times(two_of_five, range(1, 6), 0, 9) == [(0, 2)], "they may be two of the three owners of a shard"
+    left = [state(1, 3, False), state(2, 2, False), {"kind": "member", "t": 4, "node": 3, "there": False}]
+    assert majority_times([*left, state(5, 2, True)], [1, 2, 3], 0, 9) == [(0, 2), (5, 9)]
 
 
 def test_a_counter_that_goes_down_is_found() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault import sandbox
 from tests.fault.report import acknowledged, caught, faults, load_report, problems, render
-from tests.fault.schedule import ALONE, KINDS
+from tests.fault.schedule import ALONE, KINDS, ORDERED
 
 _WHY_NOT = sandbox.missing()
 pytestmark = [
@@ -28,7 +28,7 @@ def run(work: Path, *arguments: str) -> dict[str, object]:
 
 
 def test_nothing_is_lost_by_any_kind_of_fault(tmp_path: Path) -> None:
-    kinds = sorted(set(KINDS) - ALONE | {"power_cut_all"})
+    kinds = sorted(set(KINDS) - ALONE - ORDERED | {"power_cut_all"})
     options = ["--seed", "5", "--once", "--most", "15", "--least-points", "55000", "--points-s", "2000"]
     # Bounds for a machine that does other things, too.
     options += [
@@ -63,7 +63,18 @@ def test_handoff_in_memory_is_noticed(tmp_path: Path) -> None:
 
 
 def test_wrong_versions_values_reads_counters_and_quorums_are_each_noticed(tmp_path: Path) -> None:
-    broken = "no-repair,merge-by-arrival,invent,no-delete,stale-reads,counters,wait-for-all"
+    broken = "no-repair,first-wins,merge-by-arrival,invent,no-delete,stale-reads,counters,wait-for-all"
     report = run(tmp_path, "--scenario", "leaders", "--broken", broken, "--unavailable-s", "2", "--settle-s", "5")
     expected = {"diverged", "invented", "resurrected", "not linearizable", "counters went down", "unavailable"}
+    expected.add("superseded")
     assert expected <= caught(report), render(report, tmp_path, 0.0)
+
+
+def test_a_node_that_ends_grows_or_is_shunned_and_a_fault_that_nobody_tells_of_are_each_noticed(tmp_path: Path) -> None:
+    report = run(tmp_path, "--scenario", "pause", "--broken", "grudge,leak,blind,watchdog", "--settle-s", "2")
+    page = render(report, tmp_path, 0.0)
+    assert {"last operations failed", "not bounded", "health", "ended or not ready"} <= caught(report), page
+    said = "\n".join(problems(report))
+    assert "on /health: seen " in said, page
+    assert "of memory" in said, page
+    assert "files open" in said, page
