@@ -10,10 +10,10 @@ import msgspec
 
 from dsdb_cli.errors import ShellError
 from dsdbd.backup.directory import BackupDirectory
+from dsdbd.backup.look import check_files, held_digests
 from dsdbd.backup.opened import opened_shard
-from dsdbd.cluster.archive import DatabaseEntry, add_digests, chosen_shards, differing, grid_digests
+from dsdbd.cluster.archive import DatabaseEntry, add_digests, chosen_shards, differing
 from dsdbd.cluster.restored import Compared, Preparation, Prepared
-from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Batch, encode_batch
 
 if TYPE_CHECKING:
@@ -77,9 +77,15 @@ class Restore:
         self._prepare(manifest, shards)
         self._say(f"Restoring from backup {self._pattern()}")
         held: dict[tuple[str, str], list[Digests]] = defaultdict(list)
-        for shard in shards:
-            place = self._target(shard)
-            held[place].append(self._send_shard(shard, place))
+        try:
+            for shard in shards:
+                place = self._target(shard)
+                held[place].append(self._send_shard(shard, place))
+        except BaseException:
+            self._say(
+                f"{self._rows} rows were restored so far; they stay, and running the same restore again adds the rest"
+            )
+            raise
         for reason, count in self._dropped.items():
             self._say(f"{count} rows were not stored: {reason}")
         found = [self._verify(place, add_digests(digests), shards) for place, digests in held.items()]
@@ -103,19 +109,8 @@ class Restore:
 
     def _check_files(self, shards: list[ShardRecord]) -> None:
         """Read every file. Raises CorruptData with all that are missing or damaged."""
-        wrong: list[str] = []
-        missing = 0
-        for shard in shards:
-            for file in shard.files:
-                if not file.path:
-                    missing += 1
-                    continue
-                try:
-                    self._directory.check(file)
-                except CorruptData as error:
-                    wrong.append(error.message)
-        if wrong:
-            raise CorruptData("\n".join([*wrong, "nothing was restored"]))
+        check_files(self._directory, shards, "nothing was restored")
+        missing = sum(1 for shard in shards for file in shard.files if not file.path)
         if missing:
             self._say(
                 f"{missing} files of earlier times are not in this backup, which was made with -since: restore an "
@@ -157,12 +152,7 @@ class Restore:
         """Send every row of a shard; returns the digests of what its files hold."""
         self._say(f"restoring db={place[0]} rp={place[1]} shard={shard.id}")
         with opened_shard(self._directory.path, shard) as replica:
-            digests = grid_digests(replica.digests())
-            if shard.whole and shard.digests is not None and (wrong := differing(shard.digests, digests)):
-                raise CorruptData(
-                    f"the files of shard {shard.id} do not hold what they held when they were copied: measurement "
-                    f"{wrong[0]} differs; the rows of this shard were not restored"
-                )
+            digests = held_digests(replica, shard)
             for name in sorted(digests):
                 for piece in _pieces(replica, shard, name):
                     self._send(piece, place)

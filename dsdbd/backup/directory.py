@@ -1,7 +1,7 @@
 """A directory with backups: ``meta.NN`` for each, and directories with the segment files of shards.
 
 ``meta.NN`` is written last. Whatever a backup that was broken off leaves has its number or ends in ``.pending``, and
-the next backup removes it.
+the next backup removes it. So does what is left of an old backup that was being removed, ``meta.NN.pending``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dsdb_cli.errors import ShellError
 from dsdbd import fsio
+from dsdbd.backup.keeping import named_paths, outdated
 from dsdbd.cluster.archive import decode_manifest, encode_manifest, number_of
 from dsdbd.errors import CorruptData, NotFound
 from dsdbd.storage.names import escape_name
@@ -49,7 +50,9 @@ class BackupDirectory:
 
     def read(self, number: int) -> Manifest:
         """The manifest of a backup. Raises NotFound, CorruptData."""
-        path = self.manifest_path(number)
+        return self._read(self.manifest_path(number))
+
+    def _read(self, path: Path) -> Manifest:
         try:
             return decode_manifest(path.read_bytes())
         except FileNotFoundError:
@@ -83,7 +86,8 @@ class BackupDirectory:
             os.close(fd)
 
     def begin(self) -> int:
-        """Remove what a backup that was broken off left, and return the number of the next one."""
+        """Remove what a backup that was broken off left, and return the number of the next one. Raises CorruptData."""
+        self._remove_pending()
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 0
         for entry in self.path.iterdir():
@@ -99,7 +103,42 @@ class BackupDirectory:
 
     def finish(self, number: int, manifest: Manifest) -> None:
         """Make the backup one; durable on return. It holds hashes of passwords, so only its owner may read it."""
-        fsio.write_atomic(self.manifest_path(number), encode_manifest(manifest), mode=0o600)
+        path = self.manifest_path(number)
+        with naming(path):
+            fsio.write_atomic(path, encode_manifest(manifest), mode=0o600)
+
+    def keep(self, most: int) -> list[int]:
+        """Remove the backups that are older than the newest ``most`` of the newest one's scope; returns their numbers.
+
+        Files that another backup names stay. A crash leaves manifests with another name, which are no backups any
+        more; the next backup removes the rest of their files. Raises CorruptData where a manifest cannot be read, and
+        nothing is removed then.
+        """
+        gone = outdated({number: self.read(number) for number in self.numbers()}, most)
+        for number in gone:
+            path = self.manifest_path(number)
+            path.rename(path.with_name(path.name + PENDING))
+        fsio.fsync_dir(self.path)
+        self._remove_pending()
+        return gone
+
+    def _remove_pending(self) -> None:
+        """Remove files that only backups name whose manifests are pending, then these manifests."""
+        pending = sorted(self.path.glob(f"meta.*{PENDING}"))
+        if not pending:
+            return
+        kept = named_paths(self.read(number) for number in self.numbers())
+        for manifest in pending:
+            for name in named_paths([self._read(manifest)]) - kept:
+                path = self.path / name
+                if ".." in path.parts or _SHARD_DIRECTORY.fullmatch(name.split("/")[0]) is None:
+                    continue
+                path.unlink(missing_ok=True)
+                for directory in (path.parent, path.parent.parent):
+                    # It holds other files; or it is gone already.
+                    with contextlib.suppress(OSError):
+                        directory.rmdir()
+            manifest.unlink(missing_ok=True)
 
     def discard(self, number: int) -> None:
         """Remove what a backup that is not finished has copied, first of all its manifest if that is there already.
@@ -128,6 +167,17 @@ class BackupDirectory:
                 f"{path} is damaged: it has {size_bytes} bytes and the SHA-256 {sha256}, by the manifest "
                 f"{file.size_bytes} bytes and {file.sha256}"
             )
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of the block the name of the file, which that of a full disk does not have."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def checksum(path: Path) -> tuple[int, str]:

@@ -12,17 +12,27 @@ from dsdb_cli.errors import ShellError, UsageError
 from dsdb_cli.flags import Kind, Parsed, parse_flags
 from dsdb_cli.options import SERVER_FLAGS, ServerOptions, server_options
 from dsdbd.cluster.archive import Scope
+from dsdbd.config.values import parse_size
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 
 _SERVER: Mapping[str, Kind] = {name: kind for name, kind in SERVER_FLAGS.items() if name != "format"}
 _SCOPE: Mapping[str, Kind] = {"database": Kind.TEXT, "retention": Kind.TEXT, "shard": Kind.INTEGER}
-BACKUP_FLAGS: Mapping[str, Kind] = {**_SERVER, **_SCOPE, "since": Kind.TEXT, "full": Kind.SWITCH}
+BACKUP_FLAGS: Mapping[str, Kind] = {
+    **_SERVER,
+    **_SCOPE,
+    "since": Kind.TEXT,
+    "full": Kind.SWITCH,
+    "rate": Kind.TEXT,
+    "keep": Kind.INTEGER,
+}
 RESTORE_FLAGS: Mapping[str, Kind] = {
     **_SERVER,
     **_SCOPE,
     "newdb": Kind.TEXT,
     "number": Kind.TEXT,
     "consistency": Kind.TEXT,
+    "list": Kind.SWITCH,
+    "verify": Kind.SWITCH,
     "metadir": Kind.TEXT,
     "datadir": Kind.TEXT,
 }
@@ -48,6 +58,8 @@ shares the files that have not changed.
   -shard ID          only this shard
   -since TIME        leave out files written before TIME (RFC 3339) that PATH does not hold
   -full              copy every file anew, also those PATH holds
+  -rate SIZE         bytes that are copied in a second, at most, such as 20m (100m); 0: no limit
+  -keep N            then remove older backups of the same scope but the newest N; files that one of those names stay
 """
 )
 RESTORE_USAGE = (
@@ -67,26 +79,40 @@ Writes the newest backup of the directory PATH, or a part of it, into a running 
   -number NN         the backup meta.NN instead of the newest one
   -consistency any|one|quorum|all
                      how many owners must have stored the points (quorum)
+  -list              say which backups PATH holds, and restore nothing
+  -verify            read the backup and compare it with its digests, and restore nothing
 """
 )
+DEFAULT_RATE_BYTES = 100 << 20
+"""As much as a node takes over when copies move."""
+_LEAST_RATE_BYTES = 64 << 10
+"""An owner keeps files for one minute after the last request for them."""
 _CONSISTENCIES = ("any", "one", "quorum", "all")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?")
 
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """The command line of `dsdb backup`; ``since_ns`` is None without ``-since``."""
+    """The command line of `dsdb backup`; ``since_ns`` is None without ``-since``.
+
+    ``rate_bytes``: a second; 0 means no limit. ``keep``: 0 means that all older backups stay.
+    """
 
     server: ServerOptions
     scope: Scope
     path: Path
     since_ns: int | None
     full: bool
+    rate_bytes: int = DEFAULT_RATE_BYTES
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """The command line of `dsdb restore`; ``number`` is None for the newest backup."""
+    """The command line of `dsdb restore`; ``number`` is None for the newest backup.
+
+    ``lists`` and ``verifies``: look at the directory only.
+    """
 
     server: ServerOptions
     scope: Scope
@@ -94,6 +120,8 @@ class RestoreOptions:
     new_database: str
     number: int | None
     consistency: str
+    lists: bool = False
+    verifies: bool = False
 
 
 def parse_backup(words: Sequence[str], environ: Mapping[str, str]) -> BackupOptions | None:
@@ -109,6 +137,8 @@ def parse_backup(words: Sequence[str], environ: Mapping[str, str]) -> BackupOpti
         path,
         parse_since(since) if since else None,
         parsed.switch("full"),
+        _rate(parsed),
+        _keep(parsed),
     )
 
 
@@ -140,7 +170,14 @@ def parse_restore(words: Sequence[str], environ: Mapping[str, str]) -> RestoreOp
     if consistency not in _CONSISTENCIES:
         raise UsageError(f'invalid value "{consistency}" for flag -consistency: use {", ".join(_CONSISTENCIES)}')
     return RestoreOptions(
-        server_options(parsed, environ), scope, path, parsed.text("newdb"), int(number) if number else None, consistency
+        server_options(parsed, environ),
+        scope,
+        path,
+        parsed.text("newdb"),
+        int(number) if number else None,
+        consistency,
+        parsed.switch("list"),
+        parsed.switch("verify"),
     )
 
 
@@ -159,6 +196,28 @@ def parse_since(text: str) -> int:
     if not MIN_TIME_NS <= since_ns <= MAX_TIME_NS:
         raise UsageError(f'invalid value "{text}" for flag -since: the year is out of range')
     return since_ns
+
+
+def _rate(parsed: Parsed) -> int:
+    text = parsed.text("rate")
+    if not text:
+        return DEFAULT_RATE_BYTES
+    try:
+        rate_bytes = parse_size(text)
+    except ValueError as error:
+        raise UsageError(f'invalid value "{text}" for flag -rate: {error}') from error
+    if 0 < rate_bytes < _LEAST_RATE_BYTES:
+        raise UsageError(f'invalid value "{text}" for flag -rate: the least is 64k, because an owner keeps its files')
+    return rate_bytes
+
+
+def _keep(parsed: Parsed) -> int:
+    keep = parsed.integer("keep")
+    if keep < 0 or (keep == 0 and "keep" in parsed.values):
+        raise UsageError(f'invalid value "{keep}" for flag -keep: the new backup itself is the first that is kept')
+    if keep and parsed.text("since"):
+        raise UsageError("-keep: a backup with -since leaves files out, so it replaces no older one; leave one out")
+    return keep
 
 
 def _path(parsed: Parsed, missing: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsdbd.backup.directory import naming
 from dsdbd.errors import CorruptData
 from dsdbd.storage import ShardKey, StoreSettings
 from dsdbd.storage.merging import segment_name
@@ -49,7 +50,8 @@ def opened_shard(
             replace(one, files=frozenset((at, at) for at in range(1, numbers.get(one.measurement, 0) + 1)))
             for one in decode_tombstones(bytes(record.tombstones))
         ]
-        (root / TOMBSTONES_FILE).write_bytes(encode_tombstones(tombstones))
+        with naming(root):
+            (root / TOMBSTONES_FILE).write_bytes(encode_tombstones(tombstones))
         notes: list[str] = []
         key = ShardKey(record.database, record.policy, record.id)
         shard = Shard(key, root, _SETTINGS, notes.append)

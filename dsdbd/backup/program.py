@@ -11,6 +11,7 @@ from dsdb_cli.errors import UsageError
 from dsdbd.backup.bring import Restore
 from dsdbd.backup.flags import BACKUP_USAGE, RESTORE_USAGE, parse_backup, parse_restore
 from dsdbd.backup.link import Link
+from dsdbd.backup.look import list_backups, verify_backup
 from dsdbd.backup.take import Backup
 from dsdbd.errors import DSDBError
 
@@ -33,13 +34,13 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         else:
             _run_restore(words, environ)
     except UsageError as error:
-        return _fail(program, error.message, error.exit_code)
+        return _fail(program, f"{error.message}\nRun 'dsdb {program} -h' for usage.", error.exit_code)
     except DSDBError as error:
         return _fail(program, error.message, 1)
     except OSError as error:
-        return _fail(program, f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return _fail(program, f"{error.filename or 'a file of the backup'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _fail(program, "interrupted", EXIT_INTERRUPTED)
     return 0
 
 
@@ -60,11 +61,21 @@ def _run_restore(words: Sequence[str], environ: Mapping[str, str]) -> None:
     if options is None:
         sys.stdout.write(RESTORE_USAGE)
         return
+    if options.lists:
+        list_backups(options, _show)
+        return
+    if options.verifies:
+        verify_backup(options, _say)
+        return
     link = Link(options.server, _say)
     try:
         Restore(options, link, _say).run()
     finally:
         link.close()
+
+
+def _show(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 def _say(line: str) -> None:

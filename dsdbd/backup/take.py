@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dsdb_cli.errors import BadAnswer, ConnectionFailed, ShellError
 from dsdbd import fsio
-from dsdbd.backup.directory import PENDING, BackupDirectory
+from dsdbd.backup.directory import PENDING, BackupDirectory, naming
 from dsdbd.backup.link import Link, Refused
 from dsdbd.backup.opened import opened_shard
 from dsdbd.cluster.archive import (
@@ -25,6 +26,7 @@ from dsdbd.cluster.archive import (
     differing,
     grid_digests,
 )
+from dsdbd.cluster.transfer_plan import Rate
 from dsdbd.errors import CorruptData, NotFound
 from dsdbd.storage.names import escape_name
 
@@ -65,6 +67,7 @@ class Backup:
         self._number = 0
         self._held: dict[_Identity, FileRecord] = {}
         self._owners: dict[int, int] = {}
+        self._rate = Rate(options.rate_bytes)
         self._copied_files = 0
         self._copied_bytes = 0
 
@@ -84,15 +87,17 @@ class Backup:
                 self._finish(contents, shards)
             except BaseException:
                 self._directory.discard(self._number)
+                self._say("no backup was made: what was copied is removed, earlier backups are as they were")
                 raise
-        self._report(shards)
+            gone = self._directory.keep(self._options.keep) if self._options.keep else []
+        self._report(shards, gone)
 
     def _finish(self, contents: Contents, shards: list[ShardRecord]) -> None:
         """Write the manifest. Raises ShellError where the backup would hold nothing."""
         scope = self._options.scope
         if not any(file.rows for shard in shards for file in shard.files):
             holder = f"database {scope.database}" if scope.database else "the cluster"
-            raise ShellError(f"there is nothing to back up: {holder} holds no points. No backup was made.")
+            raise ShellError(f"there is nothing to back up: {holder} holds no points")
         manifest = Manifest(
             FORMAT,
             contents.cluster_id,
@@ -238,11 +243,12 @@ class Backup:
     def _fetch(self, resource: str, parameters: dict[str, object], file: ListedFile, path: Path) -> str:
         """Write an owner's file to ``path``, durably; returns its SHA-256."""
         digest = hashlib.sha256()
-        with path.open("wb") as target:
+        with naming(path), path.open("wb") as target:
 
             def take(piece: bytes) -> None:
                 digest.update(piece)
                 target.write(piece)
+                time.sleep(self._rate.wait_s(len(piece), time.monotonic()))
 
             self._link.fetch(resource, parameters, file.size_bytes, take)
             target.flush()
@@ -281,7 +287,7 @@ class Backup:
                 f"measurement {wrong[0]} differs" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             )
 
-    def _report(self, shards: list[ShardRecord]) -> None:
+    def _report(self, shards: list[ShardRecord], gone: list[int]) -> None:
         files = [file for shard in shards for file in shard.files]
         rows, size_bytes = sum(file.rows for file in files), sum(file.size_bytes for file in files)
         self._say(
@@ -294,6 +300,9 @@ class Backup:
                 f"{len(missing)} files with {sum(file.rows for file in missing)} rows were written before the time of "
                 f"-since and are not in {self._options.path}: restore an earlier backup first"
             )
+        if gone:
+            names = ", ".join(self._directory.manifest_path(number).name for number in gone)
+            self._say(f"removed older backups but the newest {self._options.keep}: {names}")
         self._say("backup complete")
 
 

@@ -137,6 +137,8 @@ class Restore:
         if command is not None:
             await metadata.propose(command)
             done.made.append(f"database {name}")
+        else:
+            done.kept.append(f"database {name} is there already; restored points are added to those it holds")
         for policy in database.policies:
             needed = needed_policy(metadata.state, name, policy, fresh=command is not None)
             if needed is not None:

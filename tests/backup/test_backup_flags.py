@@ -77,6 +77,10 @@ def test_what_is_no_time(text: str) -> None:
         ("-shard 0 /a", "ids of shards begin with 1"),
         ("-shard x /a", "whole number"),
         ("-newdb x /a", "flag provided but not defined: -newdb"),
+        ("-rate fast /a", 'invalid value "fast" for flag -rate: not a size'),
+        ("-rate 1k /a", "the least is 64k"),
+        ("-keep 0 /a", "the new backup itself is the first that is kept"),
+        ("-keep 2 -since 2016-02-01T00:00:00Z /a", "-since leaves files out"),
         ("-host h:x /a", "the port is a number"),
     ],
 )
@@ -127,6 +131,13 @@ def test_a_restore_line() -> None:
     assert options is not None
     assert options.scope == Scope("a", "b", 7)
     assert (options.new_database, options.number, options.consistency) == ("c", 3, "all")
+
+
+def test_rates_are_sizes() -> None:
+    for line, rate_bytes in (("/a", 100 << 20), ("-rate 20m /a", 20 << 20), ("-rate 0 /a", 0), ("-rate 64k /a", 65536)):
+        options = parse_backup(line.split(), {})
+        assert options is not None
+        assert options.rate_bytes == rate_bytes
 
 
 def test_help_is_no_run() -> None:

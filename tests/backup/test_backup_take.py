@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
+from dsdbd.backup import program
 from dsdbd.backup.flags import parse_backup
 from dsdbd.backup.link import Link, Refused
 from dsdbd.backup.take import Backup
@@ -17,8 +22,7 @@ from dsdbd.cluster.segment_messages import new_digest
 from tests.storage.storage_model import KEY, open_store, put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 DROPPED = 7
 
@@ -143,3 +147,70 @@ def test_a_file_is_reused_when_it_is_the_same_and_checked_behind_the_hold(
         file,
         f"DELETE {shard}",
     ]
+
+
+def at_a_segment(error: BaseException) -> Callable[[int], None]:
+    """A sync that fails for segment files and does nothing for all else."""
+
+    def sync(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".parquet":
+            raise error
+
+    return sync
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    back_up(address, kept)
+    before = sorted(kept.rglob("*"))
+    monkeypatch.setattr(os, "fsync", at_a_segment(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    assert program.run(["backup", "-host", address, "-full", str(kept)], {}) == 1
+    report = capsys.readouterr().err.splitlines()
+    assert report[-2].endswith("no backup was made: what was copied is removed, earlier backups are as they were")
+    assert report[-1] == f"backup: {kept}/db.autogen.00001.01.pending/m/00000001.parquet: No space left on device"
+    assert sorted(kept.rglob("*")) == before
+
+
+def test_what_is_copied_stays_within_the_rate(
+    address: str, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    back_up(address, "-rate", "64k", tmp_path / "slow")
+    # A burst of a tenth of a second goes at once.
+    assert sum(slept) == pytest.approx(max(0, len(node.content) / 65536 - 0.1), abs=0.05)
+    slept.clear()
+    back_up(address, "-rate", "0", tmp_path / "fast")
+    assert sum(slept) == 0
+
+
+def test_older_backups_go_when_the_new_one_is_complete(address: str, node: Node, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    for _ in range(2):
+        back_up(address, kept)
+        node.modified_ns += 1
+    said = back_up(address, "-keep", "2", kept)
+    assert "removed older backups but the newest 2: meta.00" in said
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "db.autogen.00001.01",
+        "db.autogen.00001.02",
+        "meta.01",
+        "meta.02",
+    ]
+    # What an older one copied and the new one names stays.
+    said = back_up(address, "-keep", "1", kept)
+    assert "removed older backups but the newest 1: meta.01, meta.02" in said
+    assert sorted(path.name for path in kept.iterdir()) == ["db.autogen.00001.02", "meta.03"]
+
+
+def test_an_interrupted_run_says_so(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "fsync", at_a_segment(KeyboardInterrupt()))
+    assert program.run(["backup", "-host", address, str(tmp_path / "x")], {}) == program.EXIT_INTERRUPTED
+    report = capsys.readouterr().err.splitlines()
+    assert report[-2].endswith("no backup was made: what was copied is removed, earlier backups are as they were")
+    assert report[-1] == "backup: interrupted"
+    assert list((tmp_path / "x").iterdir()) == []

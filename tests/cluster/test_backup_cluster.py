@@ -229,9 +229,25 @@ def test_everything_comes_back_on_a_single_node(source: Source, single: Daemon) 
     assert ["telegraf", "READ"] in single.rows("SHOW GRANTS FOR reader")
     # Again: nothing is made, nothing changes.
     again = must_run("restore", "-host", single.address, source.path)
+    assert "database telegraf is there already; restored points are added to those it holds" in again
     assert "created" not in again
     assert "its points have the digests of the backup" in again
     assert answers(single) == source.second
+
+
+def test_a_directory_is_looked_at_without_a_cluster(source: Source) -> None:
+    listed = must_run("restore", "-list", source.path).splitlines()
+    assert [line.split()[0] for line in listed[:2]] == ["meta.00", "meta.01"]
+    files = [file for shard in manifest(source.path, 0)["shards"] for file in shard["files"]]
+    rows, size_bytes = sum(file["rows"] for file in files), sum(file["size_bytes"] for file in files)
+    assert re.fullmatch(
+        rf"meta\.00  20\S+Z  everything: \d+ shards, {len(files)} files, {rows} rows, {size_bytes} bytes", listed[0]
+    )
+    report = must_run("restore", "-verify", "-host", "127.0.0.1:1", "-number", "0", source.path)
+    assert f"{len(files)} files, {rows} rows are as they were written" in report
+    part = must_run("restore", "-verify", "-database", "telegraf", "-retention", "long", source.path)
+    assert "2 rows are as they were written" in part
+    assert "holds no database" in run("restore", "-verify", "-database", "nosuch", source.path).output
 
 
 def test_the_earlier_backup_comes_back_under_a_new_name(source: Source, single: Daemon) -> None:
@@ -299,6 +315,9 @@ def test_a_damaged_file_is_named_before_anything_is_restored(source: Source, sin
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(bytes(content))
+    looked = run("restore", "-verify", copy)
+    assert looked.code == 1
+    assert f"{damaged} is damaged" in looked.output
     done = run("restore", "-host", single.address, "-database", "telegraf", "-newdb", "damaged", copy)
     assert done.code == 1
     assert f"{damaged} is damaged" in done.output
