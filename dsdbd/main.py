@@ -124,6 +124,7 @@ async def _serve(config: Config) -> None:
     """Run the node until a signal or a fatal error, which is raised."""
     node = await _make_node(config)
     membership, writes, reads = Membership(node), WritePath(node), ReadPath(node)
+    node.versions = writes.clock
     node.detector = detector = FailureDetector(node)
     if config.data.enabled:
         node.repair = Repair(node, writes.clock)

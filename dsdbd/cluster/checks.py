@@ -72,6 +72,8 @@ def own_checks(node: Node) -> list[Check]:
     if node.detector is not None:
         found += _warnings("network", node.detector.way_problems())
         found += _warnings("clock", node.detector.clock_problems())
+    if node.versions is not None:
+        found += _warnings("clock", node.versions.problems())
     if node.handoff is not None:
         found += _warnings("handoff", node.handoff.problems())
     if node.transfer is not None:

@@ -50,6 +50,7 @@ class _Watched:
     """Set when there is a reason to look at once."""
     way: Way
     kept_for_s: float = UNTOLD_S
+    clock_looked_s: float = float("-inf")
     limit: asyncio.Timeout | None = None
     """Of the look that is under way."""
 
@@ -115,6 +116,14 @@ class FailureDetector:
         """Seconds since each node last answered, by address."""
         now_s = time.monotonic()
         return {one.address: max(0.0, now_s - one.contact.seen_s) for one in self._watched.values()}
+
+    def clock_looks(self) -> list[tuple[float, float]]:
+        """When the clock of each node that answers was looked at last, and how many seconds it is ahead of this one."""
+        return [
+            (one.clock_looked_s, one.contact.clock_ahead_s)
+            for one in self._watched.values()
+            if not one.contact.is_down and one.clock_looked_s > float("-inf")
+        ]
 
     def clock_problems(self) -> list[str]:
         """Sentences about clocks that are off."""
@@ -260,6 +269,7 @@ class FailureDetector:
             watched.serves, watched.settled = answer.serves, answer.settled
             watched.clear_index, watched.kept_for_s = answer.clear_index, answer.kept_for_s
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
+            watched.clock_looked_s = began_s
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)
                 watched.way.begin_anew()

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 NODE_BITS = 10
 NODES = 1 << NODE_BITS
 """Versions of one node are this far apart; in between are those of others."""
 RESERVE_NS = 2_000_000_000
 """How far the ceiling is set ahead of the newest version; a start after a crash begins there."""
+AHEAD_NS = 5_000_000_000
+"""Versions that are further ahead of the wall clock are worth a word; a start after a crash alone explains less."""
+FAR_NS = 24 * 3_600 * 10**9
+"""A wall clock that is so far ahead of all others gives no versions: every later write would have to follow it."""
+UNGIVEN = (1 << 63) - 1
+"""Instead of a version, where none may be given; no ceiling reaches it."""
 
 
 class HybridClock:
@@ -22,6 +34,7 @@ class HybridClock:
     def __init__(self, ceiling: int = 0) -> None:
         self._last = ceiling
         self._ceiling = ceiling
+        self._ahead_from: int | None = None
 
     @property
     def last(self) -> int:
@@ -33,13 +46,37 @@ class HybridClock:
 
         Only the lowest ten bits of ``node`` count.
         """
-        tick = max((self._last >> NODE_BITS) + 1, now_ns >> NODE_BITS)
+        tick = (self._last >> NODE_BITS) + 1
+        if now_ns >> NODE_BITS >= tick:
+            tick, self._ahead_from = now_ns >> NODE_BITS, None
         self._last = tick << NODE_BITS | node & NODES - 1
         return self._last
 
-    def observe(self, version: int) -> None:
-        """Take note of a version that another coordinator gave."""
-        self._last = max(self._last, version)
+    def observe(self, version: int, now_ns: int) -> None:
+        """Take note of a version that another coordinator gave.
+
+        However far it is ahead: what was acknowledged with it must stay older than what is written from now on.
+        """
+        if version <= self._last:
+            return
+        if version - now_ns > AHEAD_NS >= self._last - now_ns:
+            self._ahead_from = version & NODES - 1
+        self._last = version
+
+    def problem(self, now_ns: int) -> str:
+        """A sentence about versions that are ahead of the wall clock; empty where they are not."""
+        ahead_ns = self._last - now_ns
+        if ahead_ns <= AHEAD_NS:
+            return ""
+        cause = (
+            "its clock was set back, or was ahead before the last start"
+            if self._ahead_from is None
+            else f"node {self._ahead_from} wrote with a clock that was ahead"
+        )
+        return (
+            f"the versions of writes are {ahead_ns / 1e9:.0f}s ahead of this machine's clock: {cause}; new writes "
+            "follow them, so that none is taken for an older one"
+        )
 
     def is_reserved(self, version: int) -> bool:
         """Whether the ceiling on stable storage covers a version."""
@@ -54,3 +91,31 @@ class HybridClock:
     def reserve(self, ceiling: int) -> None:
         """Take note that a ceiling is on stable storage."""
         self._ceiling = max(self._ceiling, ceiling)
+
+
+def is_wild(looks: Collection[tuple[float, float]], jumped_s: float) -> bool:
+    """Whether this node's wall clock is too far ahead of those of all other nodes to give versions.
+
+    ``looks``: of each node that answers, the monotonic time at which its clock was last looked at, and how many seconds
+    it is ahead of this one. ``jumped_s``: when this node's clock was last seen to jump, -infinity for never; a look
+    from before says nothing, and until there is a newer one the clock is not trusted.
+    """
+    fresh = [ahead_s for looked_s, ahead_s in looks if looked_s >= jumped_s]
+    return bool(looks) and all(ahead_s * 1e9 < -FAR_NS for ahead_s in fresh)
+
+
+class Settled:
+    """Below which version all were given some time ago, also while versions are ahead of the wall clock."""
+
+    def __init__(self, settle_s: float) -> None:
+        self._settle_s = settle_s
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def look(self, now_s: float, now_ns: int, last: int) -> int:
+        """That version; ``last``: the newest given or seen now. Call it often; ``now_s`` is monotonic."""
+        if not self._seen or now_s - self._seen[-1][0] >= self._settle_s / 4:
+            self._seen.append((now_s, last))
+        while len(self._seen) > 1 and self._seen[1][0] <= now_s - self._settle_s:
+            self._seen.popleft()
+        seen_s, version = self._seen[0]
+        return max(now_ns - int(self._settle_s * 1e9), version + 1 if seen_s <= now_s - self._settle_s else 0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.peers import PeerClient
     from dsdbd.cluster.repair import Repair
     from dsdbd.cluster.transfer import Transfer
+    from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.config import Config
     from dsdbd.errors import DSDBError
     from dsdbd.meta.identity import Identity
@@ -59,6 +60,8 @@ class Node:
     """Compares this node's shards with those of other owners; None without the data role or before the start."""
     transfer: Transfer | None = None
     """Takes the copies of shards that the metadata orders; None without the data role or before the start."""
+    versions: VersionClock | None = None
+    """Gives the versions of writes; None before the start has come so far."""
     opening: str = ""
     """How far the storage is on its way to ``store``; empty before the first word of it."""
     refusals: dict[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import structlog
 
 from dsdbd.cluster.former_shards import FormerShards, may_forget
 from dsdbd.cluster.freshness import reach_index
+from dsdbd.cluster.hybrid_clock import Settled
 from dsdbd.cluster.lateness import late_ns
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.pieces import in_groups
@@ -85,6 +86,8 @@ class Repair:
         self._node = node
         self._config = node.config.anti_entropy
         self.source = RepairSource(node)
+        self._clock = clock
+        self._settled = Settled(_SETTLE_S)
         self._known = KnownCells()
         self._puller = Puller(node, self.source, clock, Rate(self._config.max_throughput_bytes), self._known)
         self._unbound = Puller(node, self.source, clock, Rate(0), self._known)
@@ -320,6 +323,7 @@ class Repair:
         own, now_s = self._node.data_id, self._now_s()
         if own is None or self._node.store is None:
             return
+        self._settled_version()
         places = self.source.places.all()
         if places is not self._known_places:
             self._known_places = places
@@ -475,7 +479,11 @@ class Repair:
             self._seen_changes[shard_id] = shard.changes, now_s
         if now_s - since_s >= _SETTLE_S:
             return 0
-        return self._node.clock.now_ns() - int(_SETTLE_S * 1e9)
+        return self._settled_version()
+
+    def _settled_version(self) -> int:
+        """The version below which all were given so long ago that they are no more on their way."""
+        return self._settled.look(self._now_s(), self._node.clock.now_ns(), self._clock.last)
 
     def _on_back(self, node_id: int) -> None:
         """What a node did while it was out of reach is not known."""

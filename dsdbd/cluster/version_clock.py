@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd import fsio
-from dsdbd.cluster.hybrid_clock import HybridClock
+from dsdbd.cluster.hybrid_clock import FAR_NS, UNGIVEN, HybridClock, is_wild
+from dsdbd.errors import Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,10 @@ _PLACE_BYTES = 512
 _WAIT_S = 1.0
 """How long a write waits for the file. A disk that takes longer, or fails, delays no write twice: the clock goes on
 without it, which only matters when the machine's clock is set back while the daemon is down."""
+_WILD = (
+    "this machine's clock is more than a day ahead of those of all other nodes that answer: nothing is stored, because "
+    "every later write would have to follow it; set it right, and write through another node until then"
+)
 
 
 class CeilingFile:
@@ -86,6 +91,8 @@ class VersionClock:
             ceiling = 0
         self._clock = HybridClock(ceiling)
         self._storing: asyncio.Task[None] | None = None
+        self._offset_s = self._wall_offset_s(node.clock.now_ns())
+        self._jumped_s = float("-inf")
 
     @property
     def last(self) -> int:
@@ -93,15 +100,23 @@ class VersionClock:
         return self._clock.last
 
     def next(self) -> int:
-        """A version for a write that begins now; it may go out when ``is_reserved``."""
-        version = self._clock.next(self._node.clock.now_ns(), self._number())
+        """A version for a write that begins now; it may go out when ``is_reserved``.
+
+        UNGIVEN where this machine's clock is far ahead of all others: that is never reserved.
+        """
+        now_ns = self._node.clock.now_ns()
+        if now_ns - self._clock.last > FAR_NS and self._is_wild(now_ns):
+            return UNGIVEN
+        version = self._clock.next(now_ns, self._number())
         if self._clock.wanted_ceiling() is not None:
             _ = self._begin_storing()
         return version
 
     async def next_reserved(self) -> int:
-        """A version that may go out: a start after a crash knows that it was given."""
+        """A version that may go out: a start after a crash knows that it was given. Raises Unavailable."""
         version = self.next()
+        if version == UNGIVEN:
+            raise Unavailable(_WILD)
         if not self._clock.is_reserved(version):
             waiting = self._begin_storing()
             done, _ = await asyncio.wait({waiting}, timeout=_WAIT_S)
@@ -116,7 +131,25 @@ class VersionClock:
 
     def observe(self, version: int) -> None:
         """Take note of a version another coordinator gave."""
-        self._clock.observe(version)
+        self._clock.observe(version, self._node.clock.now_ns())
+
+    def problems(self) -> list[str]:
+        """Sentences for /health: versions that are ahead of the wall clock, or a clock that may give none."""
+        now_ns = self._node.clock.now_ns()
+        if now_ns - self._clock.last > FAR_NS and self._is_wild(now_ns):
+            return [_WILD]
+        problem = self._clock.problem(now_ns)
+        return [problem] if problem else []
+
+    def _is_wild(self, now_ns: int) -> bool:
+        offset_s = self._wall_offset_s(now_ns)
+        if abs(offset_s - self._offset_s) * 1e9 > FAR_NS / 2:
+            self._offset_s, self._jumped_s = offset_s, self._node.clock.monotonic_s()
+        detector = self._node.detector
+        return detector is not None and is_wild(detector.clock_looks(), self._jumped_s)
+
+    def _wall_offset_s(self, now_ns: int) -> float:
+        return now_ns / 1e9 - self._node.clock.monotonic_s()
 
     def _number(self) -> int:
         identity = self._node.identity
