@@ -13,7 +13,7 @@ from tests.fault.campaign import parse
 from tests.fault.report import load_report, render
 
 
-def _end_politely(work: Path) -> None:
+def end_politely(work: Path) -> None:
     """The first SIGINT or SIGTERM ends the round that runs, checks it and reports; a second one ends at once."""
     end = work / sandbox.END_FILE
     end.unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def main() -> int:
     work = Path(arguments.work or tempfile.mkdtemp(prefix="dsdb-fault-")).resolve()
     work.mkdir(parents=True, exist_ok=True)
     begun_s = time.monotonic()
-    _end_politely(work)
+    end_politely(work)
     # Checks and starts come on top of the time that was asked for.
     try:
         code = sandbox.run(
