@@ -21,13 +21,14 @@ import structlog
 from dsdbd import fsio, limits
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.deletes import encode_kept
+from dsdbd.cluster.parcels import Parcel, make_parcels
 from dsdbd.decoding import decode_json
 from dsdbd.errors import CorruptData, DSDBError, MembershipRefused, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta import views
 from dsdbd.storage import HandoffQueue, Record, RecordKind, ShardKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
@@ -45,7 +46,7 @@ _MOST_REFUSALS = 10
 """Failures at a record, by no fault of the request, or of the disk at a file, before that is put aside."""
 _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 256
 """Records on their way to an owner that takes them: one after another they would wait for a sync of its log each."""
 
 
@@ -261,50 +262,57 @@ class Handoff:
     async def _send_some(self, target: _Target) -> int:
         """Deliver the oldest records; returns their bytes. Raises what stands in the way of the first that fails."""
         records = await self._next(target)
+        size = sum(len(record.payload) for _, record in records)
         shards = {place.shard.id: place.shard for place in views.all_shards(self._node.metadata.state)}
-        size = at = 0
         try:
-            while at < len(records):
-                group = records[at : at + target.at_once]
-                at += len(group)
-                size += await self._send_group(target, group, shards)
+            while records:
+                del records[: await self._send_group(target, records, shards)]
         finally:
             await self._work(target.queue.save)
             self._count()
         return size
 
     async def _send_group(
-        self, target: _Target, group: list[tuple[Position, Record]], shards: Mapping[int, Shard]
+        self, target: _Target, records: Sequence[tuple[Position, Record]], shards: Mapping[int, Shard]
     ) -> int:
-        """Deliver records side by side; returns their bytes. Raises as ``_send_some`` does.
+        """Deliver the first of some records side by side; returns how many are done with. Raises as ``_send_some``.
 
         Those behind one that fails are sent again with it, which changes nothing where they were taken.
         """
-        sends = [self._send_where_it_belongs(target, record, shards.get(record.key.shard_id)) for _, record in group]
+        group = records[: target.at_once]
+        parcels = await self._work(make_parcels, [record for _, record in group], target.at_once)
+        sends = [self._send_where_it_belongs(target, one, shards.get(one.record.key.shard_id)) for one in parcels]
         results = await asyncio.gather(*sends, return_exceptions=True)
-        size = 0
-        for (position, record), result in zip(group, results, strict=True):
-            if result is not None:
+        found = {at: (one, result) for one, result in zip(parcels, results, strict=True) for at in one.places}
+        for at, (position, record) in enumerate(group[: len(found)]):
+            parcel, error = found[at]
+            if error is not None:
                 target.at_once = 1
-                await self._judge(target, record, result)
+                if len(parcel.places) > 1 and _is_of_the_record(error):
+                    # Which of them it is shows when each travels alone.
+                    return at
+                await self._judge(target, record, error)
             target.refused = 0
             target.queue.delivered(position)
-            size += len(record.payload)
         target.at_once = min(2 * target.at_once, _MOST_AT_ONCE)
-        return size
+        return len(found)
 
-    async def _send_where_it_belongs(self, target: _Target, record: Record, shard: Shard | None) -> None:
+    async def _send_where_it_belongs(self, target: _Target, parcel: Parcel, shard: Shard | None) -> None:
         if shard is None:
             # It was dropped.
-            self.counters["dropped"] += 1
-        elif target.owner in views.writers(shard):
-            await self._send(record, target.owner)
+            self.counters["dropped"] += len(parcel.places)
+            return
+        if target.owner in views.writers(shard):
+            await self._send(parcel.record, target.owner)
         elif shard.owners:
-            await self._send_elsewhere(record, shard)
+            await self._send_elsewhere(parcel.record, shard)
+        else:
+            return
+        self.counters["delivered"] += len(parcel.places)
 
     async def _judge(self, target: _Target, record: Record, error: BaseException) -> None:
         """Put a record aside that would be refused for ever, so that those behind it go on; else raise the error."""
-        if not isinstance(error, DSDBError) or isinstance(error, Unavailable | OutcomeUnknown | MembershipRefused):
+        if not isinstance(error, DSDBError) or not _is_of_the_record(error):
             raise error
         target.refused += 1
         if not isinstance(error, RequestError | CorruptData) and target.refused < _MOST_REFUSALS:
@@ -357,7 +365,6 @@ class Handoff:
         if record.kind is RecordKind.DELETE:
             path, body = "/internal/delete", encode_kept(key, body, node.metadata.state.index)
         await node.peers.call(peer.tcp_addr, "POST", path, body, timeout_s=node.config.cluster.shard_writer_timeout_s)
-        self.counters["delivered"] += 1
 
     async def _pause(self, target: _Target, pause_s: float) -> None:
         """Wait, but not longer than until the owner answers something else."""
@@ -432,6 +439,11 @@ class Handoff:
             except OSError as error:
                 log.warning("a handoff queue could not be closed", owner=target.owner, reason=error.strerror)
         self._threads.shutdown(wait=False)
+
+
+def _is_of_the_record(error: BaseException) -> bool:
+    """Whether an error is not of the way to an owner, nor of the owner being able to take anything now."""
+    return isinstance(error, DSDBError) and not isinstance(error, Unavailable | OutcomeUnknown | MembershipRefused)
 
 
 def _number(key: ShardKey) -> int:

@@ -39,6 +39,7 @@ PURE_ROOMS = (
     "dsdbd/cluster/contact.py",
     "dsdbd/cluster/way.py",
     "dsdbd/cluster/hybrid_clock.py",
+    "dsdbd/cluster/parcels.py",
     "dsdbd/cluster/pieces.py",
     "dsdbd/cluster/repair_plan.py",
     "dsdbd/cluster/repair_progress.py",
