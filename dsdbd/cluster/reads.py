@@ -24,6 +24,7 @@ from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.cluster.demand import ReadLevel
 from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.owners import not_owner
+from dsdbd.cluster.relayed_reads import RelayedReads
 from dsdbd.cluster.small_reads import SmallReads
 from dsdbd.cluster.whole_reads import WholeReads
 from dsdbd.errors import NotFound, RequestError, ShardUnavailable, Unavailable
@@ -81,6 +82,7 @@ class ReadPath:
         self._asking = Asking(node, self._answer_here)
         self._whole = WholeReads(node, self, self._asking)
         self.small = SmallReads(node, self)
+        self.relayed = RelayedReads(node, self)
 
     def work(self, function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
         """Run a piece of a query in the threads for queries, apart from those that parse and store points."""
@@ -99,7 +101,7 @@ class ReadPath:
             return await nested.answer(self, statement, now_ns, cancelled, most)
         begun = None
         if cancelled.demand.level is ReadLevel.ONE:
-            places = [place for _, _, found in self._schema_requests(statement, now_ns) for place in found]
+            places = self._all_places(statement, now_ns)
             if self._are_here(places):
                 begun = await cancelled.guard(self.work(self._begin_here, statement, now_ns, cancelled))
             else:
@@ -233,6 +235,14 @@ class ReadPath:
                 request.patterns.append(name.pattern)
         times = _times_of(statement, now_ns)
         return [(key, request, self._places(*key, *times)) for key, request in wanted.items()]
+
+    def _all_places(self, statement: ast.Select, now_ns: int) -> list[ShardPlace]:
+        return [place for _, _, places in self._schema_requests(statement, now_ns) for place in places]
+
+    def only_other_owner(self, statement: ast.Select, now_ns: int) -> int | None:
+        """The one other node at which all that a statement may read is to be read; None where there is none."""
+        owner = self._asking.only_owner(self._all_places(statement, now_ns))
+        return None if owner == self._node.data_id else owner
 
     def _places(self, database: str, policy_name: str, min_ns: int, max_ns: int) -> tuple[ShardPlace, ...]:
         state = self._node.metadata.state

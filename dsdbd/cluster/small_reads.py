@@ -58,9 +58,9 @@ class SmallReads:
         # Only the usual way counts series, values and windows.
         self._is_counted = bool(settings.max_select_point or settings.max_select_series or settings.max_select_buckets)
 
-    def answer(self, text: str, database: str, policy: str) -> list[SeriesBlock] | None:
+    def answer(self, text: str, database: str, policy: str, now_ns: int) -> list[SeriesBlock] | None:
         """The answer of a statement; None where it is to be asked for in the usual way."""
-        return self._at_once(text, database, policy, self._node.clock.now_ns(), _finished)
+        return self._at_once(text, database, policy, now_ns, _finished)
 
     def begin(self, text: str, now_ns: int) -> Emit | None:
         """The only part of the answer to another node's statement, which names what it reads; None as ``answer``."""

@@ -53,7 +53,7 @@ class Applications:
         self._backup = BackupRoutes(node, writes, self._auth)
         self._write = WriteHandler(node, writes, self._auth, freshness)
         self._small = SmallWrites(node, writes, self._write)
-        self._small_queries = SmallQueries(node, reads.small, self._auth, freshness)
+        self._small_queries = SmallQueries(node, reads, self._auth, freshness)
         node.service_stats["httpd"] = self._write.counters.values
         parts = NodeParts(node, reads, writes, membership)
         self._debug = DebugPages(parts, self._auth, self._write.counters)

@@ -32,7 +32,8 @@ from dsdbd.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dsdbd.http.small_queries import SmallAnswer, SmallQueries
+    from dsdbd.http.query_head import QueryHeaders
+    from dsdbd.http.small_queries import SmallQueries, SmallQuery
     from dsdbd.http.small_writes import SmallWrites
     from dsdbd.http.write import WriteHandler
 
@@ -115,13 +116,13 @@ class Front:
             self._common = _common_headers(now_s)
             self._stored = b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n" + self._common
 
-    def rows(self, answer: SmallAnswer, request_id: str) -> bytes:
+    def rows(self, headers: QueryHeaders, body: bytes, request_id: str) -> bytes:
         """A whole answer to a query."""
         named = request_id.encode()
         self._common_now()
-        packed = b"Content-Encoding: gzip\r\n" if answer.headers.packed else b""
+        packed = b"Content-Encoding: gzip\r\n" if headers.packed else b""
         start = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n"
-        return b"".join((start % (packed, len(answer.body)), self._common % (named, named), answer.body))
+        return b"".join((start % (packed, len(body)), self._common % (named, named), body))
 
     async def stop(self, timeout_s: float) -> None:
         """Close idle connections, and the others when their request is answered or the time is over."""
@@ -159,6 +160,7 @@ class FrontConnection(asyncio.Protocol):
         self._ahead = b""
         self._paused = False
         self._task: asyncio.Task[None] | None = None
+        self._relay: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._library: Any = None
         self._library_left: int | None = None
@@ -191,6 +193,8 @@ class FrontConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._front.connections.discard(self)
+        if self._relay is not None:
+            self._relay.cancel()
         if not self.busy:
             self._release()
         self._transport = None
@@ -392,15 +396,43 @@ class FrontConnection(asyncio.Protocol):
                 return False
         elif self._library_left != 0 or not is_waiting(self._library):
             return False
-        started_s = time.monotonic()
-        answer = self._front.queries.answer(data)
-        if answer is None:
+        queries, started_s = self._front.queries, time.monotonic()
+        asked = queries.parsed(data)
+        if asked is None:
+            return False
+        body = queries.answer(asked)
+        address = queries.owner_address(asked) if body is None else None
+        if body is None and address is None:
             return False
         if self._library is not None:
             self._take_back()
-        line, headers = answer.line, answer.headers
+        if body is not None:
+            self._send_rows(asked, body, started_s)
+        elif address is not None:
+            self.busy = True
+            self._relay = asyncio.get_running_loop().create_task(self._pass_back(address, asked, data, started_s))
+        return True
+
+    async def _pass_back(self, address: str, asked: SmallQuery, data: bytes, started_s: float) -> None:
+        """Answer with what another node answers, or let the library do it."""
+        try:
+            body = await self._front.queries.answer_of(address, asked)
+        except Exception as error:  # whatever it is, the client gets an answer
+            log.error("a query could not be passed on by a defect of dsdbd", node=address, exc_info=error)
+            body = None
+        self.busy, self._relay = False, None
+        if self._transport is None:
+            return
+        if body is not None:
+            self._send_rows(asked, body, started_s)
+        else:
+            self._hand_over(data)
+        self._resume()
+
+    def _send_rows(self, asked: SmallQuery, body: bytes, started_s: float) -> None:
+        line, headers = asked
         request_id = header_text(headers.request_id) if headers.request_id else new_request_id()
-        whole = self._front.rows(answer, request_id)
+        whole = self._front.rows(headers, body, request_id)
         self._active_s = time.monotonic()
         took_s = self._active_s - started_s
         REQUEST_SECONDS.observe("/query", took_s)
@@ -412,7 +444,6 @@ class FrontConnection(asyncio.Protocol):
         if self._front.log_enabled:
             request = f"GET {redact(line.path_qs)} HTTP/1.1"
             self._log(request, "-", headers.referer, headers.agent, whole, request_id, took_s)
-        return True
 
     def _takes_back(self, data: bytes) -> bool:
         """Take the connection back when an ordinary write begins and the library waits for a request."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from dsdbd import limits
-from dsdbd.cluster import deletes, signing
+from dsdbd.cluster import deletes, relayed_reads, signing
 from dsdbd.cluster.budget import ByteBudget
 from dsdbd.cluster.follower import LONG_POLL_S
 from dsdbd.cluster.former_shards import UNKNOWN
@@ -68,6 +68,7 @@ class InternalApi:
             web.post("/internal/shards/{shard_id:[0-9]+}", self._signed(self._write_shard)),
             web.post("/internal/delete", self._signed(self._delete)),
             web.post("/internal/read", self._signed(self._read)),
+            web.post(relayed_reads.PATH, self._signed(self._read_small)),
             web.get("/internal/queries", self._signed(self._queries)),
             web.post("/internal/queries/{qid:[0-9]+}/kill", self._signed(self._kill)),
             *self._files.routes(self._signed),
@@ -234,6 +235,9 @@ class InternalApi:
     async def _kill(self, request: web.Request, _: bytes) -> web.StreamResponse:
         self._node.queries.kill(int(request.match_info["qid"]))
         return web.Response(status=204)
+
+    async def _read_small(self, _: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(body=self._reads.relayed.serve(body))
 
     async def _read(self, request: web.Request, body: bytes) -> web.StreamResponse:
         """Read for another coordinator. An answer that takes long shows signs of life meanwhile."""
