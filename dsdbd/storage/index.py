@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsdbd.model.columns import Bools, Int32s, Int64s
+from dsdbd.model.digest import UInt64s, series_hashes
 from dsdbd.model.predicate import AllOf, TagPredicate
 from dsdbd.model.scan import SeriesSet, TagColumn
 from dsdbd.model.series import Series, parse_key
@@ -287,6 +288,27 @@ def _prefix_of(key: bytes) -> str:
     while at > 0 and key[at - 1 : at] == b"\\":
         at = key.find(b",", at + 1)
     return key[: at if at >= 0 else len(key)].decode()
+
+
+def hashes_of_columns(measurement: str, tags: Mapping[str, TagColumn], count: int) -> UInt64s | None:
+    """Hashes (``model.digest``) of ``count`` series given by their tags, none of which becomes known anywhere.
+
+    None where texts read differently once they stand in a key, so that only an index can tell.
+    """
+    names = sorted(tags)
+    prefix = _prefix_of(Series(measurement, ()).key())
+    given = GivenTags(measurement, prefix, {name: tags[name] for name in names})
+    if given.odd:
+        return None
+    found: UInt64s = np.empty(count, dtype=np.uint64)
+    if not names:
+        found[:] = series_hashes([prefix.encode()])
+    for start in range(0, count if names else 0, STEP):
+        codes = given.codes(start)
+        for present, rows in _by_presence(codes):
+            keys = given.keys({name: codes[name][rows] for name in present}, len(rows))
+            found[start + rows] = series_hashes(keys)
+    return found
 
 
 def _by_presence(codes: Mapping[str, Int32s]) -> list[tuple[list[str], Int64s]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +91,12 @@ class Measurement:
         """Fix the types of fields seen first; for rows that ``fix_types`` has let in."""
         for name, column in points.fields.items():
             self.types.setdefault(name, column.type)
+
+    def all_of_it_counts(self, segment: Segment, deleted: Iterable[Tombstone]) -> bool:
+        """Whether no deletion may hide rows of a file of this measurement, nor an other type its fields."""
+        return all(self.types.get(key) is field_type for key, field_type in segment.fields.items()) and not any(
+            one.min_ns <= segment.max_ns and one.max_ns >= segment.min_ns for one in deleted
+        )
 
     def take_number(self) -> int:
         """Number of a new segment file; no other gets it, whether the file is written or not."""

@@ -181,6 +181,6 @@ class Replica:
 
         Durable on return. Raises CorruptData, ShardUnavailable, OSError: then nothing has changed.
         """
-        self.shard.adopt(measurement, path)
+        self.shard.adopt(measurement, path, self._ranges)
         if self._wake is not None:
             self._wake(self.shard)

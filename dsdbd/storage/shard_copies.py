@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,11 @@ import numpy as np
 from dsdbd import fsio
 from dsdbd.errors import CorruptData, ShardUnavailable
 from dsdbd.model.columns import Int64s
+from dsdbd.model.digest import Grid, TimeRanges
 from dsdbd.storage.contents import Held, Stored, limits_for
+from dsdbd.storage.digesting import Digester
 from dsdbd.storage.head import BACKGROUND_ROWS
+from dsdbd.storage.index import hashes_of_columns
 from dsdbd.storage.index_table import STEP
 from dsdbd.storage.measurement import Measurement, WholeDigest
 from dsdbd.storage.merging import segment_name
@@ -153,15 +157,15 @@ class ShardCopies(ShardState):
         """Go on without a damaged file."""
         self._damaged(held.known, error)
 
-    def adopt(self, measurement: str, path: Path) -> None:
+    def adopt(self, measurement: str, path: Path, ranges: TimeRanges) -> None:
         """Make a segment file that another replica wrote one of this shard; ``path`` is on the same file system.
 
         Its rows count as if they had been written here: by their versions, and hidden by the deletions there are. The
         file is moved and durable on return. Raises CorruptData when it is damaged or not of this measurement,
         ShardUnavailable when the shard is gone, OSError; then it lies where it was. A crash leaves it there or in the
-        shard.
+        shard. ``ranges``: of the digests, of which the file's own is known from then on, as all of it is read once.
         """
-        _check(path, measurement)
+        grid = _checked(path, measurement, ranges)
         with self._files:
             self.load()
             if self.dropped:
@@ -185,6 +189,9 @@ class ShardCopies(ShardState):
                 # Another one when what was known before is deleted meanwhile.
                 known = self._measurement(measurement)
                 known.add(segment)
+                deleted = self._deletions.of(measurement)
+                if grid is not None and known.all_of_it_counts(segment, deleted):
+                    known.sums[segment] = (ranges, ()), grid
                 self._changed(known)
 
     def _move_in(self, path: Path, target: Path, number: int) -> Segment:
@@ -199,16 +206,20 @@ class ShardCopies(ShardState):
             raise
 
 
-def _check(path: Path, measurement: str) -> None:
-    """Read all of a segment file. Raises CorruptData, OSError."""
+def _checked(path: Path, measurement: str, ranges: TimeRanges) -> Grid | None:
+    """Read all of a segment file; the digest of its rows, None where it is not known. Raises CorruptData, OSError."""
     with contextlib.closing(Segment(path, 0, 0)) as segment:
         if segment.measurement != measurement:
             raise CorruptData(f"segment {path} is of measurement {segment.measurement!r}, not of {measurement!r}")
-        segment.read_tags()
+        tags = segment.read_tags()
         runs = len(segment.run_starts)
+        hashes = hashes_of_columns(measurement, tags, runs)
         numbers = np.arange(runs, dtype=np.int64)
-        for group in range(segment.row_groups):
-            segment.read_group(group, numbers)
+        groups = (segment.read_group(group, numbers) for group in range(segment.row_groups))
+        if hashes is None:
+            deque(groups, maxlen=0)
+            return None
+        return Grid.of(measurement, Digester(hashes, ranges, None).sums(groups))
 
 
 def _sync(path: Path) -> None:
