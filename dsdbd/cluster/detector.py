@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from dsdbd.cluster.contact import LAG_S, LOOK_PERIOD_S, WEDGED_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.cluster.contact import LAG_S, LOOK_PERIOD_S, SILENT_S, WEDGED_S, Contact, clock_ahead_s, clock_problems
 from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.lateness import UNTOLD_S
 from dsdbd.cluster.messages import PulseAnswer
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("detector")
 _TICK_S = 0.2
 _LEAST_PAUSE_S = 0.05
+_PAUSED_S = SILENT_S - LOOK_PERIOD_S
+"""A node that did not run for so long may have been down for others, which went on without it."""
 _DOWN_LOOK_S = 1.0
 """A look at a node that is down, and not heard, ends so soon and begins anew."""
 
@@ -63,6 +65,7 @@ class FailureDetector:
         self._watched: dict[str, _Watched] = {}
         self._by_data_id: dict[int, _Watched] = {}
         self._seen_state: object = None
+        self._ticked_s = float("inf")
         self._on_back: list[Callable[[int], None]] = []
         self._on_down: list[Callable[[int], None]] = []
 
@@ -76,6 +79,10 @@ class FailureDetector:
     def down(self) -> set[int]:
         """Ids of the data nodes that do not answer now."""
         return {number for number, watched in self._by_data_id.items() if watched.contact.is_down}
+
+    def was_paused(self) -> bool:
+        """Whether this node did not run until just now, and nobody was told yet. Any thread may call it."""
+        return time.monotonic() - self._ticked_s > _PAUSED_S
 
     def since_s(self, data_id: int) -> float | None:
         """Seconds since a data node went down, None while it is up or unknown."""
@@ -157,12 +164,18 @@ class FailureDetector:
 
     async def run(self) -> None:
         """Look at the others; runs until cancelled."""
-        ticked_s = time.monotonic()
+        self._ticked_s = time.monotonic()
         try:
             while True:
                 self._take_members()
                 now_s = time.monotonic()
-                lag_s, ticked_s = now_s - ticked_s - _TICK_S, now_s
+                lag_s = now_s - self._ticked_s - _TICK_S
+                if self.was_paused():
+                    log.warning("this node did not run for a while", lag_s=round(lag_s, 1))
+                    for watched in list(self._watched.values()):
+                        # What it did meanwhile is not known, as if it had been away.
+                        self._tell(self._on_back, watched)
+                self._ticked_s = now_s
                 raft_ages_s = self._raft_ages_s()
                 for watched in list(self._watched.values()):
                     if lag_s > LAG_S:
@@ -189,7 +202,10 @@ class FailureDetector:
             # Not those of copies: whoever sends as fast as a network can loses packets.
             peers, address = self._node.peers, watched.address
             others = peers.readings(address, Lane.CONTROL, Lane.WRITE, Lane.READ)
+            doubted, named = watched.way.is_doubtful, bool(watched.way.problem())
             watched.way.look(now_s, peers.readings(address, Lane.PULSE), others)
+            if watched.way.is_doubtful and not (doubted and named):
+                watched.hurry.set()
         if contact.tick(now_s):
             reason = contact.reason or "it does not answer"
             log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
@@ -248,6 +264,8 @@ class FailureDetector:
         node, contact = self._node, watched.contact
         began_s = time.monotonic()
         timeout_s = _DOWN_LOOK_S if contact.is_down and not contact.is_heard(began_s) else WEDGED_S
+        if watched.way.is_doubtful:
+            node.peers.renew(watched.address, Lane.PULSE)
         sent_ns = node.clock.now_ns()
         try:
             async with asyncio.timeout(timeout_s) as watched.limit:

@@ -114,24 +114,6 @@ class Repair:
 
     # --- for others on this node
 
-    async def pull(
-        self,
-        place: ShardPlace,
-        from_node: int,
-        *,
-        measurements: Collection[str] | None = None,
-        min_ns: int = MIN_NS,
-        max_ns: int = MAX_NS,
-        below: int | None = None,
-    ) -> bool:
-        """Bring this node's copy of a shard all that another node's holds; True: it now has all the other had.
-
-        Raises ShardUnavailable and other DSDBError where that could not be done; what has come stays.
-        """
-        part = Range(measurements=measurements, min_ns=min_ns, max_ns=max_ns, below=below or 0)
-        await self._pull(self._puller, place, from_node, part)
-        return True
-
     async def complete_at(
         self,
         owner: int,
@@ -167,13 +149,17 @@ class Repair:
         """
         if not self._config.enabled:
             return True
+        if self._node.detector is not None and self._node.detector.was_paused():
+            return False
         # A thread may have found damage of which the ledger has not heard yet.
         damages = self._damages(shard_id)
         return (damages is None or damages == self._doubted.get(shard_id)) and self._ledger.is_clean(shard_id)
 
     def is_settled(self) -> bool:
         """Whether that is so for all copies of this node, as of a moment ago."""
-        return not self._config.enabled or self._all_clean
+        if not self._config.enabled:
+            return True
+        return self._all_clean and not (self._node.detector is not None and self._node.detector.was_paused())
 
     def settled(self, shard_id: int) -> int:
         """The version up to which every owner is known to have this copy's deletions. Any thread may call it.
@@ -457,6 +443,7 @@ class Repair:
             if damages is not None and self._doubted.get(shard_id) != damages:
                 self._doubted[shard_id] = damages
                 self._ledger.wake(self._now_s(), shards={shard_id})
+                self._all_clean = False
 
     def _damages(self, shard_id: int) -> tuple[Shard, int] | None:
         """The copy of a shard in which files were found damaged, and how often."""
@@ -488,6 +475,8 @@ class Repair:
     def _on_back(self, node_id: int) -> None:
         """What a node did while it was out of reach is not known."""
         self._ledger.wake(self._now_s(), node=node_id)
+        # Others ask before the next look at the ledger.
+        self._all_clean = self._ledger.all_clean()
         self._changed.set()
 
     def _now_s(self) -> float:
