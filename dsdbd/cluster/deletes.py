@@ -41,7 +41,7 @@ log = structlog.get_logger("write")
 _BARRIER_TIMEOUT_S = 5.0
 _KEPT_AT_ONCE = 256
 _SHARDS_AT_ONCE = 4
-"""Each syncs a file of its own and then the log, which those that wait share."""
+"""Each has a file of its own that is synced; the log is synced once for all that one thread deletes from."""
 _MOST_TURNS = 3
 """Rounds of a deletion while shards move on from the nodes it was told to."""
 _OBSERVE_TIMEOUT_S = 2.0
@@ -161,13 +161,11 @@ async def _here(node: Node, request: DeleteRequest) -> None:
         if node.data_id not in views.writers(place.shard):
             raise not_owner(node, shard_id)
         wanted.append((key_of(place), decoded[at]))
-    for some in in_groups(wanted, _SHARDS_AT_ONCE):
-        results = await asyncio.gather(
-            *(asyncio.to_thread(store.delete, key, tombstones) for key, tombstones in some), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+    some = (wanted[at::_SHARDS_AT_ONCE] for at in range(min(_SHARDS_AT_ONCE, len(wanted))))
+    results = await asyncio.gather(*(asyncio.to_thread(store.delete_all, one) for one in some), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
     shards = {key.shard_id for key, _ in wanted}
     for place in views.all_shards(node.metadata.state):
         if place.shard.id in shards and node.data_id not in views.writers(place.shard):

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from dsdbd.limits import LATE_BATCH_NS
 from dsdbd.model.columns import Batch, encode_batch
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compactor import Compactor
+from dsdbd.storage.deleting import deleted_in_files
 from dsdbd.storage.forgetting import Forgetter
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.opener import Opener
@@ -34,7 +34,8 @@ from dsdbd.storage.replica import Replica
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard import Shard
 from dsdbd.storage.shard_files import found_shards, remove_empty_parents
-from dsdbd.storage.tombstones import Tombstone, encode_tombstones
+from dsdbd.storage.tombstones import Tombstone
+from dsdbd.storage.waiting import Waiting
 from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
 from dsdbd.storage.writeout import due
@@ -49,16 +50,6 @@ _COUNT_S = 0.01
 """Age at which the size of all heads is added up anew; with thousands of shards that takes a part of a millisecond."""
 _RETRY_S = 5.0
 """Pause after a failed attempt to write segments."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """One record on its way into the log; ``batch`` is that of a WRITE, ``deleted`` the measurements of a DELETE."""
-
-    record: Record
-    batch: Batch | None
-    done: Future[None]
-    deleted: frozenset[str] = frozenset()
 
 
 class Store:
@@ -95,7 +86,7 @@ class Store:
         self._trim_failure = ""
         self._flush_failures: dict[int, str] = {}
         self._fatal: BaseException | None = None
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._queue_bytes = 0
         self._head_bytes = 0
         self._counted_s = 0.0
@@ -205,7 +196,7 @@ class Store:
             self._shard_for(key).load()
         except OSError as error:
             raise ShardUnavailable(f"shard {key.shard_id} cannot be read: {error}; check the disk") from error
-        return self._enqueue(_Waiting(Record(Kind.WRITE, key, payload), batch, Future()))
+        return self._enqueue(Waiting(Record(Kind.WRITE, key, payload), batch, Future()))
 
     def delete(self, key: ShardKey, tombstones: Sequence[Tombstone]) -> None:
         """Delete points of a shard; on return that is on stable storage and no scan shows them. Blocks.
@@ -213,18 +204,20 @@ class Store:
         The shard's own file is enough for that. The record tells a replay from where on fields may have other types.
         Raises Overloaded, DiskFull, ShardUnavailable or OutcomeUnknown; the call may be repeated.
         """
-        shard = self._shard_for(key)
-        try:
-            shard.delete(*tombstones)
-        except OSError as error:
-            if is_disk_full(error):
-                raise DiskFull(f"the deletion cannot be stored: {self._data_dir} is full") from error
-            raise ShardUnavailable(f"shard {key.shard_id} cannot delete: {error}; check the disk") from error
-        record = Record(Kind.DELETE, key, encode_tombstones(tombstones))
-        names = frozenset(one.measurement for one in tombstones)
-        self._enqueue(_Waiting(record, None, Future(), names)).result()
+        self.delete_all([(key, tombstones)])
 
-    def _enqueue(self, waiting: _Waiting) -> Future[None]:
+    def delete_all(self, wanted: Sequence[tuple[ShardKey, Sequence[Tombstone]]]) -> None:
+        """Delete points of several shards one after another; their records share a sync of the log. As ``delete``."""
+        done: list[Waiting] = []
+        try:
+            for record, names in deleted_in_files(wanted, self._shard_for):
+                done.append(Waiting(record, None, Future(), names))
+        finally:
+            # Also where a later shard failed: what its file says is done.
+            for future in [self._enqueue(one) for one in done]:
+                future.result()
+
+    def _enqueue(self, waiting: Waiting) -> Future[None]:
         size = len(waiting.record.payload)
         with self._work:
             if self._fatal is not None or self._closing or self._log is None:
@@ -250,7 +243,7 @@ class Store:
             self._flush_due.set()
 
     def _log_loop(self) -> None:
-        group: list[_Waiting] | None = []
+        group: list[Waiting] | None = []
         try:
             while (group := self._next_group()) is not None:
                 self._roll_log()
@@ -259,14 +252,14 @@ class Store:
             # Whatever it is: nobody may wait for ever on a dead thread.
             self._fail(error, group or [])
 
-    def _next_group(self) -> list[_Waiting] | None:
+    def _next_group(self) -> list[Waiting] | None:
         """The records that share the next fdatasync; None when the store is closing and nothing waits."""
         with self._work:
             while not self._queue and not self._closing and not self._roll_due:
                 self._work.wait(None if self._log is None else self._log.recheck_s())
             if not self._queue and self._closing:
                 return None
-            group: list[_Waiting] = []
+            group: list[Waiting] = []
             size = 0
             while self._queue and size < self._settings.group_max_bytes:
                 group.append(self._queue.popleft())
@@ -288,9 +281,9 @@ class Store:
         self._trim_due = True
         self._flush_due.set()
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: list[Waiting]) -> None:
         """Log a group, make it visible, tell its callers; in this order."""
-        accepted: list[_Waiting] = []
+        accepted: list[Waiting] = []
         for waiting in group:
             try:
                 if waiting.batch is not None:
@@ -319,7 +312,7 @@ class Store:
         if time.monotonic() - self._counted_s > _COUNT_S:
             self._count_heads()
 
-    def _apply(self, waiting: _Waiting, sequence: int) -> None:
+    def _apply(self, waiting: Waiting, sequence: int) -> None:
         if waiting.deleted:
             self._shard_for(waiting.record.key).settle(waiting.deleted)
             return
@@ -333,7 +326,7 @@ class Store:
         self._counts["writes"] += 1
         self._counts["rows"] += len(waiting.batch)
 
-    def _fail(self, error: BaseException, group: list[_Waiting]) -> None:
+    def _fail(self, error: BaseException, group: list[Waiting]) -> None:
         """Stop taking writes for good: after a failed fsync nobody knows what the disk holds."""
         with self._work:
             self._fatal = error
@@ -392,7 +385,7 @@ class Store:
         for shard in doomed:
             shard.remove_files()
             remove_empty_parents(shard.directory, self._data_dir)
-            self._enqueue(_Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
+            self._enqueue(Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
         if doomed:
             self._count_heads()
             self._trim_log()

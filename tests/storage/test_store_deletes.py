@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdbd.errors import FieldTypeConflict
+from dsdbd.errors import FieldTypeConflict, ShardUnavailable
 from dsdbd.limits import LATE_BATCH_NS
 from dsdbd.model.columns import Batch, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagEquals, TagMatches, matches
-from dsdbd.storage import Store
+from dsdbd.storage import ShardKey, Store
 from dsdbd.storage.forgetting import Horizon
 from dsdbd.storage.tombstones import Tombstone
 from tests.examples import examples
@@ -65,6 +65,39 @@ class DeletingModel(Model):
 
 def delete(store: Store, version: int, predicate=None, low: int = MIN_NS, high: int = MAX_NS, name: str = "m") -> None:
     store.delete(KEY, [Tombstone(name, predicate, low, high, version)])
+
+
+def test_shards_that_are_deleted_from_together_share_a_sync_of_the_log(tmp_path: Path) -> None:
+    keys = [ShardKey("db", "rp", number) for number in range(1, 21)]
+    store = open_store(tmp_path)
+    for key in keys:
+        put(store, 1, [("a", 1, {"f": 1.0}), ("b", 2, {"f": 2.0})], key)
+    tombstones = [Tombstone("m", TagEquals("host", "a"), MIN_NS, MAX_NS, 5)]
+    before = store.stats()["groups"]
+    store.delete_all([(key, tombstones) for key in keys])
+    # The first may go alone, while the others come.
+    assert store.stats()["groups"] - before <= 2
+    store.close()
+    store = open_store(tmp_path)
+    for key in keys:
+        assert len(scan(store.shard(key.shard_id))) == 1
+    store.close()
+
+
+def test_where_one_of_several_shards_cannot_delete_the_others_before_it_are_done(tmp_path: Path) -> None:
+    keys = [ShardKey("db", "rp", number) for number in (1, 2, 3)]
+    store = open_store(tmp_path)
+    for key in keys:
+        put(store, 1, [("a", 1, {"f": 1.0})], key)
+        store.flush()
+    broken = store.shard(2)
+    (broken.directory / "tombstones.json.tmp").mkdir()
+    before = store.stats()["groups"]
+    with pytest.raises(ShardUnavailable, match="shard 2 cannot delete"):
+        store.delete_all([(key, [Tombstone("m", None, MIN_NS, MAX_NS, 5)]) for key in keys])
+    assert store.stats()["groups"] - before == 1, "the record of the first is in the log"
+    assert [len(scan(store.shard(number))) for number in (1, 2, 3)] == [0, 1, 1]
+    store.close()
 
 
 def purge(store: Store) -> int:
