@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOOK_PERIOD_S = 0.5
-SILENT_S = 1.5
+SILENT_S = 1.4
 """A node that has not answered for so long is down."""
 HEARD_S = 1.0
 """A node of which something came in so long is there: every one asks the others something twice a second."""

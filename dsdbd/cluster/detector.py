@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
 
 log = structlog.get_logger("detector")
-_TICK_S = 0.2
+_TICK_S = 0.1
 _LEAST_PAUSE_S = 0.05
 _PAUSED_S = SILENT_S - LOOK_PERIOD_S
 """A node that did not run for so long may have been down for others, which went on without it."""

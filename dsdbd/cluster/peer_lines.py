@@ -183,6 +183,10 @@ class Line:
         for limit in list(self._under_way):
             if limit.when() is None:
                 limit.reschedule(now_s)
+        self.renew(follow)
+
+    def renew(self, follow: Callable[[asyncio.Task[None]], None]) -> None:
+        """Close the connections; the next request makes a new one."""
         session, self._session = self._session, None
         if session is not None:
             follow(asyncio.get_running_loop().create_task(session.close()))

@@ -146,6 +146,12 @@ class PeerClient:
         found = [tcp_info.read(sock) for line in lines for sock in line.sockets()]
         return [reading for reading in found if reading is not None]
 
+    def renew(self, address: str, lane: Lane) -> None:
+        """Have the next request in a lane make a new connection; none may be under way."""
+        line = self._lines.get((address, lane))
+        if line is not None:
+            line.renew(self._follow)
+
     async def start(self) -> None:
         """Begin; connections are made when they are needed."""
 
@@ -229,7 +235,7 @@ class PeerClient:
     async def stream(
         self, address: str, method: str, path_qs: str, body: bytes = b"", *, timeout_s: float, piece_bytes: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of a 2xx answer in pieces of at most ``piece_bytes``, read from the peer as they are taken.
+        """The body of a 2xx answer in pieces, as they come; about ``piece_bytes`` are read before they are taken.
 
         It has a connection of its own, so that it holds up no other request. ``timeout_s`` bounds the silence. Raises
         as ``call`` does, also while pieces are taken; an answer that ends early counts as no answer.
@@ -250,7 +256,7 @@ class PeerClient:
         ):
             if response.status >= 300:
                 raise error_from_body(response.status, await self._read(response, address), address)
-            yield response.content.iter_chunked(piece_bytes)
+            yield _Pieces(response.content)
 
     def _signed(self, method: str, path_qs: str, cluster: str, uuid: str, body: bytes) -> dict[str, str]:
         return {
@@ -274,6 +280,24 @@ class PeerClient:
                     "ask for a shorter time range or fewer series"
                 )
         return b"".join(parts)
+
+
+class _Pieces:
+    """The pieces of a body as they came: whoever makes them longer copies every byte once more."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            piece, ends_chunk = await self._content.readchunk()
+            if piece:
+                return piece
+            if not ends_chunk:
+                raise StopAsyncIteration
 
 
 def _late_answer(answer: bytes, address: str) -> bytes:

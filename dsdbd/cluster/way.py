@@ -16,11 +16,15 @@ WINDOW_S = 2.5
 LEAST_RESENT = 2
 RESENT_SHARE = 0.05
 """Of the packets sent; a few are lost on good networks, too."""
-LATE_S = 0.05
-"""A shorter way there and back is never called slow; a kernel may hold back a confirmation for 40 ms."""
+LATE_S = 0.02
+"""A shorter way there and back is never called slow."""
 LATE_FACTOR = 4.0
 """How many times the usual a slow way takes."""
-_LATE_OF, _LATE_LEAST = 3, 2
+LATE_LEAST = 2
+"""New connections in a row that have to say so."""
+DOUBT_S = 0.01
+"""What older connections say raises doubts: their kernels may hold back a confirmation for 40 ms, until a busy program
+answers. A new connection is confirmed at once."""
 _USUAL_DOUBLES_S = 3600.0
 """What is usual rises so fast, because networks are rebuilt, and falls at once."""
 _LEAST_USUAL_S = 1e-5
@@ -41,12 +45,14 @@ class Way:
     def __init__(self) -> None:
         self._known: dict[int, Reading] = {}
         self._lost: deque[tuple[float, int, int]] = deque()
-        self._late: deque[bool] = deque(maxlen=_LATE_OF)
+        self._late = 0
         self._now_s = 0.0
+        self.is_doubtful = False
+        """Whether the next look should use a new connection."""
         self.usual_s = 0.0
         """The shortest time there and back of late, 0 while nothing is known."""
         self.rtt_s = 0.0
-        """The same as of the newest packet."""
+        """The same of the newest connection."""
 
     def look(self, now_s: float, pulse: Sequence[Reading], others: Sequence[Reading] = ()) -> None:
         """Take in figures: of the connections that look at the node, whose packets come one by one, and of others."""
@@ -70,22 +76,23 @@ class Way:
     def _time(self, reading: Reading, before: Reading | None, pause_s: float) -> None:
         if not reading.rtt_s or (before is not None and reading.rtt_s == before.rtt_s):
             return
-        if before is None:
-            # The first value of a connection is not smoothed.
-            newest_s = reading.rtt_s
-        else:
-            change_s = reading.rtt_s - before.rtt_s
-            # Where it rises there may have been two values since; it is then no more than the newest one.
-            newest_s = before.rtt_s + (4 if change_s > 0 else 8) * change_s
-        self.rtt_s = max(0.0, newest_s)
         usual_s = self.usual_s * 2 ** (pause_s / _USUAL_DOUBLES_S) if self.usual_s else reading.rtt_s
         self.usual_s = max(_LEAST_USUAL_S, min(usual_s, reading.rtt_s))
-        self._late.append(self.rtt_s >= max(LATE_S, LATE_FACTOR * self.usual_s))
+        if before is None or not before.rtt_s:
+            # The first value of a connection is not smoothed.
+            self.rtt_s = reading.rtt_s
+            self.is_doubtful = self.rtt_s >= max(LATE_S, LATE_FACTOR * self.usual_s)
+            self._late = self._late + 1 if self.is_doubtful else 0
+            return
+        # There may have been two values since: then this is no more than the newest.
+        newest_s = before.rtt_s + 4 * (reading.rtt_s - before.rtt_s)
+        if newest_s >= max(DOUBT_S, LATE_FACTOR * self.usual_s):
+            self.is_doubtful = True
 
     def begin_anew(self) -> None:
         """The node was out of reach and is back: what was lost in between says nothing of the way now."""
         self._lost.clear()
-        self._late.clear()
+        self._late = 0
 
     @property
     def lost(self) -> tuple[int, int]:
@@ -97,7 +104,7 @@ class Way:
         resent, sent = self.lost
         if resent >= LEAST_RESENT and resent >= RESENT_SHARE * sent:
             return f"packets are lost on the way: {resent} of the last {sent} had to be sent again"
-        if sum(self._late) >= _LATE_LEAST:
+        if self._late >= LATE_LEAST:
             return (
                 f"the way is slow: {self.rtt_s * 1e3:.0f} ms there and back, it used to be {self.usual_s * 1e3:.3g} ms"
             )
