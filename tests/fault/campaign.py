@@ -188,7 +188,7 @@ class Campaign:
             check_declared(history, databases),
             check_available(history, members, self.arguments.unavailable_s),
             check_counters(history),
-            check_health(history, numbers, self.arguments.seen_s, self.arguments.cleared_s),
+            check_health(history, members, self.arguments.seen_s, self.arguments.cleared_s),
             check_bounded(history, _MEMORY_BYTES, _FILES),
             check_last(history, numbers, each),
             check_alive(history, frozenset({_DISK_FULL_CODE})),

@@ -22,8 +22,8 @@ _DISK = frozenset({"disk_full", "disk_stall"})
 _UNREADY = _STOPPED | _DISK | {"isolate", "isolate_leader"}
 """While these last, requests should not be sent to the victim."""
 JUDGED = _STOPPED | _CUT | _SLOW | _DISK | {"clock"}
-_SETTLED_S = 5.0
-"""For so long after its own fault a node is no witness of others'."""
+_SETTLED_S = 0.5
+"""For so long after it is ready again a node that was hit is no witness of others."""
 _LONGEST_S = 20.0
 
 
@@ -114,7 +114,7 @@ def _of_writes(fact: str) -> bool:
 
 
 def sights(history: Iterable[dict[str, Any]], nodes: Iterable[int]) -> list[Sight]:
-    """How each fault of a history came to light on each kind of page."""
+    """How each fault of a history came to light on each kind of page. ``nodes``: the members at its beginning."""
     records = list(history)
     faults = sorted((one for one in records if one["kind"] == "fault"), key=lambda one: one["begun"])
     looks: dict[tuple[int, str], _Looks] = {}
@@ -125,13 +125,22 @@ def sights(history: Iterable[dict[str, Any]], nodes: Iterable[int]) -> list[Sigh
     found = []
     for fault in faults:
         if fault["name"] in JUDGED:
+            members = _members(records, nodes, fault["begun"])
             others = [one for one in faults if one is not fault]
             found += [
-                _sight(fault, others, page, looks, sorted(nodes))
+                _sight(fault, others, page, looks, members)
                 for page in PAGES
                 if page != "ready" or fault["name"] in _UNREADY
             ]
     return found
+
+
+def _members(records: list[dict[str, Any]], nodes: Iterable[int], t: float) -> list[int]:
+    found = set(nodes)
+    for one in records:
+        if one["kind"] == "member" and one["t"] <= t:
+            (found.add if one["there"] else found.discard)(one["node"])
+    return sorted(found)
 
 
 def _sight(
@@ -166,9 +175,9 @@ def _sight(
             for look in looks[node, page].between(fault["begun"], until_s)
         ]
         if said and said[0][1] and said[0][0] <= fault["begun"]:
-            return made._replace(why_not="shown before")
+            continue
         views.append(_view(said, begun_s, healed_s, until_s))
-    return _together(made, views)
+    return _together(made, views) if views else made._replace(why_not="shown before")
 
 
 class _View(NamedTuple):
@@ -215,8 +224,12 @@ def _pages_of(fault: dict[str, Any], page: str, nodes: list[int]) -> list[int]:
 def _is_busy(node: int, touched: list[int], others: list[dict[str, Any]], begun_s: float, healed_s: float) -> bool:
     """Whether another fault hits a node while it is to say something about this one."""
     return node not in touched and any(
-        node in one["touched"] and one["begun"] < healed_s and one["healed"] + _SETTLED_S > begun_s for one in others
+        node in one["touched"] and one["begun"] < healed_s and _over_s(one) > begun_s for one in others
     )
+
+
+def _over_s(fault: dict[str, Any]) -> float:
+    return float(fault["healed"] + fault.get("ready_s", 0.0) + _SETTLED_S)
 
 
 def check_health(history: list[dict[str, Any]], nodes: Iterable[int], seen_s: float, cleared_s: float) -> Verdict:

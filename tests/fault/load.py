@@ -209,9 +209,9 @@ class Load:
         client.close()
 
     def _probe(self, node: int) -> None:
-        """Small writes at quorum all the time: they tell when the cluster takes writes."""
+        """Small writes at quorum all the time tell when the cluster takes writes; they end with a node that leaves."""
         client, number = Client(self.nodes, timeout_s=1.5), 0
-        while not self._ending.is_set():
+        while not self._ending.is_set() and node in self._numbers():
             number += 1
             line = f"probe,node=n{node} value={number}i {self.base_ns + number * 1000}".encode()
             self._send(client, node, line, "quorum", kind="probe")

@@ -38,35 +38,47 @@ def facts_of(page: str, document: dict[str, Any]) -> list[str]:
 
 
 class Observer:
-    """Two threads for each node, over kept connections, until ``stop``."""
+    """Two threads for each node, over kept connections, until ``stop``; ``nodes`` may come and go meanwhile."""
 
     def __init__(self, nodes: Sequence[FaultNode], history: History) -> None:
-        self._nodes = list(nodes)
+        self._nodes = nodes
         self._history = history
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begin."""
-        for node in self._nodes:
-            for pages, pause_s in (
-                ({"health": "/health", "ready": "/ready"}, LOOK_S),
-                ({"status": "/cluster/status"}, _STATUS_S),
-            ):
-                thread = threading.Thread(target=self._look, args=(node, pages, pause_s), daemon=True)
-                thread.start()
-                self._threads.append(thread)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        known: set[int] = set()
+        while not self._ending.wait(LOOK_S):
+            for node in tuple(self._nodes):
+                if node.number not in known:
+                    known.add(node.number)
+                    self._begin(node)
+
+    def _begin(self, node: FaultNode) -> None:
+        for pages, pause_s in (
+            ({"health": "/health", "ready": "/ready"}, LOOK_S),
+            ({"status": "/cluster/status"}, _STATUS_S),
+        ):
+            thread = threading.Thread(target=self._look, args=(node, pages, pause_s), daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def stop(self) -> None:
         """End."""
         self._ending.set()
+        self._thread.join()
         for thread in self._threads:
             thread.join()
 
     def _look(self, node: FaultNode, pages: dict[str, str], pause_s: float) -> None:
         connection = http.client.HTTPConnection(node.host, HTTP_PORT, timeout=_TIMEOUT_S)
         last: dict[str, list[str]] = {}
-        while not self._ending.wait(pause_s):
+        while not self._ending.wait(pause_s) and node in self._nodes:
             for page, path in pages.items():
                 asked_s = time.monotonic()
                 facts = self._ask(node, connection, page, path)

@@ -298,7 +298,9 @@ def test_every_node_that_is_whole_has_to_name_a_fault() -> None:
     assert found([pause, both[0]], "health") == (None, None, ""), "the other says nothing"
     other = [page(11.5, node, "health", DOWN.replace(".3:", ".2:")) for node in (1, 2)]
     assert found([pause, *other], "health") == (None, None, ""), "the wrong node is named"
-    assert found([hit("pause", 9.5, 10, [3]), page(9, 1, "health", DOWN)], "health")[2] == "shown before"
+    before = [page(9, 1, "health", DOWN), page(9, 2, "health", DOWN)]
+    assert found([pause, *before], "health")[2] == "shown before"
+    assert found([pause, before[0], both[1], page(14, 2, "health")], "health") == (1.8, 0.0, ""), "node 2 tells"
 
 
 def test_what_another_fault_hides_is_not_judged() -> None:
@@ -308,6 +310,13 @@ def test_what_another_fault_hides_is_not_judged() -> None:
     assert found([pause, *busy], "health")[2] == "no other node is whole"
     assert found([pause, busy[0]], "ready")[2] == "another fault may take the leader away"
     assert found([pause, hit("kill", 13, 16, [3])], "health")[2] == "another fault of the same node"
+    # What has come meanwhile is asked, what has gone is not.
+    fresh = [
+        {"kind": "member", "t": 9, "node": 1, "there": False},
+        {"kind": "member", "t": 9, "node": 4, "there": True},
+    ]
+    told = [page(9.5, 4, "health"), page(11, 4, "health", DOWN), page(14, 4, "health")]
+    assert found([pause, hit("kill", 12, 13, [2]), *fresh, *told], "health") == (1.0, 0.0, "")
     # It stands until the next fault of the node that says it, which is too soon to tell.
     stands = [pause, page(11, 1, "health", DOWN), page(11, 2, "health", DOWN), hit("loss", 16, 17, [1, 2], [1, 2])]
     verdict = check_health([*QUIET, *stands], [1, 2, 3], 2.0, 5.0)
