@@ -1,6 +1,6 @@
 """What three copies cost, and what a node that fails, owns nothing or is replaced does to writes and reads.
 
-    python -m benchmarks.replication [--only cpu,switch,owner,copy] [--seconds 10] [--hosts 100] [--copy-rows 2000000]
+    python -m benchmarks.replication [--only cpu,switch,owner,copy] [--seconds 10] [--hosts 100] [--copy-rows 5000000]
 
 Real daemons on loopback. Prints one line per figure:
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.cluster_times import cpu_s, say
 from benchmarks.stalls import beside
+from benchmarks.tsbs.bodies import moved
 from benchmarks.tsbs.client import BadAnswer, Connection
 from benchmarks.tsbs.generator import Workload, cpu_bodies
 from benchmarks.tsbs.loader import Load, Target, endless
@@ -36,7 +37,7 @@ from benchmarks.tsbs.queries import queries
 from tests.cluster.daemons import Cluster, request, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from multiprocessing.connection import Connection as Pipe
 
     from benchmarks.tsbs.bodies import Body
@@ -56,7 +57,7 @@ def make_database(node: Daemon, nodes: list[Daemon], copies: int) -> None:
     wait_until(lambda: all([_DATABASE] in one.rows("SHOW DATABASES") for one in nodes), "the database is known")
 
 
-def load_for(pipe: Pipe, address: str, hosts: int, seconds: float, rate: float | None, rows: int) -> None:
+def load_for(pipe: Pipe, address: str, hosts: int, seconds: float, rows: int) -> None:
     """Write to one node for a time; a process of its own, whose time is nobody else's."""
     host, port = address.rsplit(":", 1)
     workload = Workload(hosts, 360)
@@ -64,11 +65,8 @@ def load_for(pipe: Pipe, address: str, hosts: int, seconds: float, rate: float |
     pipe.send("ready")
     pipe.recv()
     target = Target(host, int(port), _WRITE)
-    load = Load(target, endless(bodies, workload.end_ns - workload.start_ns), 2, rate)
-    if seconds:
-        time.sleep(seconds)
-    else:
-        pipe.recv()
+    load = Load(target, endless(bodies, workload.end_ns - workload.start_ns), 2)
+    time.sleep(seconds)
     pipe.send(load.stop().figures())
 
 
@@ -85,7 +83,7 @@ def settled(nodes: list[Daemon]) -> None:
 def cost_per_row(nodes: list[Daemon], options: argparse.Namespace) -> tuple[float, float]:
     """Microseconds of all nodes together for a row, and rows per second."""
     before_s = sum(map(cpu_s, nodes))
-    process, pipe = beside(load_for, nodes[0].address, options.hosts, options.seconds, None, 5_000)
+    process, pipe = beside(load_for, nodes[0].address, options.hosts, options.seconds, 5_000)
     assert pipe.recv() == "ready"
     pipe.send("go")
     figures = pipe.recv()
@@ -266,7 +264,7 @@ def measure_copy(root: Path, options: argparse.Namespace) -> None:
     try:
         nodes = cluster.grow(3, settings={"transfer": ['max-throughput = "0"']} if options.unlimited else {})
         make_database(nodes[0], nodes, 3)
-        fill(nodes, options)
+        filled = fill(nodes, options)
         settled(nodes)
         lost = nodes[2]
         rows = {row["tcp_addr"]: row["data_id"] for row in nodes[0].status()["nodes"]}
@@ -275,48 +273,111 @@ def measure_copy(root: Path, options: argparse.Namespace) -> None:
         fresh = cluster.add(join=[nodes[0].meta_address], settings=lost.settings).start()
         wait_until(lambda: fresh.address in {row["tcp_addr"] for row in nodes[0].status()["nodes"]}, "it is a member")
         fresh_id = next(row["data_id"] for row in nodes[0].status()["nodes"] if row["tcp_addr"] == fresh.address)
-        process, pipe = beside(load_for, nodes[0].address, options.hosts, 0.0, options.live_rate, 500)
+        bodies = list(cpu_bodies(after(filled), 500))
+        process, pipe = beside(write_for, nodes[0].address, bodies, after(filled), options.live_rate)
         assert pipe.recv() == "ready"
-        writer = Caller(nodes[1], _small_bodies(options), 0.01)
+        writer = Caller(nodes[1], small_bodies(filled), 0.01)
         pipe.send("go")
         time.sleep(options.seconds)
+        used_s = {node.address: cpu_s(node) for node in (*nodes[:2], fresh)}
         began_s = time.monotonic()
         order(nodes[0], {"op": "replace", "node": lost_id, "to": fresh_id})
         wait_until(lambda: nodes[0].status()["moves"]["copies"] > 0, "it has begun", 60)
-        copied = wait_copied(nodes[0])
-        took_s = time.monotonic() - began_s
+        found = watch_moves(nodes[0], began_s)
+        used_s = {node.address: cpu_s(node) - used_s[node.address] for node in (*nodes[:2], fresh)}
         pipe.send("stop")
         figures = pipe.recv()
         process.join()
-        samples = writer.stop()
-        before = [one.took_s for one in samples if one.began_s < began_s]
-        during = [one.took_s for one in samples if began_s <= one.began_s < began_s + took_s]
-        say(f"copy: {copied / 1e6:.0f} MB in {took_s:.1f} s, {copied / 1e6 / took_s:.0f} MB/s, beside live writes")
-        say(
-            f"copy: live writes at quorum: median {ms(before, 50):.1f} ms before, {ms(during, 50):.1f} ms meanwhile, "
-            f"p99 {ms(before, 99):.0f} and {ms(during, 99):.0f} ms; {figures['rows'] / figures['elapsed_s']:,.0f} "
-            f"rows/s beside, {sum(not one.good for one in samples)} failed"
-        )
+        tell_copy(found, used_s.values(), [lost.root / "data", fresh.root / "data"])
+        tell_slowing(writer.stop(), began_s, found, figures)
     finally:
         cluster.close()
 
 
-def fill(nodes: list[Daemon], options: argparse.Namespace) -> None:
-    """Write so many rows."""
-    workload = Workload(options.hosts, 360)
-    bodies: list[Body] = list(cpu_bodies(workload, 5_000))
-    rows = 0
-    for number, body in enumerate(endless(bodies, workload.end_ns - workload.start_ns)):
+@dataclass
+class Moved:
+    """Bytes of the files that were copied, and seconds from the order until all were there, and until all counted."""
+
+    file_bytes: int
+    files_s: float
+    owners_s: float
+
+
+def watch_moves(node: Daemon, began_s: float) -> Moved:
+    """Wait until no copy is under way any more."""
+    sizes: dict[int, int] = {}
+    files_s, deadline_s = 0.0, time.monotonic() + 1_800
+    while time.monotonic() < deadline_s:
+        moves = node.get("/cluster/moves").json["moves"]
+        sizes.update({one["shard"]: one["total_bytes"] for one in moves if one["total_bytes"]})
+        if any(one["state"] in ("waiting", "copying", "failed") for one in moves):
+            files_s = time.monotonic() - began_s
+        if not moves:
+            return Moved(sum(sizes.values()), files_s, time.monotonic() - began_s)
+        time.sleep(0.2)
+    raise AssertionError("the copy does not come to its end")
+
+
+def tell_copy(moved: Moved, used_s: Iterable[float], directories: list[Path]) -> None:
+    """The figures of the copy; ``directories``: of a node that had the shards and of the one that has them now."""
+    size_mb = moved.file_bytes / 1e6
+    on_disk = [sum(one.stat().st_size for one in there.rglob("*.parquet")) / 1e6 for there in directories]
+    say(
+        f"copy: {size_mb:.0f} MB of files were there after {moved.files_s:.1f} s, {size_mb / moved.files_s:.0f} MB/s, "
+        f"and counted after {moved.owners_s:.1f} s, {size_mb / moved.owners_s:.0f} MB/s, beside live writes"
+    )
+    say(
+        f"copy: processor time of the two owners and of the new node meanwhile: "
+        f"{', '.join(f'{used:.1f}' for used in used_s)} s; files of the lost node {on_disk[0]:.0f} MB, "
+        f"of the new one {on_disk[1]:.0f} MB"
+    )
+
+
+def tell_slowing(samples: list[Sample], began_s: float, moved: Moved, figures: dict[str, Any]) -> None:
+    """What the copy did to the writes."""
+    before = [one.took_s for one in samples if one.began_s < began_s]
+    during = [one.took_s for one in samples if began_s <= one.began_s < began_s + moved.owners_s]
+    say(
+        f"copy: live writes at quorum: median {ms(before, 50):.1f} ms before, {ms(during, 50):.1f} ms meanwhile, "
+        f"{ms(during, 50) / ms(before, 50):.2f} times; p99 {ms(before, 99):.0f} and {ms(during, 99):.0f} ms; "
+        f"{figures['rows'] / figures['elapsed_s']:,.0f} rows/s beside, "
+        f"{sum(not one.good for one in samples)} of {len(samples)} failed"
+    )
+
+
+def fill(nodes: list[Daemon], options: argparse.Namespace) -> Workload:
+    """Write so many rows; no value repeats, because a file of repeated ones is small whatever the rows."""
+    workload = Workload(options.hosts, -(-options.copy_rows // options.hosts))
+    for number, body in enumerate(cpu_bodies(workload, 5_000)):
         answer = nodes[number % 3].write(bytes(body.data), timeout_s=60, db=_DATABASE, consistency="quorum")
         assert answer.status == 204, answer
-        rows += body.rows
-        if rows >= options.copy_rows:
-            return
+    return workload
 
 
-def _small_bodies(options: argparse.Namespace) -> Callable[[int], tuple[str, bytes | None]]:
-    bodies = list(cpu_bodies(Workload(options.hosts, 60), 100))
-    return lambda number: (_WRITE, bytes(bodies[number % len(bodies)].data))
+def after(filled: Workload, offset_ns: int = 0) -> Workload:
+    """What is written next: rows as new as those of clients are."""
+    return Workload(filled.hosts, 360, start_ns=filled.end_ns + offset_ns, seed=filled.seed + 1)
+
+
+def write_for(pipe: Pipe, address: str, bodies: list[Body], workload: Workload, rate: float) -> None:
+    """Write to one node until told to stop; a process of its own."""
+    host, port = address.rsplit(":", 1)
+    pipe.send("ready")
+    pipe.recv()
+    load = Load(Target(host, int(port), _WRITE), endless(bodies, workload.end_ns - workload.start_ns), 2, rate)
+    pipe.recv()
+    pipe.send(load.stop().figures())
+
+
+def small_bodies(filled: Workload) -> Callable[[int], tuple[str, bytes | None]]:
+    """A row of each host, at times of its own, later each time."""
+    workload = after(filled, 10**9)
+    bodies = list(cpu_bodies(workload, workload.hosts))
+    span_ns = workload.end_ns - workload.start_ns
+    return lambda number: (
+        _WRITE,
+        bytes(moved(bodies[number % len(bodies)], number // len(bodies) * span_ns).data),
+    )
 
 
 def order(node: Daemon, what: dict[str, Any]) -> None:
@@ -325,25 +386,13 @@ def order(node: Daemon, what: dict[str, Any]) -> None:
     assert answer.status == 200, answer.body
 
 
-def wait_copied(node: Daemon) -> int:
-    """Wait until no copy is under way any more; the most bytes that were seen of them."""
-    most, deadline_s = 0, time.monotonic() + 1_800
-    while time.monotonic() < deadline_s:
-        moves = node.status()["moves"]
-        most = max(most, int(moves["copied_bytes"]))
-        if not moves["copies"]:
-            return most
-        time.sleep(0.2)
-    raise AssertionError("the copy does not come to its end")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(_PARTS), help="of " + ", ".join(_PARTS))
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--hosts", type=int, default=100)
-    parser.add_argument("--copy-rows", type=int, default=2_000_000, help="rows that are stored before the copy")
+    parser.add_argument("--copy-rows", type=int, default=5_000_000, help="rows that are stored before the copy")
     parser.add_argument("--live-rate", type=float, default=5_000.0, help="rows a second that are written meanwhile")
     parser.add_argument("--unlimited", action="store_true", help="copy as fast as it goes")
     options = parser.parse_args()

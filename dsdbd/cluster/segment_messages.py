@@ -1,12 +1,13 @@
 """What nodes say to each other when files of a shard are copied: MessagePack bodies, and the form of a file's stream.
 
-A file is sent as its bytes from the offset asked for, followed by the digest of the whole file (blake2b, 32 bytes), so
-a copy that was broken off and taken up again is checked from its first byte to its last.
+A file is sent as its bytes from the offset asked for, followed by the digest of the whole file (32 bytes), so a copy
+that was broken off and taken up again is checked from its first byte to its last.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import TypeVar
 
 import msgspec
@@ -84,6 +85,36 @@ def decode(body: bytes, kind: type[T]) -> T:
         ) from error
 
 
-def new_digest() -> hashlib.blake2b:
+class FileDigest:
+    """The digest of a file, to be fed with its bytes: a BLAKE2b of the CRC-32s of its pieces of ``PIECE_BYTES``.
+
+    Against what discs and networks do to bytes; it takes a fifth of the time of a BLAKE2b of all of them, which would
+    be most of what a copy costs. What a file says besides is checked when it is read.
+    """
+
+    def __init__(self) -> None:
+        self._whole = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._crc = 0
+        self._left_bytes = PIECE_BYTES
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, however they are cut."""
+        view = memoryview(data)
+        while len(view) >= self._left_bytes:
+            crc = zlib.crc32(view[: self._left_bytes], self._crc)
+            self._whole.update(crc.to_bytes(4, "little"))
+            view = view[self._left_bytes :]
+            self._crc, self._left_bytes = 0, PIECE_BYTES
+        self._crc = zlib.crc32(view, self._crc)
+        self._left_bytes -= len(view)
+
+    def digest(self) -> bytes:
+        """Of all bytes so far, their number included."""
+        last = self._whole.copy()
+        last.update(self._crc.to_bytes(4, "little") + self._left_bytes.to_bytes(4, "little"))
+        return last.digest()
+
+
+def new_digest() -> FileDigest:
     """The digest of a file, to be fed with its bytes."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+    return FileDigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -21,6 +21,7 @@ from dsdbd.cluster.transfer_plan import (
     COPYING,
     DONE,
     FAILED,
+    WAITING,
     MoveProgress,
     Rate,
     copy_sources,
@@ -37,16 +38,17 @@ from dsdbd.storage.compaction import has_room
 from dsdbd.storage.tombstones import decode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Collection, Mapping
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
-    from dsdbd.cluster.segment_messages import FileEntry
+    from dsdbd.cluster.segment_messages import FileEntry, Listing
     from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.state import DataNode, MetaState
     from dsdbd.meta.views import ShardPlace
     from dsdbd.storage import Replica, Store
 
+_Result = TypeVar("_Result")
 log = structlog.get_logger("transfer")
 _BARRIER_TIMEOUT_S = 5.0
 _AGAIN_S = 0.3
@@ -130,7 +132,9 @@ class Transfer:
         if place is not None and progress.to_node in place.shard.owners:
             progress.state, progress.error = DONE, ""
             self.counters["shards"] += 1
-            log.info("this node holds a copy of a shard", shard=shard_id, bytes=progress.total_bytes)
+            progress.enter(DONE, self._now_s())
+            took_s = {f"{phase}_s": round(seconds, 3) for phase, seconds in progress.phases_s.items()}
+            log.info("this node holds a copy of a shard", shard=shard_id, bytes=progress.total_bytes, **took_s)
         else:
             progress.state, progress.error = FAILED, "the copy is not wanted any more"
         self._recent.append(progress)
@@ -163,6 +167,7 @@ class Transfer:
         self._under_way[shard_id] = progress
         failures = 0
         while True:
+            progress.enter(WAITING, self._now_s())
             try:
                 async with self._room:
                     await self._take(place, progress)
@@ -191,7 +196,9 @@ class Transfer:
         progress.state = COPYING
         await self._copy_files(store, key, replica, work, progress)
         progress.state, progress.error = COMPARING, ""
+        progress.enter(COMPARING, self._now_s())
         await self._compare(place, progress)
+        progress.enter("completing", self._now_s())
         # A crash before this compares once more; after it, the work that is left on the disk is removed by the start.
         await self._node.metadata.propose(CompleteMove(place.shard.id, progress.to_node))
 
@@ -225,59 +232,69 @@ class Transfer:
         progress: MoveProgress,
     ) -> None:
         peer = self._peer(source)
+        progress.enter("listing", self._now_s())
         async with segment_fetch.listing(self._node.peers, peer.tcp_addr, key.shard_id) as listing:
             self._clock.observe(listing.version)
+            progress.enter("files", self._now_s())
             progress.from_node = source
             progress.total_bytes = sum(entry.size_bytes for entry in listing.files)
             progress.done_bytes = sum(entry.size_bytes for entry in listing.files if work.has(source, entry))
             await asyncio.to_thread(work.keep_parts, source, listing.files)
             tombstones = decode_tombstones(listing.tombstones)
-            for index, entry in enumerate(listing.files):
-                if work.has(source, entry):
-                    continue
-                part = work.part(source, entry)
-                if not has_room(work.directory, entry.size_bytes):
-                    raise DiskFull(f"no room for {entry.size_bytes} bytes of shard {key.shard_id} in {work.directory}")
-                done_bytes = progress.done_bytes
-
-                async def pace(size_bytes: int) -> None:
-                    progress.done_bytes += size_bytes
-                    self.counters["bytes"] += size_bytes
-                    await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
-
-                await segment_fetch.fetch(self._node.peers, peer.tcp_addr, listing.token, index, entry, part, pace)
-                await asyncio.to_thread(_adopt, replica, entry, part)
-                await asyncio.to_thread(work.took, source, entry)
-                progress.done_bytes = done_bytes + entry.size_bytes
-                self.counters["files"] += 1
+            adopting: asyncio.Task[None] | None = None
+            try:
+                for index, entry in enumerate(listing.files):
+                    if not work.has(source, entry):
+                        part = await self._fetch(peer.tcp_addr, listing, index, work, progress)
+                        if adopting is not None:
+                            await adopting
+                        # While the next one comes.
+                        adopting = asyncio.create_task(asyncio.to_thread(_adopt, replica, work, source, entry, part))
+                        self.counters["files"] += 1
+            finally:
+                if adopting is not None:
+                    await adopting
             if tombstones:
                 # After the files: each deletion notes which of them hold rows it hides.
                 await asyncio.to_thread(store.delete, key, tombstones)
+
+    async def _fetch(self, address: str, listing: Listing, index: int, work: Workspace, progress: MoveProgress) -> Path:
+        """Bring one listed file to the disk, and where it lies."""
+        entry, source = listing.files[index], progress.from_node
+        if not has_room(work.directory, entry.size_bytes):
+            raise DiskFull(f"no room for {entry.size_bytes} bytes of shard {progress.shard_id} in {work.directory}")
+        part, done_bytes = work.part(source, entry), progress.done_bytes
+
+        async def pace(size_bytes: int) -> None:
+            progress.done_bytes += size_bytes
+            self.counters["bytes"] += size_bytes
+            await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
+
+        await segment_fetch.fetch(self._node.peers, address, listing.token, index, entry, part, pace)
+        progress.done_bytes = done_bytes + entry.size_bytes
+        return part
 
     # --- differences
 
     async def _compare(self, place: ShardPlace, progress: MoveProgress) -> None:
         """Pull from the owners what they hold beyond the files, until this node may count as an owner.
 
-        What is older is compared with all of them first. What is newer comes last, from one after another within a
-        moment: from then on to the change of owners, nothing but the writes themselves bring what is written.
+        What is older is compared with all of them first, side by side. What is newer comes last and takes a moment, so
+        that little is written between it and the change of owners that only the write itself could have brought.
         """
         bounds: dict[int, int] = {}
         failure: DSDBError | None = None
         for _ in range(_COMPARISONS):
             place = self._place(place.shard.id)
-            compared: set[int] = set()
-            try:
-                for owner in self._that_answer(place):
-                    if owner not in bounds:
-                        bounds[owner] = await self._pulls.settle(place, owner)
-                for owner in self._that_answer(place):
-                    if owner in bounds:
-                        await self._pulls.catch_up(place, owner, bounds[owner])
-                        compared.add(owner)
-            except DSDBError as error:
-                failure = error
-                progress.error = error.message
+            fresh = [owner for owner in self._that_answer(place) if owner not in bounds]
+            settled, failed = await _of_each({owner: self._pulls.settle(place, owner) for owner in fresh})
+            bounds.update(settled)
+            known = [owner for owner in self._that_answer(place) if owner in bounds]
+            compared, failed_late = await _of_each(
+                {owner: self._pulls.catch_up(place, owner, bounds[owner]) for owner in known}
+            )
+            failure = failed_late or failed or failure
+            progress.error = "" if failure is None else failure.message
             place = self._place(place.shard.id)
             if may_complete(place.shard, progress.replaces, compared, self._down()):
                 progress.error = ""
@@ -311,12 +328,32 @@ class Transfer:
             raise ShardUnavailable(self._node.storage_wait or "this node stores no points")
         return self._node.store
 
+    def _now_s(self) -> float:
+        return self._node.clock.monotonic_s()
+
     def _down(self) -> Collection[int]:
         return () if self._node.detector is None else self._node.detector.down()
 
 
-def _adopt(replica: Replica, entry: FileEntry, part: Path) -> None:
-    """Make a whole file part of the shard. Raises ShardUnavailable, OSError.
+async def _of_each(
+    asked: Mapping[int, Awaitable[_Result]],
+) -> tuple[dict[int, _Result], DSDBError | None]:
+    """What comes of asking each owner, side by side, and the error of one that failed."""
+    results = await asyncio.gather(*asked.values(), return_exceptions=True)
+    found: dict[int, _Result] = {}
+    failure: DSDBError | None = None
+    for owner, result in zip(asked, results, strict=True):
+        if isinstance(result, DSDBError):
+            failure = result
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            found[owner] = result
+    return found, failure
+
+
+def _adopt(replica: Replica, work: Workspace, source: int, entry: FileEntry, part: Path) -> None:
+    """Make a whole file part of the shard, and remember that it is. Raises ShardUnavailable, OSError.
 
     One that arrived as the owner has it and is damaged all the same was damaged there: its rows come from other owners,
     when copies are compared.
@@ -326,3 +363,4 @@ def _adopt(replica: Replica, entry: FileEntry, part: Path) -> None:
     except CorruptData as error:
         log.warning("a file is damaged at its owner", measurement=entry.measurement, reason=error.message)
         part.unlink(missing_ok=True)
+    work.took(source, entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ class MoveProgress:
     started_ns: int = 0
     ended_ns: int = 0
     error: str = ""
+    phases_s: dict[str, float] = field(default_factory=dict)
+    """What took how long: ``waiting`` for others, ``listing``, ``files``, ``comparing``, ``completing``."""
+    _phase: str = WAITING
+    _phase_s: float = 0.0
+
+    def enter(self, phase: str, now_s: float) -> None:
+        """The phase before ends now."""
+        if self._phase_s:
+            self.phases_s[self._phase] = self.phases_s.get(self._phase, 0.0) + now_s - self._phase_s
+        self._phase, self._phase_s = phase, now_s
 
     def as_row(self) -> dict[str, Any]:
         """The same as plain values, for JSON and for tables."""
@@ -61,6 +71,13 @@ def may_complete(shard: Shard, replaces: int, compared: Collection[int], down: C
 
     Each owner that is up, because a point that a majority acknowledged may be on two of three owners only, and one of
     these may be the one that is replaced. And ``owners_needed`` at least, whoever is up in this node's view.
+
+    What of a point that comes while they are compared? Compared is all that an owner held when it was asked, whatever
+    its version (``whole_pull``), so points that a coordinator wrote before it knew of the move are among it. What is
+    written later reaches the copy by itself: a coordinator that knows of the move sends the point here as well, and
+    keeps it for this node where that fails. One that knows nothing of it yet, or whose point came between the question
+    and the change of owners, wrote to owners that stay, which this node goes on comparing with, and to the one that
+    leaves, whose files stay until an owner has taken all of them (``absorb``).
     """
     if len({*compared} & {*shard.owners}) < owners_needed(shard):
         return False

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from dsdbd.cluster import segment_fetch
 from dsdbd.cluster.peers import PeerClient, PeerUnreachable
-from dsdbd.cluster.segment_messages import DIGEST_BYTES, PIECE_BYTES, FileEntry
+from dsdbd.cluster.segment_messages import DIGEST_BYTES, PIECE_BYTES, FileEntry, new_digest
 from dsdbd.cluster.segment_source import file_pieces
 from dsdbd.cluster.transfer_files import WORK_DIR, Workspace, remove_leftovers
 from dsdbd.errors import CorruptData
@@ -144,6 +144,27 @@ def test_the_names_of_what_was_taken_outlive_a_crash(tmp_path: Path) -> None:
     damaged = Workspace(tmp_path)
     damaged.open()
     assert not damaged.has(2, ENTRY), "it is copied once more"
+
+
+def test_the_digest_of_a_file_is_of_its_bytes_and_not_of_how_they_are_cut(original: Path) -> None:
+    whole, choose = original.read_bytes(), random.Random(4)
+
+    def digest_of(data: bytes, most: int) -> bytes:
+        digest, at = new_digest(), 0
+        while at < len(data):
+            step = choose.randrange(1, most)
+            digest.update(data[at : at + step])
+            at += step
+        return digest.digest()
+
+    wanted = digest_of(whole, 3 * PIECE_BYTES)
+    assert len(wanted) == DIGEST_BYTES
+    assert {digest_of(whole, most) for most in (5_000, PIECE_BYTES, 3 * PIECE_BYTES)} == {wanted}
+    swapped = whole[PIECE_BYTES : 2 * PIECE_BYTES] + whole[:PIECE_BYTES] + whole[2 * PIECE_BYTES :]
+    others = [swapped, whole[:-1], whole + b"\0", whole[: 2 * PIECE_BYTES], whole[:99] + b"\0" + whole[100:], b""]
+    found = {digest_of(other, PIECE_BYTES) for other in others}
+    assert len(found) == len(others) and wanted not in found
+    assert digest_of(b"\0" * PIECE_BYTES, 9_000) != digest_of(b"\0" * (PIECE_BYTES + 1), 9_000)
 
 
 def test_only_work_that_nobody_wants_is_removed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -46,24 +46,16 @@ def moves(through: Daemon) -> list[dict[str, Any]]:
     return found
 
 
-class Writer:
-    """Writes points of any of ``weeks`` through any node until it is stopped; ``acknowledged`` are their values.
+class Client:
+    """A thread that asks any of some nodes, one request after another, from the begin of the block to its end."""
 
-    A request that is refused or unanswered is repeated at the next node, as clients do; ``failed`` are those that no
-    repetition helped.
-    """
-
-    def __init__(self, nodes: Sequence[Daemon], *, weeks: int, consistency: str, retry_s: float = 20.0) -> None:
-        self.acknowledged: set[int] = set()
+    def __init__(self, nodes: Sequence[Daemon]) -> None:
         self.failed: list[str] = []
         self._nodes = list(nodes)
-        self._weeks = weeks
-        self._consistency = consistency
-        self._retry_s = retry_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -74,6 +66,24 @@ class Writer:
     def leave_out(self, node: Daemon) -> None:
         """Do not ask this node any more."""
         self._nodes = [other for other in self._nodes if other is not node]
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Writer(Client):
+    """Writes points of any of ``weeks`` through any node until it is stopped; ``acknowledged`` are their values.
+
+    A request that is refused or unanswered is repeated at the next node, as clients do; ``failed`` are those that no
+    repetition helped.
+    """
+
+    def __init__(self, nodes: Sequence[Daemon], *, weeks: int, consistency: str, retry_s: float = 20.0) -> None:
+        super().__init__(nodes)
+        self.acknowledged: set[int] = set()
+        self._weeks = weeks
+        self._consistency = consistency
+        self._retry_s = retry_s
 
     def _run(self) -> None:
         first = 1_000_000

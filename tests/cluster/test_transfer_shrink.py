@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.cluster.daemons import Cluster, Daemon, wait_until
 from tests.cluster.test_points_failures import create, data_id, owned
-from tests.cluster.test_transfer_add import SETTLE_S, Writer, all_is_at_its_place, done, fill, values
+from tests.cluster.test_transfer_add import SETTLE_S, Client, Writer, all_is_at_its_place, done, fill, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,31 +18,16 @@ pytestmark = [pytest.mark.slow]
 WEEKS = 2
 
 
-class Reader:
+class Reader(Client):
     """Counts what is stored, through any node, until it is stopped; ``failed`` are answers no repetition mended.
 
     ``shrunk``: counts that were lower than one before.
     """
 
     def __init__(self, nodes: Sequence[Daemon]) -> None:
-        self.failed: list[str] = []
+        super().__init__(nodes)
         self.shrunk: list[tuple[int, int]] = []
         self.answers = 0
-        self._nodes = list(nodes)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def leave_out(self, node: Daemon) -> None:
-        """Do not ask this node any more."""
-        self._nodes = [other for other in self._nodes if other is not node]
 
     def _run(self) -> None:
         most = 0

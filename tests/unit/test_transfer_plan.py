@@ -92,3 +92,11 @@ def test_progress_as_a_row_leaves_out_what_is_not_known() -> None:
         None,
         "waiting",
     )
+
+
+def test_the_phases_of_a_copy_add_up_over_its_attempts() -> None:
+    progress = MoveProgress(7, "d", "p", 3, 0)
+    for phase, now_s in (("waiting", 10.0), ("files", 11.0), ("waiting", 14.0), ("files", 14.5), ("done", 20.0)):
+        progress.enter(phase, now_s)
+    assert progress.phases_s == {"waiting": 1.5, "files": 8.5}
+    assert "phases_s" not in progress.as_row()
