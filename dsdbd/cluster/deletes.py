@@ -163,10 +163,13 @@ async def _here(node: Node, request: DeleteRequest) -> None:
         wanted.append((key_of(place), decoded[at]))
     some = (wanted[at::_SHARDS_AT_ONCE] for at in range(min(_SHARDS_AT_ONCE, len(wanted))))
     results = await asyncio.gather(*(asyncio.to_thread(store.delete_all, one) for one in some), return_exceptions=True)
+    shards = {key.shard_id for key, _ in wanted}
     for result in results:
         if isinstance(result, BaseException):
+            # Other owners may have deleted, and nobody but the coordinator knows that this one has not.
+            if node.repair is not None:
+                node.repair.refused(*shards)
             raise result
-    shards = {key.shard_id for key, _ in wanted}
     for place in views.all_shards(node.metadata.state):
         if place.shard.id in shards and node.data_id not in views.writers(place.shard):
             raise not_owner(node, place.shard.id)

@@ -129,12 +129,18 @@ class Owners:
         store = self._node.store
         assert store is not None
         self._refuse_former(key.shard_id)
-        if key.shard_id in self.opened:
-            stored = store.submit(key, batch, encoded)
-        else:
-            stored = await asyncio.to_thread(store.submit, key, batch, encoded)
-            self.opened.add(key.shard_id)
-        await asyncio.wrap_future(stored)
+        try:
+            if key.shard_id in self.opened:
+                stored = store.submit(key, batch, encoded)
+            else:
+                stored = await asyncio.to_thread(store.submit, key, batch, encoded)
+                self.opened.add(key.shard_id)
+            await asyncio.wrap_future(stored)
+        except Exception:
+            # Other owners may have it, and nobody but the coordinator knows that this one lacks it.
+            if self._node.repair is not None:
+                self._node.repair.refused(key.shard_id)
+            raise
         self._refuse_former(key.shard_id)
 
     def _refuse_former(self, shard_id: int) -> None:

@@ -173,6 +173,12 @@ class Repair:
         shard = None if self._node.store is None else self._node.store.shard(shard_id)
         return 0 if shard is None else self._ledger.settled(shard_id, shard.kept_tombstones())
 
+    def refused(self, *shards: int) -> None:
+        """Doubt copies that did not take something which other owners may have taken."""
+        for shard_id in shards:
+            self._ledger.refused(shard_id, self._now_s())
+        self._all_clean = self._ledger.all_clean()
+
     def damaged(self, shard_id: int) -> None:
         """Compare a shard at once of which a file was found damaged."""
         self._doubt_damaged([shard_id])

@@ -145,9 +145,10 @@ class _State:
 
     ``whole``: it held all of the other one's values when it last compared, and has no reason to doubt it. ``equal``:
     the other one held no more and no less. ``doubts``: how often there was reason to; ``doubtful``: one was not settled
-    since by a comparison that left nothing out. ``failures``: comparisons in a row that did not end so. ``held``:
-    deletions of this node that the other one had. ``kept_bytes``: of writes that it was about to deliver, at the last
-    look that left a difference to them (one of ``left_to_handoff``, and of ``idle_turns`` since they got less).
+    since by a comparison that left nothing out; ``hurried``: the next one is not to wait. ``failures``: comparisons in
+    a row that did not end so. ``held``: deletions of this node that the other one had. ``kept_bytes``: of writes that
+    it was about to deliver, at the last look that left a difference to them (one of ``left_to_handoff``, and of
+    ``idle_turns`` since they got less).
     """
 
     due_s: float
@@ -155,6 +156,7 @@ class _State:
     equal: bool = False
     doubts: int = 0
     doubtful: bool = True
+    hurried: bool = False
     failures: int = 0
     left_to_handoff: int = 0
     idle_turns: int = 0
@@ -212,9 +214,23 @@ class Ledger:
             if (shards is None or shard in shards) and node in (None, other):
                 state.due_s = now_s
                 state.failures = state.left_to_handoff = state.idle_turns = 0
-                state.whole = state.equal = False
-                state.doubts += 1
-                state.doubtful = True
+                state.hurried = True
+                self._doubt(state)
+
+    def refused(self, shard: int, now_s: float) -> None:
+        """Doubt a copy that did not take what others may have taken; it is compared before long."""
+        for other in self._others.get(shard, ()):
+            state = self._states.get((shard, other))
+            if state is not None:
+                if state.whole:
+                    state.due_s = min(state.due_s, now_s + self._pause_s(state))
+                self._doubt(state)
+
+    @staticmethod
+    def _doubt(state: _State) -> None:
+        state.whole = state.equal = False
+        state.doubts += 1
+        state.doubtful = True
 
     def doubts(self, pair: Pair) -> int:
         """For the outcome of a comparison that begins now."""
@@ -229,7 +245,12 @@ class Ledger:
     def compared(self, pair: Pair, outcome: Outcome, now_s: float) -> None:
         """A comparison came to its end. It says nothing of what there is reason to doubt since it began."""
         state = self._states.get(pair)
-        if state is None or outcome.doubts != state.doubts:
+        if state is None:
+            return
+        hurried, state.hurried = state.hurried, False
+        if outcome.doubts != state.doubts:
+            if not hurried:
+                self.failed(pair, now_s)
             return
         state.doubtful = state.doubtful and outcome.bounded
         state.whole, state.equal, state.held = outcome.whole and not state.doubtful, outcome.equal, outcome.held

@@ -1,14 +1,17 @@
-"""What a copy lost with a damaged file may have been written a moment before: all of it is compared then."""
+"""A copy that may lack something is not clean before all of it was compared: what was damaged, or refused."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsdbd.cluster import deletes
+from dsdbd.cluster.deletes import encode_kept
 from dsdbd.cluster.node import Node
 from dsdbd.cluster.repair import Repair
 from dsdbd.cluster.repair_messages import (
@@ -22,8 +25,11 @@ from dsdbd.cluster.repair_messages import (
     encode,
 )
 from dsdbd.cluster.writes import WritePath
+from dsdbd.errors import DiskFull
 from dsdbd.meta.state import DataNode, Shard
+from dsdbd.model.columns import encode_batch
 from dsdbd.storage import ShardKey
+from dsdbd.storage.tombstones import Tombstone, encode_tombstones
 from tests.storage.storage_model import make_batch, open_store
 from tests.unit.lone_node import lone_node, state_of
 
@@ -120,6 +126,37 @@ def test_damage_while_copies_are_compared_is_not_covered_by_that(tmp_path: Path,
         other.meanwhile = lambda: None
         await repair._compare(2, [7])
         assert other.asked == [0, 0]
+        assert repair.is_clean(7)
+
+    comparing(tmp_path, act)
+
+
+@pytest.mark.parametrize("what", ["write", "later", "deletion"])
+def test_a_copy_that_could_not_take_what_others_took_is_not_clean(tmp_path: Path, what: str) -> None:
+    """Only the coordinator knows otherwise, and any node may be asked to read."""
+
+    async def act(node: Node, repair: Repair, _: Equal) -> None:
+        await repair._compare(2, [7])
+        assert repair.is_clean(7) and node.store is not None
+
+        def full(*_args: Any, **_kwargs: Any) -> Any:
+            if what != "later":
+                raise DiskFull("no room")
+            stored: Future[None] = Future()
+            stored.set_exception(DiskFull("no room"))
+            return stored
+
+        if what == "deletion":
+            node.store.delete_all = full  # type: ignore[method-assign]
+            body = encode_kept(KEY, encode_tombstones([Tombstone("m", None, 0, 9, 5)]), 1)
+            sent = deletes.receive(node, WritePath(node), body)
+        else:
+            node.store.submit = full  # type: ignore[method-assign]
+            sent = WritePath(node).receive(7, encode_batch(make_batch(1, [("h", 1, {"f": 1.0})])), 1)
+        with pytest.raises(DiskFull):
+            await sent
+        assert not repair.is_clean(7) and not repair.is_settled()
+        await repair._compare(2, [7])
         assert repair.is_clean(7)
 
     comparing(tmp_path, act)

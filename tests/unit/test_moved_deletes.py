@@ -159,13 +159,13 @@ def test_a_node_that_ceased_to_own_a_shard_while_it_deleted_does_not_confirm(tmp
     async def all_of_it() -> None:
         node = lone_node(tmp_path, of(Shard(7, (1,))))
         store = node.store = open_store(tmp_path)
-        delete = store.delete
+        delete_all = store.delete_all
 
         def delete_and_move(*args: Any) -> None:
-            delete(*args)
+            delete_all(*args)
             node.metadata.state = of(Shard(7, (2,)), index=2)
 
-        store.delete = delete_and_move  # type: ignore[assignment,method-assign]
+        store.delete_all = delete_and_move  # type: ignore[assignment,method-assign]
         body = deletes.encode_kept(KEY, encode_tombstones([DELETED]), 1)
         try:
             with pytest.raises(NotOwner):

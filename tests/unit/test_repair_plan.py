@@ -230,6 +230,29 @@ def test_a_comparison_settles_nothing_that_came_to_be_doubted_while_it_went_on()
     assert plan.is_clean(1)
 
 
+def test_a_copy_that_refused_something_is_not_clean_and_compared_soon_but_not_for_each_refusal() -> None:
+    plan, pair = ledger({1: [3], 2: [3]}), (1, 3)
+    for shard in (1, 2):
+        plan.compared((shard, 3), EQUAL, 0.0)
+    plan.refused(1, 5.0)
+    assert (plan.is_clean(1), plan.is_clean(2)) == (False, True)
+    assert plan.due(5.9) == {} and plan.due(6.0) == {3: [1]}
+    looks = 0
+    for tenth in range(60, 360):
+        now_s = tenth / 10
+        if 1 in plan.due(now_s).get(3, []):
+            looks += 1
+            before = plan.doubts(pair)
+            plan.refused(1, now_s)
+            plan.compared(pair, EQUAL._replace(doubts=before), now_s)
+        plan.refused(1, now_s)
+        assert not plan.is_clean(1)
+    assert 2 <= looks <= 7, "refusals that go on do not make it compare without a pause"
+    plan.compared(pair, EQUAL._replace(doubts=plan.doubts(pair)), 40.0)
+    assert plan.is_clean(1)
+    plan.refused(9, 41.0)  # another node's
+
+
 def test_deletions_may_be_forgotten_when_every_owner_was_seen_to_have_them() -> None:
     first, second = Tombstone("m", None, 0, 9, 10), Tombstone("n", None, 0, 9, 20)
     plan = ledger({1: [3, 4], 2: []})
