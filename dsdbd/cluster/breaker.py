@@ -25,6 +25,8 @@ class Breaker:
     open_until_s: float = float("-inf")
     trial: bool = False
     """Whether the one request is under way whose outcome decides."""
+    openings: int = 0
+    """How often the peer was begun to be left alone."""
 
     @property
     def is_closed(self) -> bool:
@@ -56,6 +58,7 @@ class Breaker:
         was_trial, self.trial = self.trial, False
         self.failures += 1
         if self.failures == FAILURES_TO_OPEN:
+            self.openings += 1
             self.open_until_s = now_s + self.pause_s
         elif was_trial:
             self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)

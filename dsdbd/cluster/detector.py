@@ -55,6 +55,7 @@ class _Watched:
     clock_looked_s: float = float("-inf")
     limit: asyncio.Timeout | None = None
     """Of the look that is under way."""
+    downs: int = 0
 
 
 class FailureDetector:
@@ -66,6 +67,8 @@ class FailureDetector:
         self._by_data_id: dict[int, _Watched] = {}
         self._seen_state: object = None
         self._ticked_s = float("inf")
+        self.counters = dict.fromkeys(("looks", "downs", "returns"), 0)
+        node.service_stats["detector"] = self.counters
         self._on_back: list[Callable[[int], None]] = []
         self._on_down: list[Callable[[int], None]] = []
 
@@ -137,6 +140,23 @@ class FailureDetector:
         return clock_problems(
             {one.address: one.contact.clock_ahead_s for one in self._watched.values() if not one.contact.is_down}
         )
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What is known of every node, by address: names as in ``dsdb_peer`` of the metrics."""
+        now_s, found = time.monotonic(), {}
+        for one in self._watched.values():
+            breakers_open, openings = self._node.peers.breaker_counts(one.address)
+            found[one.address] = {
+                "up": float(not one.contact.is_down),
+                "downs": float(one.downs),
+                "seenSecondsAgo": max(0.0, now_s - one.contact.seen_s),
+                "clockAheadSeconds": one.contact.clock_ahead_s,
+                "roundTripSeconds": one.way.rtt_s,
+                "packetsResentLately": float(one.way.lost[0]),
+                "breakersOpen": float(breakers_open),
+                "breakerOpenings": float(openings),
+            }
+        return found
 
     def way_problems(self) -> list[str]:
         """Sentences about the ways to nodes that answer."""
@@ -210,6 +230,8 @@ class FailureDetector:
             reason = contact.reason or "it does not answer"
             log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
             self._node.peers.set_down(watched.address, reason)
+            watched.downs += 1
+            self.counters["downs"] += 1
             limit = watched.limit
             if limit is not None and not limit.expired() and not contact.is_heard(now_s):
                 # A fresh connection finds a healed way faster.
@@ -266,6 +288,7 @@ class FailureDetector:
         timeout_s = _DOWN_LOOK_S if contact.is_down and not contact.is_heard(began_s) else WEDGED_S
         if watched.way.is_doubtful:
             node.peers.renew(watched.address, Lane.PULSE)
+        self.counters["looks"] += 1
         sent_ns = node.clock.now_ns()
         try:
             async with asyncio.timeout(timeout_s) as watched.limit:
@@ -290,6 +313,7 @@ class FailureDetector:
             watched.clock_looked_s = began_s
             if contact.answered(time.monotonic(), ahead_s):
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)
+                self.counters["returns"] += 1
                 watched.way.begin_anew()
                 node.peers.set_up(watched.address)
                 self._tell(self._on_back, watched)

@@ -140,6 +140,11 @@ class PeerClient:
         """Peers that are left alone because they failed, each with the lane."""
         return [(address, lane.value) for (address, lane), line in self._lines.items() if not line.breaker.is_closed]
 
+    def breaker_counts(self, address: str) -> tuple[int, int]:
+        """Lanes in which a peer is left alone now, and how often that has begun."""
+        found = [line.breaker for (other, _), line in self._lines.items() if other == address]
+        return sum(not breaker.is_closed for breaker in found), sum(breaker.openings for breaker in found)
+
     def readings(self, address: str, *lanes: Lane) -> list[Reading]:
         """The kernel's figures of the connections to a peer in some lanes."""
         lines = [line for lane in lanes if (line := self._lines.get((address, lane))) is not None]

@@ -85,6 +85,9 @@ SERVICES = Gauge(
     ["service", "name"],
     registry=REGISTRY,
 )
+PEER = Gauge(
+    "dsdb_peer", "What this node knows of every other one, by its address", ["peer", "name"], registry=REGISTRY
+)
 STORE = Gauge("dsdb_store", "Figures of the local storage engine, by name", ["name"], registry=REGISTRY)
 
 
@@ -115,6 +118,10 @@ def render(node: Node, writes: WriteStats) -> bytes:
     for service, counters in node.service_stats.items():
         for name, value in counters.items():
             SERVICES.labels(service, name).set(value)
+    PEER.clear()
+    for address, figures in ({} if node.detector is None else node.detector.figures()).items():
+        for name, figure in figures.items():
+            PEER.labels(address, name).set(figure)
     if node.store is not None:
         for name, value in node.store.stats().items():
             if isinstance(value, int | float):

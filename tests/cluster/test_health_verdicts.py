@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,14 @@ def ready(node: Daemon, purpose: str) -> int:
     return node.get("/ready", **{"for": purpose}).status
 
 
+def peer_figures(node: Daemon, peer: Daemon) -> dict[str, float]:
+    """What a node's metrics say of another one."""
+    found = re.findall(
+        rf'^dsdb_peer{{name="(\w+)",peer="{peer.address}"}} (\S+)$', node.get("/metrics").body.decode(), re.MULTILINE
+    )
+    return {name: float(value) for name, value in found}
+
+
 def test_a_node_that_ended(nodes: list[Daemon]) -> None:
     first, second, third = nodes
     third.kill()
@@ -90,9 +99,18 @@ def test_a_node_that_hangs(nodes: list[Daemon]) -> None:
         assert second.write("m,host=later v=1 2", db="three", consistency="quorum").status == 204
         assert len(first.rows("SELECT v FROM m WHERE host = 'later'", db="three", consistency="quorum")) == 1
         wait_until(lambda: "handoff" in checks(second), "a write waits for it", DEADLINE_S)
-        assert first.status()["status"] == "fail"
+        picture = first.status()
+        assert picture["status"] == "fail"
+        assert any(third.address in problem for problem in picture["problems"])
+        figures = peer_figures(first, third)
+        assert figures["up"] == 0 and figures["downs"] >= 1 and figures["seenSecondsAgo"] > 1
+        assert peer_figures(first, second)["up"] == 1
+        counters = first.rows("SHOW STATS FOR 'detector'")
+        assert counters
     finally:
         os.kill(third.process.pid, signal.SIGCONT)
+    wait_until(lambda: peer_figures(first, third)["up"] == 1, "it is back", DEADLINE_S)
+    wait_until(lambda: peer_figures(first, third)["breakersOpen"] == 0, "it is asked anything", DEADLINE_S)
     # A node that did not run finds nobody down because of that.
     wait_until(lambda: checks(third) == {}, "it finds nothing wrong", DEADLINE_S)
     wait_until(
