@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,8 +35,10 @@ _ESCAPED |= {code: f"\\u{code:04x}" for code in range(32)}
 _ESCAPED |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
 _NEEDS_ESCAPE = r'[\x00-\x1f"\\<>&\x{2028}\x{2029}]'
 _NEEDS_QUOTES = r'[,"\r\n]|^\\\.$|^\s'
+_encode = msgspec.json.Encoder().encode
 _BOOLEANS = np.array([b"false", b"true"])
-_FEW_FLOATS = 500
+_LEAST, _GREATEST = 1e-4, 1e15
+"""Sizes between which the JSON encoder writes floats without an exponent, as Go does."""
 _TABLE_TEXTS = 1 << 16
 """Distinct texts up to which those of a whole column are made ready at once."""
 
@@ -120,8 +123,8 @@ def float_parts(values: Any, *, exponents: bool = True) -> list[Part]:
     if not bool(others.any()):
         return parts
     rest = values[others]
-    if exponents and len(rest) <= _FEW_FLOATS:
-        texts = [float_text(value).encode() for value in rest.tolist()]
+    if exponents:
+        texts = _encode(listed_floats(rest))[1:-1].split(b",")
     else:
         texts = [text.encode() for text in float_texts(rest, exponents=exponents).to_pylist()]
     return overwrite(parts, others, texts)
@@ -157,6 +160,22 @@ def float_texts(values: Any, *, exponents: bool = True) -> Any:
         return texts
     written = pa.array([_without_exponent(value) for value in values[unusual].tolist()], pa.string())
     return pc.replace_with_mask(texts, pa.array(unusual), written)
+
+
+def listed_floats(values: Any) -> list[Any]:
+    """Floats for the JSON encoder, which then writes them as ``float_texts`` does.
+
+    It writes floats of usual sizes with the same shortest digits as Go; those it writes otherwise (whole numbers, which
+    it gives a ".0", and very large and small ones) are in the list as their text.
+    """
+    found: list[Any] = values.tolist()
+    size = np.abs(values)
+    # Not a number has no text; it is missing, and its place here does not matter.
+    usual = (size >= _LEAST) & (size < _GREATEST) & (np.trunc(values) != values)
+    if not usual.all():
+        for place in np.flatnonzero(~usual).tolist():
+            found[place] = msgspec.Raw(float_text(found[place]).encode())
+    return found
 
 
 def float_text(value: float) -> str:

@@ -1,8 +1,7 @@
 """Small answers as JSON, row by row through a JSON encoder: quicker than setting up work on whole arrays.
 
-The encoder writes floats of usual sizes with the same shortest digits as Go does; those it writes otherwise (whole
-numbers, which it gives a ".0", and very large and small ones) and strings with characters that only Go escapes are
-handed to it as text.
+Floats that the encoder writes otherwise than Go does, and strings with characters that only Go escapes, are handed to
+it as text.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pyarrow as pa
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import is_listed, plain_strings
-from dsdbd.query.encode_cells import float_text, quote, quoted_list, scaled_times
+from dsdbd.query.encode_cells import listed_floats, quote, quoted_list, scaled_times
 from dsdbd.query.rows import SeriesBlock
 from dsdbd.query.zones import offset_texts
 
@@ -30,8 +29,6 @@ _MINUTES = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440)]
 _SECONDS = [f"{second:02d}" for second in range(60)]
 _SECOND_NS = 1_000_000_000
 _DAY_S = 86_400
-_LEAST, _GREATEST = 1e-4, 1e15
-"""Sizes between which the encoder writes floats without an exponent, as Go does."""
 _ESCAPED = re.compile("[\x00-\x1f<>&\u2028\u2029]")
 """What Go's encoding/json writes otherwise than the encoder."""
 _encode = msgspec.json.Encoder().encode
@@ -92,23 +89,12 @@ def _cells(column: Column) -> list[Any]:
         elif _ESCAPED.search("".join(filter(None, found))):
             found = [None if text is None else msgspec.Raw(quote(text).encode()) for text in found]
     elif column.type is FieldType.FLOAT:
-        found = _floats(column.values)
+        found = listed_floats(column.values)
     else:
         found = column.values.tolist()
     if column.valid is None:
         return found
     return [value if valid else None for value, valid in zip(found, column.valid.tolist(), strict=True)]
-
-
-def _floats(values: Any) -> list[Any]:
-    found: list[Any] = values.tolist()
-    size = np.abs(values)
-    # Not a number and infinity have no text; they are missing, and their place here does not matter.
-    usual = (size >= _LEAST) & (size < _GREATEST) & (np.trunc(values) != values)
-    if not usual.all():
-        for place in np.flatnonzero(~usual).tolist():
-            found[place] = msgspec.Raw(float_text(found[place]).encode())
-    return found
 
 
 def _times(times_ns: Int64s, unit_ns: int | None, timezone: str) -> list[Any]:
