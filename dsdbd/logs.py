@@ -6,6 +6,7 @@ library's logging (pysyncobj, aiohttp, asyncio) take the same way. Passwords are
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from dsdbd.errors import ConfigError
 
@@ -95,11 +96,12 @@ def set_up_logging(environ: Mapping[str, str], stream: TextIO | None = None) -> 
         structlog.processors.format_exc_info,
         _clean,
     ]
+    renderer = _renderer(form, stream, environ)
     handler = _LogHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(form, stream, environ)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
@@ -108,32 +110,39 @@ def set_up_logging(environ: Mapping[str, str], stream: TextIO | None = None) -> 
     root.addHandler(handler)
     root.setLevel(_LEVELS[level])
     logging.captureWarnings(True)
-    # No line shows them, and finding them out is a good part of what a line costs.
-    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
-    logging._srcfile = None
+    # Lines of the daemon itself do not pass through the library's records, which take twice as long to make as a line.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, renderer],
+        logger_factory=lambda *names: _Lines(handler, *names),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         cache_logger_on_first_use=False,
     )
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry ``logger=name``: the part of the daemon that speaks."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
 
 class _LogHandler(logging.StreamHandler[TextIO]):
+    def write_line(self, line: str) -> None:
+        """Write a finished line, as ``emit`` does for a record."""
+        with contextlib.suppress(Exception), self.lock or contextlib.nullcontext():
+            self.stream.write(line + self.terminator)
+            self.flush()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name logging calls
         """Drop a line that cannot be written: a full disk under the log must not stop or flood the daemon."""
         del record
+
+
+class _Lines:
+    """The logger of one part of the daemon: what it is given are finished lines."""
+
+    def __init__(self, handler: _LogHandler, name: str = "root") -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = handler.write_line
 
 
 def _choose(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
