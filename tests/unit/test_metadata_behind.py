@@ -66,7 +66,7 @@ async def complete(node: Node, index: int) -> None:
 
 
 async def absorb(node: Node, index: int) -> None:
-    await Absorber(node).receive(segment_messages.encode(AbsorbRequest(7, 2, index, 0, 0)))
+    await Absorber(node, WritePath(node).clock).receive(segment_messages.encode(AbsorbRequest(7, 2, index, 0, 0)))
 
 
 @pytest.mark.parametrize("ask", [write, delete, read, digests_for_a_backup, summaries, digests, complete, absorb])
