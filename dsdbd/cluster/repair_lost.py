@@ -20,8 +20,38 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("repair")
 _LOOK_S = 1.0
+_LONGEST_PAUSE_S = 4.0
+"""It bounds how long an owner is known to lack points after a way that merely lost packets was mended."""
 _SHARDS_AT_ONCE = 128
 _BARRIER_TIMEOUT_S = 5.0
+
+
+class Attempts:
+    """When to try again what failed for an owner: each failure doubles the pause, up to a bound. Pure."""
+
+    def __init__(self, longest_pause_s: float) -> None:
+        self._longest_pause_s = longest_pause_s
+        self._failures: dict[int, int] = {}
+        self._again_s: dict[int, float] = {}
+
+    def is_due(self, owner: int, now_s: float) -> bool:
+        """Whether it may be tried."""
+        return now_s >= self._again_s.get(owner, float("-inf"))
+
+    def failed(self, owner: int, now_s: float) -> None:
+        """It was tried in vain."""
+        failures = self._failures[owner] = self._failures.get(owner, 0) + 1
+        self._again_s[owner] = now_s + min(self._longest_pause_s, _LOOK_S * 2.0 ** min(failures, 10))
+
+    def succeeded(self, owner: int) -> None:
+        """It is done."""
+        self._failures.pop(owner, None)
+        self._again_s.pop(owner, None)
+
+    def begin_anew(self) -> None:
+        """There is reason to believe that it goes well now, for any of them."""
+        self._failures.clear()
+        self._again_s.clear()
 
 
 class LostShards:
@@ -30,8 +60,10 @@ class LostShards:
     def __init__(self, node: Node, repair: Repair) -> None:
         self._node = node
         self._repair = repair
-        self._failures: dict[int, int] = {}
-        self._again_s: dict[int, float] = {}
+        self._attempts = Attempts(min(_LONGEST_PAUSE_S, node.config.anti_entropy.check_interval_s))
+        if node.detector is not None:
+            # It takes all owners: any of them may have been the one that was missing.
+            node.detector.on_back(lambda _: self._attempts.begin_anew())
 
     async def run(self) -> None:
         """Look every second; runs until cancelled."""
@@ -41,25 +73,27 @@ class LostShards:
             if handoff is None:
                 continue
             for owner, keys in handoff.lost().items():
-                if self._now_s() >= self._again_s.get(owner, 0.0) and await self._try(
-                    owner, {key.shard_id for key in keys}
-                ):
+                if not self._attempts.is_due(owner, self._now_s()) or self._is_down(owner):
+                    continue
+                if await self._try(owner, {key.shard_id for key in keys}):
                     handoff.found_again(owner, keys)
+
+    def _is_down(self, owner: int) -> bool:
+        detector = self._node.detector
+        return detector is not None and detector.is_down(owner)
 
     async def _try(self, owner: int, shards: set[int]) -> bool:
         """Whether an owner holds all of these shards now; each failure doubles the pause before the next attempt."""
         try:
             await self._mend(owner, shards)
         except Exception as error:
-            failures = self._failures[owner] = self._failures.get(owner, 0) + 1
-            interval_s = self._node.config.anti_entropy.check_interval_s
-            self._again_s[owner] = self._now_s() + min(interval_s, _LOOK_S * 2.0 ** min(failures, 10))
+            self._attempts.failed(owner, self._now_s())
             if isinstance(error, DSDBError):
                 log.info("an owner is not repaired yet", owner=owner, reason=error.message)
             else:
                 log.exception("repairing an owner failed by a defect of dsdbd", owner=owner)
             return False
-        self._failures.pop(owner, None)
+        self._attempts.succeeded(owner)
         return True
 
     async def _mend(self, owner: int, shards: set[int]) -> None:
