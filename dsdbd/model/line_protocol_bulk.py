@@ -18,7 +18,7 @@ from dsdbd.model.line_protocol_forms import Form, form_of
 from dsdbd.model.line_protocol_keys import KNOWN_KEYS, read_keys
 from dsdbd.model.line_protocol_marks import EQUALS, QUOTE, Bytes, Marks, find_marks
 from dsdbd.model.line_protocol_scan import BOOLEANS
-from dsdbd.model.spans import read_floats, read_integers, take_spans
+from dsdbd.model.spans import encode_spans, read_floats, read_integers, take_spans
 from dsdbd.model.types import FieldType
 
 _MAX_LINE_BYTES = 32_000
@@ -30,6 +30,7 @@ _PLUS, _LETTERS, _I, _X = b"+Aix"
 _LOWER = 0x20
 _FLOAT, _INTEGER, _STRING, _BOOLEAN = range(4)
 _SPREAD = 0x9E3779B97F4A7C15
+_TRUTHS = {word.encode(): truth for word, truth in BOOLEANS.items()}
 
 
 class BulkGroup(NamedTuple):
@@ -165,10 +166,10 @@ def _cut(marks: Marks, rows: Int64s) -> tuple[_Values, Bools]:
     row_of = np.repeat(np.arange(len(rows)), fields)
     equals = np.repeat(space + 1 - 2 * first, fields)
     equals += np.arange(0, 2 * len(equals), 2)
-    starts, ends = marks.at[equals] + 1, marks.at[equals + 1]
+    starts, ends = marks.at.take(equals) + 1, marks.at.take(equals + 1)
     # An empty value ends where it starts, behind an equals sign, and the text goes on at least to the newline.
-    head, tail = data[np.minimum(starts, len(data) - 1)], data[ends - 1]
-    bad = (marks.kind[equals] != EQUALS) | (starts == ends) | (head == _PLUS)
+    head, tail = data.take(starts, mode="clip"), data.take(ends - 1, mode="clip")
+    bad = (marks.kind.take(equals) != EQUALS) | (starts == ends) | (head == _PLUS)
     kinds = np.zeros(len(starts), np.uint8)
     whole = tail == _I
     if whole.any():
@@ -227,12 +228,10 @@ def _read_values(text: bytes, values: _Values) -> tuple[npt.NDArray[np.float64] 
 
 
 def _read_booleans(text: bytes, starts: Int64s, ends: Int64s) -> Bools | None:
-    encoded = take_spans(text, starts, ends, pa.string()).dictionary_encode()
-    spelled = encoded.dictionary.to_pylist()
-    if not all(word in BOOLEANS for word in spelled):
+    codes, spelled = encode_spans(text, starts, ends)
+    if not all(word in _TRUTHS for word in spelled):
         return None
-    truths = np.array([BOOLEANS[word] for word in spelled], np.bool_)
-    found: Bools = truths[encoded.indices.to_numpy()]
+    found: Bools = np.array([_TRUTHS[word] for word in spelled], np.bool_)[codes]
     return found
 
 
@@ -254,8 +253,9 @@ def _read_times(text: bytes, marks: Marks, rows: Int64s) -> Int64s | None:
 
 def _read_keys(text: bytes, marks: Marks, rows: Int64s) -> _Series:
     """The series of each row."""
-    encoded = take_spans(text, marks.begins[rows], marks.at[marks.space[rows]], pa.binary()).dictionary_encode()
-    raw: list[bytes] = encoded.dictionary.to_pylist()
+    if not len(rows):
+        return _Series(np.zeros(0, np.int32), [], np.zeros(0, np.int32), [])
+    codes, raw = encode_spans(text, marks.begins[rows], marks.at[marks.space[rows]])
     known = KNOWN_KEYS.lookup(raw)
     if None in known:
         found = read_keys([key for key, entry in zip(raw, known, strict=True) if entry is None])
@@ -264,7 +264,6 @@ def _read_keys(text: bytes, marks: Marks, rows: Int64s) -> _Series:
     keys = [b"" if entry is None else entry[1] for entry in known]
     names: dict[str, int] = {}
     places = np.array([-1 if entry is None else names.setdefault(entry[0], len(names)) for entry in known], np.int32)
-    codes: Int32s = encoded.indices.to_numpy()
     return _Series(codes, keys, places[codes], list(names))
 
 

@@ -19,8 +19,9 @@ Bytes = npt.NDArray[np.uint8]
 NEWLINE, SPACE, QUOTE, COMMA, EQUALS, BACKSLASH = (int(code) for code in b'\n ",=\\')
 _CACHED_BYTES = 256 << 10
 """Bytes that are compared at once; what comes of it stays in the processor's cache."""
+_MARKS = bytes([NEWLINE, SPACE, QUOTE, COMMA, EQUALS])
 _IS_MARK: Bools = np.zeros(256, np.bool_)
-_IS_MARK[[NEWLINE, SPACE, QUOTE, COMMA, EQUALS]] = True
+_IS_MARK[list(_MARKS)] = True
 
 
 class Marks(NamedTuple):
@@ -55,10 +56,10 @@ def find_marks(text: bytes, max_line_bytes: int) -> Marks | None:
     at = np.concatenate(
         [_low(data[start : start + _CACHED_BYTES]) + start for start in range(0, len(data), _CACHED_BYTES)]
     )
-    kind = data[at]
-    known = _IS_MARK[kind]
-    if not known.all():
-        at, kind = at[known], kind[known]
+    kind = data.take(at)
+    if kind.tobytes().translate(None, _MARKS):
+        known = np.flatnonzero(_IS_MARK.take(kind))
+        at, kind = at.take(known), kind.take(known)
     if not text.endswith(b"\n"):
         at, kind = np.append(at, len(data)), np.append(kind, np.uint8(NEWLINE))
     backslashes = np.flatnonzero(data == BACKSLASH) if b"\\" in text else None
@@ -96,11 +97,9 @@ def _without_strings(at: Int64s, kind: Bytes, newline: Int64s, odd: Bools) -> tu
     None when a line has a quote without a partner.
     """
     is_quote = kind == QUOTE
-    count = np.cumsum(is_quote)
-    before = np.concatenate([np.zeros(1, np.int64), count[newline[:-1]]])
-    if ((count[newline] - before) & 1).any():
-        return None
     quotes = np.flatnonzero(is_quote)
+    if (np.searchsorted(quotes, newline) & 1).any():
+        return None
     opening, closing = quotes[::2], quotes[1::2]
     # The last mark is a newline, so every quote has a mark behind it; the first may have none before it.
     previous = np.maximum(opening - 1, 0)
@@ -112,10 +111,11 @@ def _without_strings(at: Int64s, kind: Bytes, newline: Int64s, odd: Bools) -> tu
     # A quote in front of the first space is in the series.
     spaces = np.flatnonzero(kind == SPACE)
     if len(spaces):
-        first = spaces[np.minimum(np.searchsorted(spaces, np.concatenate([[0], newline[:-1]])), len(spaces) - 1)]
-        odd |= count[np.minimum(first, newline)] > before
-    keep = ~is_quote & (count & 1 == 0)
-    at, kind = at[keep], kind[keep]
+        begins = np.concatenate([np.zeros(1, np.int64), newline[:-1]])
+        first = spaces[np.minimum(np.searchsorted(spaces, begins), len(spaces) - 1)]
+        odd |= np.searchsorted(quotes, np.minimum(first, newline)) > np.searchsorted(quotes, begins)
+    outside = np.flatnonzero(~(np.bitwise_xor.accumulate(is_quote) | is_quote))
+    at, kind = at.take(outside), kind.take(outside)
     return at, kind, np.flatnonzero(kind == NEWLINE)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dsdbd.model.columns import Int64s
+from dsdbd.model.columns import Int32s, Int64s
 
 _EVERY_OTHER = b"\x55"
 
@@ -32,6 +32,13 @@ def take_spans(text: Any, starts: Int64s, ends: Int64s, kind: Any) -> Any:
     """Copies of some stretches (at least one) as an Arrow array of ``kind``, which is binary or string."""
     places = pa.array(np.arange(0, 2 * len(starts), 2, dtype=np.int32))
     return _alternating(text, starts, ends, kind, masked=False).take(places)
+
+
+def encode_spans(text: Any, starts: Int64s, ends: Int64s) -> tuple[Int32s, list[bytes]]:
+    """Of each stretch (at least one) its position among the distinct ones, int32[n], and those."""
+    encoded = _alternating(text, starts, ends, pa.binary(), masked=True).dictionary_encode()
+    codes = np.frombuffer(encoded.indices.buffers()[1], np.int32)[: 2 * len(starts) : 2]
+    return codes.copy(), encoded.dictionary.to_pylist()
 
 
 def read_floats(text: Any, starts: Int64s, ends: Int64s) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from dsdbd.model.line_protocol_bulk import read_bulk
 from dsdbd.model.line_protocol_forms import form_of
 from dsdbd.model.line_protocol_lines import Lines
 from dsdbd.model.line_protocol_marks import find_marks
-from dsdbd.model.spans import read_floats, read_integers, take_spans
+from dsdbd.model.spans import encode_spans, read_floats, read_integers, take_spans
 from dsdbd.model.times import MAX_TIME_NS
 from dsdbd.model.types import FieldType
 from tests.examples import examples
@@ -176,6 +176,29 @@ def test_spans() -> None:
     assert read_integers(text, starts[1:], ends[1:]).tolist() == [-2, 7]
     with pytest.raises(pa.ArrowInvalid):
         read_integers(text, starts, ends)
+
+
+@settings(deadline=None, max_examples=examples(60))
+@given(st.lists(st.tuples(st.binary(max_size=2), st.binary(max_size=2)), min_size=1, max_size=40))
+def test_distinct_stretches(pieces: list[tuple[bytes, bytes]]) -> None:
+    text = b"".join(between + stretch for between, stretch in pieces)
+    lengths = np.cumsum([[len(between), len(stretch)] for between, stretch in pieces]).reshape(-1, 2)
+    codes, distinct = encode_spans(text, lengths[:, 0], lengths[:, 1])
+    assert len(set(distinct)) == len(distinct)
+    assert [distinct[code] for code in codes.tolist()] == [stretch for _, stretch in pieces]
+
+
+@settings(deadline=None, max_examples=examples(60))
+@given(st.lists(st.text(' ,="', max_size=6), min_size=1, max_size=10), st.binary(max_size=12))
+def test_marks_in_strings_do_not_count(strings: list[str], low: bytes) -> None:
+    """Bytes that are looked at like marks and are none stand beside them."""
+    odd = bytes(byte for byte in low if byte <= 0x2C and byte not in b'\n\r ",\0')
+    quoted = [string.replace('"', "") for string in strings]
+    lines = [b'm,t=a%b s="%b",v=%d 5' % (odd, string.encode(), row) for row, string in enumerate(quoted)]
+    check(b"\n".join(lines * 3))
+    marks = find_marks(b"\n".join(lines), 100)
+    assert marks is not None and marks.regular.all()
+    assert bytes(marks.kind) == b",= =,= \n" * len(lines)
 
 
 def test_pieces_of_a_body_hold_about_so_many_lines_and_all_of_them() -> None:
