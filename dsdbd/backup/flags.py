@@ -24,6 +24,7 @@ BACKUP_FLAGS: Mapping[str, Kind] = {
     "full": Kind.SWITCH,
     "rate": Kind.TEXT,
     "keep": Kind.INTEGER,
+    "stale": Kind.SWITCH,
 }
 RESTORE_FLAGS: Mapping[str, Kind] = {
     **_SERVER,
@@ -60,6 +61,7 @@ shares the files that have not changed.
   -full              copy every file anew, also those PATH holds
   -rate SIZE         bytes that are copied in a second, at most, such as 20m (100m); 0: no limit
   -keep N            then remove older backups of the same scope but the newest N; files that one of those names stay
+  -stale             take the metadata as HOST knows them, also where no majority of the meta nodes answers
 """
 )
 RESTORE_USAGE = (
@@ -96,6 +98,7 @@ class BackupOptions:
     """The command line of `dsdb backup`; ``since_ns`` is None without ``-since``.
 
     ``rate_bytes``: a second; 0 means no limit. ``keep``: 0 means that all older backups stay.
+    ``stale``: take the metadata without asking a majority.
     """
 
     server: ServerOptions
@@ -105,6 +108,7 @@ class BackupOptions:
     full: bool
     rate_bytes: int = DEFAULT_RATE_BYTES
     keep: int = 0
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ def parse_backup(words: Sequence[str], environ: Mapping[str, str]) -> BackupOpti
         parsed.switch("full"),
         _rate(parsed),
         _keep(parsed),
+        parsed.switch("stale"),
     )
 
 

@@ -79,6 +79,7 @@ def described(manifest: Manifest) -> str:
         f"{taken:%Y-%m-%dT%H:%M:%SZ}  {scope_text(manifest.scope)}: {len(manifest.shards)} shards, {len(files)} files, "
         f"{sum(file.rows for file in files)} rows, {sum(file.size_bytes for file in files)} bytes"
         + (f"; without {left_out} files of before -since" if left_out else "")
+        + ("; metadata of one node" if manifest.stale else "")
     )
 
 

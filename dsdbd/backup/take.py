@@ -27,7 +27,7 @@ from dsdbd.cluster.archive import (
     grid_digests,
 )
 from dsdbd.cluster.transfer_plan import Rate
-from dsdbd.errors import CorruptData, NotFound
+from dsdbd.errors import CorruptData, NoLeader, NotFound
 from dsdbd.storage.names import escape_name
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Backup:
         """
         scope = self._options.scope
         parameters = {"database": scope.database, "retention": scope.retention, "shard": scope.shard}
-        contents = self._link.ask("GET", "/cluster/backup", Contents, parameters)
+        contents = self._contents({**parameters, "stale": "true" if self._options.stale else ""})
         with self._directory.locked():
             self._number = self._directory.begin()
             self._read_earlier(contents.cluster_id)
@@ -91,6 +91,25 @@ class Backup:
                 raise
             gone = self._directory.keep(self._options.keep) if self._options.keep else []
         self._report(shards, gone)
+
+    def _contents(self, parameters: dict[str, object]) -> Contents:
+        """What there is to be copied. Raises what a request does."""
+        try:
+            contents = self._link.ask("GET", "/cluster/backup", Contents, parameters)
+        except Refused as error:
+            if error.error_code != NoLeader.code:
+                raise
+            raise Refused(
+                error.status,
+                error.error_code,
+                f"{error.message}; with -stale a backup takes the metadata as {self._link.url} knows them",
+            ) from error
+        if self._options.stale:
+            self._say(
+                f"metadata are taken as {self._link.url} knows them: databases, users and shards that others made a "
+                "moment ago may be missing"
+            )
+        return contents
 
     def _finish(self, contents: Contents, shards: list[ShardRecord]) -> None:
         """Write the manifest. Raises ShellError where the backup would hold nothing."""
@@ -108,6 +127,7 @@ class Backup:
             contents.databases,
             contents.users,
             shards,
+            self._options.stale,
         )
         self._say(f"backing up metastore to {self._directory.manifest_path(self._number)}")
         self._directory.finish(self._number, manifest)

@@ -184,6 +184,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     databases: list[DatabaseEntry]
     users: list[UserEntry]
     shards: list[ShardRecord]
+    stale: bool = False
+    """The metadata are those of one node, without asking whether a majority knew newer ones."""
     sha256: str = ""
     """Of the file that holds it, with an empty one; ``encode_manifest`` sets it."""
 

@@ -59,8 +59,9 @@ class BackupRoutes:
 
     async def _contents(self, request: web.Request) -> web.StreamResponse:
         await self._authorize(request)
-        await self._node.metadata.barrier(self._node.config.cluster.write_timeout_s)
         query = request.query
+        if query.get("stale") != "true":
+            await self._node.metadata.barrier(self._node.config.cluster.write_timeout_s)
         scope = Scope(query.get("database", ""), query.get("retention", ""), _number(request, "shard"))
         now_ns, state = self._node.clock.now_ns(), self._node.metadata.state
         return json_response(await asyncio.to_thread(describe, state, scope, VERSION, now_ns))

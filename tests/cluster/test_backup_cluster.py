@@ -491,3 +491,10 @@ def test_an_owner_that_lacks_points_and_one_that_dies(source: Source, tmp_path: 
     report = must_run("backup", "-host", asked.address, "-database", "telegraf", "-retention", "short", tmp_path / "y")
     assert "no majority of its owners answers" in report
     assert {shard["clean"] for shard in manifest(tmp_path / "y", 0)["shards"]} == {True, False}
+    # One node of three is left: no majority of the meta nodes, and what it has is worth more than ever.
+    second.kill()
+    words = ["-host", asked.address, "-database", "pair", "-stale", str(tmp_path / "z")]
+    report = must_run("backup", *words)
+    assert f"metadata are taken as http://{asked.address} knows them" in report
+    assert "; metadata of one node" in must_run("restore", "-list", tmp_path / "z")
+    assert sum(file["rows"] for one in manifest(tmp_path / "z", 0)["shards"] for file in one["files"]) == 50
