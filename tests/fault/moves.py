@@ -15,7 +15,7 @@ from tests.fault.node import READY_TIMEOUT_S, FaultNode
 if TYPE_CHECKING:
     from tests.fault.nemesis import Nemesis
 
-MOVED_S = 240.0
+MOVED_S = 480.0
 """So long an order to move shards may take, while other faults go on."""
 REMOVED_CODE = 13
 _PAUSE_S = 0.1
