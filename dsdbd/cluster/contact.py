@@ -22,7 +22,7 @@ WEDGED_S = 5.0
 """A node that is heard and does not answer for so long serves nobody: it is down, too."""
 REFUSALS = 2
 """A node that refuses so many connections in a row is down at once: nothing listens there."""
-LAG_S = 0.1
+LAG_S = 0.3
 """A tick that comes later by more means that this node did not run, or hardly, in between."""
 CLOCK_WARN_S = 1.0
 """Clocks that differ by more are worth a word: retention, shard groups and the order of writes follow them."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
     from dsdbd.config import Config
 
-_ASK_TIMEOUT_S = 1.5
+_ASK_TIMEOUT_S = 1.0
 
 
 def own_state(node: Node) -> StatusAnswer:
@@ -56,7 +56,7 @@ def roles(config: Config) -> list[str]:
 
 
 async def cluster_status(node: Node) -> dict[str, Any]:
-    """The whole cluster as this node sees it now; asks every other node and waits at most 1.5 s for each."""
+    """The whole cluster as this node sees it now; asks every other node and waits at most a second for each."""
     state = node.metadata.state
     rows: dict[str, dict[str, Any]] = {}
     for meta in state.meta_nodes:
