@@ -59,7 +59,7 @@ shares the files that have not changed.
   -shard ID          only this shard
   -since TIME        leave out files written before TIME (RFC 3339) that PATH does not hold
   -full              copy every file anew, also those PATH holds
-  -rate SIZE         bytes that are copied in a second, at most, such as 20m (100m); 0: no limit
+  -rate SIZE         bytes that are copied in a second, at most, such as 100m (20m); 0: no limit
   -keep N            then remove older backups of the same scope but the newest N; files that one of those names stay
   -stale             take the metadata as HOST knows them, also where no majority of the meta nodes answers
 """
@@ -85,8 +85,8 @@ Writes the newest backup of the directory PATH, or a part of it, into a running 
   -verify            read the backup and compare it with its digests, and restore nothing
 """
 )
-DEFAULT_RATE_BYTES = 100 << 20
-"""As much as a node takes over when copies move."""
+DEFAULT_RATE_BYTES = 20 << 20
+"""A node spends about 20 ms of processor time on a megabyte, its digests included; so half of a core at the most."""
 _LEAST_RATE_BYTES = 64 << 10
 """An owner keeps files for one minute after the last request for them."""
 _CONSISTENCIES = ("any", "one", "quorum", "all")

@@ -134,7 +134,12 @@ def test_a_restore_line() -> None:
 
 
 def test_rates_are_sizes() -> None:
-    for line, rate_bytes in (("/a", 100 << 20), ("-rate 20m /a", 20 << 20), ("-rate 0 /a", 0), ("-rate 64k /a", 65536)):
+    for line, rate_bytes in (
+        ("/a", 20 << 20),
+        ("-rate 100m /a", 100 << 20),
+        ("-rate 0 /a", 0),
+        ("-rate 64k /a", 65536),
+    ):
         options = parse_backup(line.split(), {})
         assert options is not None
         assert options.rate_bytes == rate_bytes
