@@ -11,7 +11,7 @@ from dsdbd.storage.compaction import CompactionStopped, Pace, wait_s
 from dsdbd.storage.settings import StoreSettings
 from dsdbd.storage.shard import Shard
 
-_RETRY_S = 5.0
+_RETRY_S = 3.0
 """Pause after a failed merge."""
 _REST_LOOK_S = 60.0
 """How often shards are looked at that nobody writes to any more."""

@@ -48,7 +48,7 @@ _CATCH_UP_S = 0.05
 """How long a replay rests while it waits for heads to be written out."""
 _COUNT_S = 0.01
 """Age at which the size of all heads is added up anew; with thousands of shards that takes a part of a millisecond."""
-_RETRY_S = 5.0
+_RETRY_S = 2.0
 """Pause after a failed attempt to write segments."""
 
 
