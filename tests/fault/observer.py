@@ -18,7 +18,9 @@ from tests.fault.node import HTTP_PORT, FaultNode
 
 LOOK_S = 0.2
 _STATUS_S = 0.4
-_TIMEOUT_S = 3.0
+_TIMEOUT_S = 1.5
+"""A page that takes longer is none: its node is silent. The picture of the cluster waits longer for others."""
+_STATUS_TIMEOUT_S = 4.0
 _CHANGING = re.compile(r"\d+(\.\d+)?(?=s\b| bytes)")
 SILENT = "silent"
 
@@ -76,7 +78,8 @@ class Observer:
             thread.join()
 
     def _look(self, node: FaultNode, pages: dict[str, str], pause_s: float) -> None:
-        connection = http.client.HTTPConnection(node.host, HTTP_PORT, timeout=_TIMEOUT_S)
+        timeout_s = _STATUS_TIMEOUT_S if "status" in pages else _TIMEOUT_S
+        connection = http.client.HTTPConnection(node.host, HTTP_PORT, timeout=timeout_s)
         last: dict[str, list[str]] = {}
         while not self._ending.wait(pause_s) and node in self._nodes:
             for page, path in pages.items():
