@@ -100,7 +100,8 @@ def _names(naming: _Naming, page: str, fact: str) -> bool:
     if "clock" in fact or _of_disk(fact) or _of_writes(fact):
         return False
     if kind in _STOPPED:
-        return not is_victim and (is_down or of_victim)
+        # A way that loses or delays packets is said of another fault's link, of which the victim is the far end.
+        return not is_victim and (is_down or (of_victim and "packets" not in fact and "slow" not in fact))
     return (is_victim and name == "partition") or any(one in fact for one in far)
 
 
