@@ -196,7 +196,7 @@ class Asking:
     def is_read_here(self, place: ShardPlace) -> bool:
         """Whether this node is the owner to ask first. Any thread may call it."""
         own, owners = self._node.data_id, place.shard.owners
-        if own is None or own not in owners:
+        if own is None or own not in owners or self._has_just_come(place):
             return False
         return self._is_clean_here(place) or self._best(place, owners) == own
 
@@ -240,9 +240,13 @@ class Asking:
 
     def _is_clean_here(self, place: ShardPlace) -> bool:
         node = self._node
-        if node.store is None:
+        if node.store is None or self._has_just_come(place):
             return False
         return len(place.shard.owners) == 1 or node.repair is None or node.repair.is_clean(place.shard.id)
+
+    def _has_just_come(self, place: ShardPlace) -> bool:
+        transfer = self._node.transfer
+        return transfer is not None and transfer.switching.is_under_way(place.shard.id)
 
     def _is_away(self, owner: int, place: ShardPlace) -> bool:
         node = self._node

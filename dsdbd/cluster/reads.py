@@ -203,6 +203,7 @@ class ReadPath:
             raise ShardUnavailable(
                 "this node's metadata does not hold all of the shards; they may just have been dropped"
             )
+        await self._switched(places)
         answer = await self.work(self._run, request, places, cancelled)
         return answer if isinstance(answer, bytes) else await self.work(query.encode_partial, answer)
 
@@ -348,7 +349,14 @@ class ReadPath:
         return self._node.store is not None and all(map(self._asking.is_read_here, places))
 
     async def _answer_here(self, part: Part, places: Sequence[ShardPlace], cancelled: Cancellation) -> bytes | Partial:
+        await self._switched(places)
         return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
+
+    async def _switched(self, places: Iterable[ShardPlace]) -> None:
+        """Wait until this node holds what was confirmed before it was an owner. Raises ShardUnavailable."""
+        node = self._node
+        if node.transfer is not None:
+            await node.transfer.switching.over(places, node.config.cluster.shard_mapper_timeout_s / 2)
 
     def _readers(self, places: Iterable[ShardPlace]) -> list[query.ShardReader]:
         """The shards of this node that hold anything; raises ShardUnavailable while the storage opens."""

@@ -246,6 +246,9 @@ class RepairSource:
         place = self.places.get(shard_id)
         if place is None:
             raise ShardUnavailable(f"shard {shard_id} is not in the metadata of this node: it was dropped, or is new")
+        if self._node.transfer is not None:
+            # Who asks may count this node for a majority.
+            await self._node.transfer.switching.over([place], _METADATA_TIMEOUT_S)
         return place
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dsdbd.cluster import segment_fetch
 from dsdbd.cluster.shard_places import key_of
+from dsdbd.cluster.switching import Switching, of_each
 from dsdbd.cluster.transfer_files import Workspace, remove_leftovers
 from dsdbd.cluster.transfer_plan import (
     COMPARING,
@@ -38,7 +39,7 @@ from dsdbd.storage.compaction import has_room
 from dsdbd.storage.tombstones import decode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Mapping
+    from collections.abc import Collection
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from dsdbd.meta.views import ShardPlace
     from dsdbd.storage import Replica, Store
 
-_Result = TypeVar("_Result")
 log = structlog.get_logger("transfer")
 _BARRIER_TIMEOUT_S = 5.0
 _AGAIN_S = 0.3
@@ -69,6 +69,7 @@ class Transfer:
         self._config = node.config.transfer
         self._rate = Rate(self._config.max_throughput_bytes)
         self._pulls = WholePull(node, clock, self._rate)
+        self.switching = Switching(node, self._pulls)
         self._changed = asyncio.Event()
         self._room = asyncio.Semaphore(self._config.max_shards)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -97,19 +98,22 @@ class Transfer:
     async def run(self) -> None:
         """Take what the metadata orders; runs until cancelled."""
         await self._tidy()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._changed.clear()
-                wanted = self._wanted()
-                for shard_id, place in wanted.items():
-                    if shard_id not in self._tasks:
-                        self._tasks[shard_id] = group.create_task(self._take_until_done(place))
-                gone = [shard_id for shard_id in self._tasks if shard_id not in wanted]
-                for shard_id in gone:
-                    await self._end(shard_id)
-                if gone:
-                    await self._tidy()
-                await self._changed.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._changed.clear()
+                    wanted = self._wanted()
+                    for shard_id, place in wanted.items():
+                        if shard_id not in self._tasks:
+                            self._tasks[shard_id] = group.create_task(self._take_until_done(place))
+                    gone = [shard_id for shard_id in self._tasks if shard_id not in wanted]
+                    for shard_id in gone:
+                        await self._end(shard_id)
+                    if gone:
+                        await self._tidy()
+                    await self._changed.wait()
+        finally:
+            await self.switching.close()
 
     def _wanted(self) -> dict[int, ShardPlace]:
         """The shards this node shall take, by id, the newest times first: they are asked for most."""
@@ -287,10 +291,10 @@ class Transfer:
         for _ in range(_COMPARISONS):
             place = self._place(place.shard.id)
             fresh = [owner for owner in self._that_answer(place) if owner not in bounds]
-            settled, failed = await _of_each({owner: self._pulls.settle(place, owner) for owner in fresh})
+            settled, failed = await of_each({owner: self._pulls.settle(place, owner) for owner in fresh})
             bounds.update(settled)
             known = [owner for owner in self._that_answer(place) if owner in bounds]
-            compared, failed_late = await _of_each(
+            compared, failed_late = await of_each(
                 {owner: self._pulls.catch_up(place, owner, bounds[owner]) for owner in known}
             )
             failure = failed_late or failed or failure
@@ -298,6 +302,7 @@ class Transfer:
             place = self._place(place.shard.id)
             if may_complete(place.shard, progress.replaces, compared, self._down()):
                 progress.error = ""
+                self.switching.prepare(place.shard, progress.replaces, bounds)
                 return
             await asyncio.sleep(_AGAIN_S)
         raise failure or ShardUnavailable(too_few_compared(place.shard, compared, self._down()))
@@ -333,23 +338,6 @@ class Transfer:
 
     def _down(self) -> Collection[int]:
         return () if self._node.detector is None else self._node.detector.down()
-
-
-async def _of_each(
-    asked: Mapping[int, Awaitable[_Result]],
-) -> tuple[dict[int, _Result], DSDBError | None]:
-    """What comes of asking each owner, side by side, and the error of one that failed."""
-    results = await asyncio.gather(*asked.values(), return_exceptions=True)
-    found: dict[int, _Result] = {}
-    failure: DSDBError | None = None
-    for owner, result in zip(asked, results, strict=True):
-        if isinstance(result, DSDBError):
-            failure = result
-        elif isinstance(result, BaseException):
-            raise result
-        else:
-            found[owner] = result
-    return found, failure
 
 
 def _adopt(replica: Replica, work: Workspace, source: int, entry: FileEntry, part: Path) -> None:
