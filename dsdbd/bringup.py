@@ -395,5 +395,13 @@ async def open_store(node: Node) -> None:
         log.info(f"storage: {sentence}")
         node.opening = sentence
 
-    await asyncio.to_thread(store.open, tell)
+    opening = asyncio.ensure_future(asyncio.to_thread(store.open, tell))
+    try:
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread goes on opening, and starts the threads of a store that nobody else would end.
+        await asyncio.wait({opening})
+        if opening.exception() is None:
+            await asyncio.to_thread(store.close)
+        raise
     node.store = store

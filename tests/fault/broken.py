@@ -118,7 +118,7 @@ def _delete_nothing() -> None:
     """Deletions are acknowledged and not carried out."""
     from dsdbd.storage.store import Store
 
-    Store.delete = lambda self, key, tombstones: None  # type: ignore[method-assign, assignment]
+    Store.delete_all = lambda self, wanted: None  # type: ignore[method-assign, assignment]
 
 
 def _read_stale() -> None:

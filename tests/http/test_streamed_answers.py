@@ -20,11 +20,12 @@ from dsdbd.http.events import Begun, Ended
 from dsdbd.query import AnswerPart
 from tests.cluster.daemons import Cluster, Daemon, free_port, wait_until
 from tests.query.test_query_answer_parts import rows_of
+from tests.unit.lone_node import lone_node, state_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
-    from dsdbd.cluster.node import Node
     from dsdbd.http.events import Event
 
 pytestmark = pytest.mark.slow
@@ -202,13 +203,12 @@ def test_slices_come_from_all_nodes_and_an_error_ends_an_answer(spread: list[Dae
 
 
 @pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
-def test_a_client_that_takes_nothing_for_long_is_cut_off() -> None:
-    asyncio.run(cut_off())
+def test_a_client_that_takes_nothing_for_long_is_cut_off(tmp_path: Path) -> None:
+    asyncio.run(cut_off(tmp_path))
 
 
-async def cut_off() -> None:
-    node: Node | None = None
-    reads = ReadPath(node)  # type: ignore[arg-type]  # only its threads are used
+async def cut_off(tmp_path: Path) -> None:
+    reads = ReadPath(lone_node(tmp_path, state_of()))
     parts = 0
 
     async def events() -> AsyncIterator[Event]:
