@@ -16,11 +16,12 @@ import structlog
 
 from dsdbd import query
 from dsdbd.cluster.freshness import reach_index
+from dsdbd.cluster.messages import PulseAnswer
 from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.shard_places import key_of
-from dsdbd.decoding import msgpack_decoder
+from dsdbd.decoding import decode_json, msgpack_decoder
 from dsdbd.errors import DSDBError, NoLeader, NotOwner, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.limits import MAX_TOMBSTONE_BYTES
 from dsdbd.meta import views
@@ -45,7 +46,7 @@ _SHARDS_AT_ONCE = 4
 _MOST_TURNS = 3
 """Rounds of a deletion while shards move on from the nodes it was told to."""
 _OBSERVE_TIMEOUT_S = 2.0
-"""For nodes that own nothing of it and only take note of the version."""
+"""For telling the version to nodes that own nothing of it, and for asking what version others have seen."""
 
 
 class DeleteRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -75,6 +76,7 @@ async def delete(
     """
     await node.metadata.barrier(_BARRIER_TIMEOUT_S)
     policies = views.database(node.metadata.state, database).policies.values()
+    await _learn_versions(node, writes)
     version = await writes.clock.next_reserved()
     work: dict[int, list[Tombstone]] = {}
     for policy in policies:
@@ -89,11 +91,31 @@ async def drop_measurement(node: Node, writes: WritePath, database: str, name: s
     owner = views.database(node.metadata.state, database)
     if all(policy.schema.get(name) is None for policy in owner.policies.values()):
         return
+    await _learn_versions(node, writes)
     await _erase(node, owner, name, await writes.clock.next_reserved())
     # Points that were written meanwhile must not outlive the types of their fields; those with new types are newer.
+    await _learn_versions(node, writes)
     version = await writes.clock.next_reserved()
     await node.metadata.propose(DropMeasurementSchema(database, name))
     await _erase(node, views.database(node.metadata.state, database), name, version)
+
+
+async def _learn_versions(node: Node, writes: WritePath) -> None:
+    """Take note of the newest version that each data node has seen, as far as they answer.
+
+    A deletion hides lower versions only. Clocks differ, and a node that has just come has seen nothing of what others
+    confirmed a moment ago; of every point that a majority of its owners confirmed, one of those that answer knows.
+    """
+    down = () if node.detector is None else node.detector.down()
+    peers = [peer for peer in node.metadata.state.data_nodes if peer.id != node.data_id and peer.id not in down]
+    asked = (node.peers.call(peer.tcp_addr, "GET", "/cluster/pulse", timeout_s=_OBSERVE_TIMEOUT_S) for peer in peers)
+    for peer, answer in zip(peers, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            writes.observe(decode_json(answer, PulseAnswer).version)
+        except (DSDBError, msgspec.MsgspecError) as error:
+            log.info("a data node does not tell its newest version", address=peer.tcp_addr, reason=str(error))
 
 
 async def _erase(node: Node, owner: Database, name: str, version: int) -> None:

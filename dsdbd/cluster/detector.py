@@ -309,6 +309,9 @@ class FailureDetector:
                 return
             watched.serves, watched.settled = answer.serves, answer.settled
             watched.clear_index, watched.kept_for_s = answer.clear_index, answer.kept_for_s
+            if node.versions is not None:
+                # So that a node that has just come gives none that are older than what others confirmed before.
+                node.versions.observe(answer.version)
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             watched.clock_looked_s = began_s
             if contact.answered(time.monotonic(), ahead_s):

@@ -147,7 +147,8 @@ class InternalApi:
         settled = node.repair is None or node.repair.is_settled()
         clear_index = UNKNOWN if node.repair is None else node.repair.former.clear_index()
         serves = node.store is not None
-        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves, settled, clear_index, kept_for_s(node))
+        version = self._writes.clock.last
+        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves, settled, clear_index, kept_for_s(node), version)
         return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:
