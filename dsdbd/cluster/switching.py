@@ -60,7 +60,10 @@ class Switching:
 
         ``since``: for each owner a version below which this node holds what that one does.
         """
-        self._open.setdefault(shard.id, _Switch(shard, replaces, since)).since = since
+        switch = self._open.setdefault(shard.id, _Switch(shard, replaces, since))
+        if switch.task is None:
+            # An earlier attempt was not committed; the owners may be others by now.
+            switch.shard, switch.replaces, switch.since = shard, replaces, since
 
     def is_under_way(self, shard_id: int) -> bool:
         """Whether this node, where it is an owner, may lack what was confirmed. Any thread may call it."""

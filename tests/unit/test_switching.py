@@ -160,6 +160,18 @@ def test_an_owner_that_was_away_before_is_compared_whole(tmp_path: Path) -> None
     during(tmp_path, act)
 
 
+def test_the_owners_of_the_last_attempt_count(tmp_path: Path) -> None:
+    async def act(moment: Moment) -> None:
+        moment.pulls.let.set()
+        moment.switching.prepare(Shard(7, (2,), (Incoming(1, 2),)), 2, {2: 10})
+        moment.switching.prepare(TAKING, 2, SINCE)
+        await moment.now_by(Shard(7, (1, 3)))
+        await moment.ended()
+        assert moment.pulls.caught_up == [(2, 20, 2), (3, 30, 2)]
+
+    during(tmp_path, act)
+
+
 def test_one_that_left_the_cluster_holds_up_nobody(tmp_path: Path) -> None:
     async def act(moment: Moment) -> None:
         moment.pulls.let.set()
