@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fault import sandbox
+from tests.fault.marks import IN_SANDBOX
 
-_WHY_NOT = sandbox.missing()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.root,
-    pytest.mark.debian,
-    pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "runs"),
-    pytest.mark.timeout(200),
-    pytest.mark.xdist_group("faults"),
-]
+pytestmark = [*IN_SANDBOX, pytest.mark.timeout(200)]
 
 
 def test_packets_of_one_node_are_held_back_both_ways(tmp_path: Path) -> None:

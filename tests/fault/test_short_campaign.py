@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.fault import sandbox
+from tests.fault.marks import IN_SANDBOX
 from tests.fault.report import acknowledged, caught, faults, load_report, problems, render
 from tests.fault.schedule import ALONE, KINDS, ORDERED
 
-_WHY_NOT = sandbox.missing()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.root,
-    pytest.mark.debian,
-    pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "runs"),
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("faults"),
-]
+pytestmark = [*IN_SANDBOX, pytest.mark.timeout(900)]
 _TIMEOUT_S = 840.0
 
 
