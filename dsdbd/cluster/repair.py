@@ -22,6 +22,7 @@ from dsdbd.cluster.repair_messages import (
     COMPLETE_PATH,
     SUMMARIES_PATH,
     CompleteRequest,
+    Range,
     SummariesAnswer,
     SummariesRequest,
     Summary,
@@ -37,7 +38,7 @@ from dsdbd.cluster.repair_plan import (
     enough,
 )
 from dsdbd.cluster.repair_progress import RecentRepairs, RepairProgress
-from dsdbd.cluster.repair_pull import Pulled, Puller, Range
+from dsdbd.cluster.repair_pull import Pulled, Puller
 from dsdbd.cluster.repair_source import RepairSource
 from dsdbd.cluster.transfer_plan import Rate
 from dsdbd.errors import DSDBError, ShardUnavailable

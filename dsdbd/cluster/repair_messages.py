@@ -5,7 +5,8 @@ Fields may be added at the end, with a default.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -13,6 +14,9 @@ from dsdbd.decoding import decode_msgpack
 from dsdbd.errors import RequestError, ShardUnavailable
 from dsdbd.model.digest import DIGEST_FORMAT
 from dsdbd.storage.selection import MAX_NS, MIN_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SUMMARIES_PATH = "/internal/repair/summaries"
 DIGESTS_PATH = "/internal/repair/digests"
@@ -50,6 +54,25 @@ class SummariesAnswer(msgspec.Struct, frozen=True, array_like=True):
     kept_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The part of a shard that is compared: measurements (None: all), inclusive times, versions ``below`` (0: all).
+
+    ``since``: where it is not 0, versions from it on, and ``below`` is 0.
+    """
+
+    measurements: Collection[str] | None = None
+    min_ns: int = MIN_NS
+    max_ns: int = MAX_NS
+    below: int = 0
+    since: int = 0
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing of the shard is left out but what is too new."""
+        return self.measurements is None and self.min_ns == MIN_NS and self.max_ns == MAX_NS and not self.since
+
+
 class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
     """Where do you hold something else than I do? ``totals``: what the asking node has, by measurement.
 
@@ -69,6 +92,17 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
     after: str = ""
     format: int = DIGEST_FORMAT
     since: int = 0
+
+    @property
+    def part(self) -> Range:
+        """What is asked for of the shard."""
+        return Range(
+            measurements=self.measurements,
+            min_ns=self.min_ns,
+            max_ns=self.max_ns,
+            below=self.below,
+            since=self.since,
+        )
 
 
 class WireGrid(msgspec.Struct, frozen=True, array_like=True):

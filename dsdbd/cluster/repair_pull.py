@@ -7,7 +7,6 @@ when the rest does not come: the next comparison finds less.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from dsdbd.cluster.repair_messages import (
     DigestsAnswer,
     DigestsRequest,
     ExportRequest,
+    Range,
     decode_answer,
     encode,
 )
@@ -32,11 +32,10 @@ from dsdbd.errors import CorruptData, DSDBError, Overloaded, ShardUnavailable
 from dsdbd.meta import views
 from dsdbd.model.columns import Batch, decode_batch
 from dsdbd.model.digest import Grid
-from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.tombstones import decode_tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.repair_plan import KnownCells
@@ -56,25 +55,6 @@ _ROUNDS = 4
 """Looks at what differs: deletions that arrive change what the rows are."""
 _FULL_TURNS = 20
 _FULL_PAUSE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """The part of a shard that is compared: measurements (None: all), inclusive times, versions ``below`` (0: all).
-
-    ``since``: where it is not 0, versions from it on, and ``below`` is 0.
-    """
-
-    measurements: Collection[str] | None = None
-    min_ns: int = MIN_NS
-    max_ns: int = MAX_NS
-    below: int = 0
-    since: int = 0
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing of the shard is left out but what is too new."""
-        return self.measurements is None and self.min_ns == MIN_NS and self.max_ns == MAX_NS and not self.since
 
 
 class Pulled(NamedTuple):
@@ -108,7 +88,7 @@ class Puller:
         """
         took_s = 0.0
         for _ in range(_ROUNDS):
-            own = await self._content(place, part)
+            own = await self._source.content(place, part)
             took_s += own.took_s
             answer = await self._ask(place, from_node, part, own, "")
             theirs = own.tombstones
@@ -124,16 +104,6 @@ class Puller:
             await self._pull_grids(place, from_node, part, own, answer, progress)
             return Pulled(equal=False, held=_held(own.tombstones, theirs, 0), took_s=took_s)
         raise ShardUnavailable(f"the deletions of shard {place.shard.id} change faster than they are taken over")
-
-    async def _content(self, place: ShardPlace, part: Range) -> Content:
-        return await self._source.content(
-            place,
-            measurements=part.measurements,
-            min_ns=part.min_ns,
-            max_ns=part.max_ns,
-            below=part.below,
-            since=part.since,
-        )
 
     async def _ask(self, place: ShardPlace, from_node: int, part: Range, own: Content, after: str) -> DigestsAnswer:
         peer = self._address(from_node)
@@ -182,7 +152,7 @@ class Puller:
                                            replica, progress)  # fmt: skip
                 if part.is_all and not part.below and len(cells):
                     one = Range(measurements=[wire.measurement])
-                    after = (await self._content(place, one)).grids.get(wire.measurement)
+                    after = (await self._source.content(place, one)).grids.get(wire.measurement)
                     self._known.pulled(pair, wire.measurement, after, theirs)
             if not answer.more:
                 return

@@ -22,6 +22,7 @@ from dsdbd.cluster.repair_messages import (
     DigestsAnswer,
     DigestsRequest,
     ExportRequest,
+    Range,
     SummariesAnswer,
     SummariesRequest,
     Summary,
@@ -33,7 +34,6 @@ from dsdbd.cluster.repair_plan import identity, summary_of, tombstone_sum
 from dsdbd.cluster.shard_places import ShardPlaces, key_of
 from dsdbd.errors import CorruptData, DSDBError, ShardUnavailable
 from dsdbd.model.columns import Batch, encode_batch
-from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.tombstones import encode_tombstones
 
 if TYPE_CHECKING:
@@ -114,25 +114,14 @@ class RepairSource:
             return None
         return store.make_replica(key_of(place), place.group.start_ns, place.group.end_ns)
 
-    async def content(
-        self,
-        place: ShardPlace,
-        *,
-        measurements: Collection[str] | None = None,
-        min_ns: int = MIN_NS,
-        max_ns: int = MAX_NS,
-        below: int = 0,
-        since: int = 0,
-        background: bool = False,
-    ) -> Content:
-        """What this node's copy holds. Raises ShardUnavailable."""
+    async def content(self, place: ShardPlace, part: Range, *, background: bool = False) -> Content:
+        """What this node's copy holds of a part of a shard. Raises ShardUnavailable."""
         replica = self.replica(place)
         if replica is None:
             return Content({}, ())
         threads = self._background if background else self._asked
-        make = partial(_content, replica, measurements, min_ns, max_ns, below or None, since or None)
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, make)
+            return await asyncio.get_running_loop().run_in_executor(threads, _content, replica, part)
         except (OSError, CorruptData) as error:
             raise ShardUnavailable(f"shard {place.shard.id} of this node cannot be read: {error}") from error
 
@@ -147,7 +136,7 @@ class RepairSource:
             changes, tombstones = shard.changes, shard.tombstones
             if known is not None and known[:3] == (shard, changes, tombstones):
                 return known.glance
-        content = await self.content(place, below=below, background=True)
+        content = await self.content(place, Range(below=below), background=True)
         held = frozenset(map(identity, content.tombstones))
         found = Glance(summary_of(content.grids), tombstone_sum(content.tombstones), held, content.took_s)
         if shard is not None and not below:
@@ -180,14 +169,7 @@ class RepairSource:
         """Answer a DigestsRequest. Raises ShardUnavailable."""
         request = decode_request(body, DigestsRequest)
         place = await self._place(request.shard_id, request.metadata_index)
-        content = await self.content(
-            place,
-            measurements=request.measurements,
-            min_ns=request.min_ns,
-            max_ns=request.max_ns,
-            below=request.below,
-            since=request.since,
-        )
+        content = await self.content(place, request.part)
         names = sorted(
             name
             for name, grid in content.grids.items()
@@ -252,16 +234,15 @@ class RepairSource:
         return place
 
 
-def _content(
-    replica: Replica,
-    measurements: Collection[str] | None,
-    min_ns: int,
-    max_ns: int,
-    below: int | None,
-    since: int | None,
-) -> Content:
+def _content(replica: Replica, part: Range) -> Content:
     begun_s = time.thread_time()
-    grids = replica.digests(measurements, min_ns=min_ns, max_ns=max_ns, below=below, since=since)
+    grids = replica.digests(
+        part.measurements,
+        min_ns=part.min_ns,
+        max_ns=part.max_ns,
+        below=part.below or None,
+        since=part.since or None,
+    )
     return Content(grids, replica.tombstones(), time.thread_time() - begun_s)
 
 

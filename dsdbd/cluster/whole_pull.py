@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsdbd.cluster.lateness import late_ns
+from dsdbd.cluster.repair_messages import Range
 from dsdbd.cluster.repair_plan import KnownCells
 from dsdbd.cluster.repair_progress import RepairProgress
-from dsdbd.cluster.repair_pull import Puller, Range
+from dsdbd.cluster.repair_pull import Puller
 from dsdbd.errors import ShardUnavailable
 
 if TYPE_CHECKING:
