@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 WINDOW_S = 2.5
 """For so long packets that were lost are worth a word."""
 LEAST_RESENT = 2
+SOON_S = 1.0
+LEAST_RESENT_SOON = 4
+"""So many in a shorter time tell as well, of a way where much was sent before without a loss."""
 RESENT_SHARE = 0.05
 """Of the packets sent; a few are lost on good networks, too."""
 LATE_S = 0.02
@@ -31,12 +34,17 @@ _LEAST_USUAL_S = 1e-5
 
 
 class Reading(NamedTuple):
-    """Figures of a connection since it was made; ``rtt_s`` is smoothed: an eighth of each new value counts."""
+    """Figures of a connection since it was made; ``rtt_s`` is smoothed: an eighth of each new value counts.
+
+    ``needless``: how many packets were sent again although the first had arrived, as the other side said (RFC 2883). A
+    busy machine confirms late, and then a kernel sends again what was not lost.
+    """
 
     connection: int
     rtt_s: float
     resent: int
     sent: int
+    needless: int = 0
 
 
 class Way:
@@ -60,15 +68,16 @@ class Way:
         resent = sent = 0
         for reading in (*pulse, *others):
             before = known.get(reading.connection)
-            if before is None or before.sent > reading.sent or before.resent > reading.resent:
+            if before is None or any(then > now for then, now in zip(before[2:], reading[2:], strict=True)):
                 before = Reading(reading.connection, 0.0, 0, 0)
-            resent += reading.resent - before.resent
+            # That one was needless is told a little later than that it was sent: so this may be below 0.
+            resent += reading.resent - before.resent - (reading.needless - before.needless)
             sent += reading.sent - before.sent
             self._known[reading.connection] = reading
         for reading in pulse:
             self._time(reading, known.get(reading.connection), now_s - self._now_s if self._now_s else 0.0)
         self._now_s = now_s
-        if sent:
+        if sent or resent:
             self._lost.append((now_s, resent, sent))
         while self._lost and now_s - self._lost[0][0] > WINDOW_S:
             self._lost.popleft()
@@ -96,14 +105,19 @@ class Way:
 
     @property
     def lost(self) -> tuple[int, int]:
-        """Packets that were sent again of late, and all that were sent."""
-        return sum(resent for _, resent, _ in self._lost), sum(sent for _, _, sent in self._lost)
+        """Packets that had to be sent again of late, and all that were sent."""
+        return self._lost_within(WINDOW_S)
+
+    def _lost_within(self, age_s: float) -> tuple[int, int]:
+        late = [one for one in self._lost if self._now_s - one[0] <= age_s]
+        return max(0, sum(resent for _, resent, _ in late)), sum(sent for _, _, sent in late)
 
     def problem(self) -> str:
         """What is wrong with the way; empty where nothing is."""
-        resent, sent = self.lost
-        if resent >= LEAST_RESENT and resent >= RESENT_SHARE * sent:
-            return f"packets are lost on the way: {resent} of the last {sent} had to be sent again"
+        for age_s, least in ((WINDOW_S, LEAST_RESENT), (SOON_S, LEAST_RESENT_SOON)):
+            resent, sent = self._lost_within(age_s)
+            if resent >= least and resent >= RESENT_SHARE * sent:
+                return f"packets are lost on the way: {resent} of the last {sent} had to be sent again"
         if self._late >= LATE_LEAST:
             return (
                 f"the way is slow: {self.rtt_s * 1e3:.0f} ms there and back, it used to be {self.usual_s * 1e3:.3g} ms"

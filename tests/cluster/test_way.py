@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsdbd.cluster.way import LATE_LEAST, LATE_S, LEAST_RESENT, WINDOW_S, Reading, Way
+from dsdbd.cluster.way import LATE_LEAST, LATE_S, LEAST_RESENT, LEAST_RESENT_SOON, WINDOW_S, Reading, Way
 
 LOOK_S = 0.5
 SEEN_S, CLEARED_S = 2.0, 5.0
@@ -128,6 +128,42 @@ def test_a_few_losses_among_many_packets_are_usual() -> None:
     busy.packet(0.0002, resent=60)
     way.look(100.2, [pulse.reading()], [busy.reading()])
     assert "69 of the last 1072 had to be sent again" in way.problem()
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 8)), min_size=1, max_size=60))
+def test_what_a_busy_machine_sends_again_needlessly_is_no_loss(looks: list[tuple[int, int]]) -> None:
+    way, now_s, resent, sent, needless = Way(), 100.0, 0, 0, 0
+    for packets, again in looks:
+        # The other side says of each that it has come twice, one look later.
+        needless, resent, sent = resent, resent + again, sent + packets + again
+        now_s += LOOK_S / 5
+        way.look(now_s, [Reading(1, 0.0002, resent, sent, needless)])
+        now_s += LOOK_S / 5
+        way.look(now_s, [Reading(1, 0.0002, resent, sent, resent)])
+        assert way.problem() == "" and way.lost[0] == 0
+    way.look(now_s, [Reading(1, 0.0002, resent + sent, 2 * sent, resent)])
+    assert (way.lost[0] > 0) and bool(way.problem()) == (sent >= LEAST_RESENT)
+
+
+@given(st.integers(20, 2000), st.floats(0.08, 0.4))
+def test_losses_are_named_in_time_whatever_was_sent_before(packets: int, share: float) -> None:
+    """``packets``: for each look, ten looks a second, as a busy node sends them."""
+    way, now_s, resent, sent = Way(), 100.0, 0, 0
+    for _ in range(100):
+        now_s, sent = now_s + 0.1, sent + packets
+        way.look(now_s, [], [Reading(1, 0.0002, 0, sent)])
+    begun_s, due = now_s, 0.0
+    while not way.problem():
+        due += packets * share
+        resent, now_s, sent = int(due), now_s + 0.1, sent + packets
+        way.look(now_s, [], [Reading(1, 0.0002, resent, sent)])
+        assert now_s - begun_s <= 0.75 * SEEN_S
+    assert resent >= LEAST_RESENT_SOON
+    mended_s = now_s
+    while way.problem():
+        now_s, sent = now_s + 0.1, sent + packets
+        way.look(now_s, [], [Reading(1, 0.0002, resent, sent)])
+        assert now_s - mended_s <= 0.75 * CLEARED_S
 
 
 def test_what_a_closed_connection_had_counted_is_not_counted_again() -> None:
