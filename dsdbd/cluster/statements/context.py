@@ -63,19 +63,30 @@ def rows_of(table: Table) -> SeriesRows:
 
 
 def table_rows(name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> SeriesRows:
-    """Rows of plain values as an answer; the type of a column is that of its first value."""
+    """Rows of plain values as an answer; the type of a column is that of its first value, None is no value."""
     data = tuple(_column([row[position] for row in rows]) for position in range(len(columns)))
     return SeriesRows(name, None, tuple(columns), data, time_column=None)
 
 
 def _column(cells: Sequence[object]) -> Column:
-    first = cells[0] if cells else ""
-    if isinstance(first, bool):
-        return Column(FieldType.BOOLEAN, np.array(cells, dtype=np.bool_))
-    if isinstance(first, int):
-        return Column(FieldType.INTEGER, np.array(cells, dtype=np.int64))
-    if isinstance(first, float):
-        return Column(FieldType.FLOAT, np.array(cells, dtype=np.float64))
+    """One column; a cell that is None has no value."""
+    there = [cell is not None for cell in cells]
+    valid = None if all(there) else np.array(there, dtype=np.bool_)
+    first = next((cell for cell in cells if cell is not None), "")
+    for kind, field_type, dtype in _NUMBERS:
+        if isinstance(first, kind):
+            return Column(
+                field_type, np.array([kind() if cell is None else cell for cell in cells], dtype=dtype), valid
+            )
     if isinstance(first, list):
-        return Column(FieldType.STRING, pa.array(cells, pa.list_(pa.string())))
-    return Column(FieldType.STRING, pa.array([str(cell) for cell in cells], pa.string()))
+        return Column(FieldType.STRING, pa.array(cells, pa.list_(pa.string())), valid)
+    texts = [None if cell is None else str(cell) for cell in cells]
+    return Column(FieldType.STRING, pa.array(texts, pa.string()), valid)
+
+
+_NUMBERS = (
+    (bool, FieldType.BOOLEAN, np.bool_),
+    (int, FieldType.INTEGER, np.int64),
+    (float, FieldType.FLOAT, np.float64),
+)
+"""Kinds of plain values, the narrower first: a bool is an int, too."""

@@ -76,7 +76,7 @@ async def show_repairs(node: Node) -> SeriesRows:
     found = [(node.data_id, _own(node))] if node.data_id is not None else []
     found += [(peer.id, answer) for peer, answer in zip(peers, answers, strict=True)]
     rows = [
-        (number, *row[:9], format_rfc3339nano(row[9]) if row[9] else None, row[10])
+        (number, row[0] or None, *row[1:9], format_rfc3339nano(row[9]) if row[9] else None, row[10])
         for number, some in sorted(found, key=lambda one: one[0])
         for row in some
     ]
