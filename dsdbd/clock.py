@@ -28,3 +28,11 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Seconds of a clock that never goes back."""
         return time.monotonic()
+
+
+def elapsed_s(clock_id: int | None = getattr(time, "CLOCK_BOOTTIME", None)) -> float:
+    """Seconds of a clock that never goes back and counts the time in which the machine was suspended.
+
+    ``time.monotonic`` stands still meanwhile. Where the system has no such clock it is used all the same.
+    """
+    return time.monotonic() if clock_id is None else time.clock_gettime(clock_id)

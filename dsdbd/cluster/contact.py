@@ -22,6 +22,8 @@ WEDGED_S = 5.0
 """A node that is heard and does not answer for so long serves nobody: it is down, too."""
 REFUSALS = 2
 """A node that refuses so many connections in a row is down at once: nothing listens there."""
+PAUSED_S = SILENT_S - LOOK_PERIOD_S
+"""A node that did not run for so long may have been down for others, which went on without it."""
 LAG_S = 0.3
 """A tick that comes later by more means that this node did not run, or hardly, in between."""
 CLOCK_WARN_S = 1.0
@@ -85,6 +87,32 @@ class Contact:
         self.since_s = now_s
         self.clock_ahead_s = 0.0
         return True
+
+
+@dataclass(slots=True)
+class Ticks:
+    """The ticks of this node: whether it ran between them.
+
+    Two clocks: ``now_s`` is that of the contacts, which may stand still while the machine is suspended; ``elapsed_s``
+    goes on in it. Whoever sends is not heard while this node does not run, so the others' silence is measured by the
+    first. They went on without it meanwhile, so what it missed is measured by the second.
+    """
+
+    period_s: float
+    ticked_s: float = float("inf")
+    elapsed_s: float = float("inf")
+
+    def late_s(self, now_s: float) -> float:
+        """By how much more than a period the last tick is ago."""
+        return now_s - self.ticked_s - self.period_s
+
+    def was_paused(self, elapsed_s: float) -> bool:
+        """Whether this node did not run for so long that it may have been down for others; no tick: False."""
+        return elapsed_s - self.elapsed_s > PAUSED_S
+
+    def tick(self, now_s: float, elapsed_s: float) -> None:
+        """It runs."""
+        self.ticked_s, self.elapsed_s = now_s, elapsed_s
 
 
 def clock_ahead_s(sent_ns: int, received_ns: int, peer_ns: int) -> float:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from dsdbd.cluster.contact import LAG_S, LOOK_PERIOD_S, SILENT_S, WEDGED_S, Contact, clock_ahead_s, clock_problems
+from dsdbd.clock import elapsed_s
+from dsdbd.cluster.contact import LAG_S, LOOK_PERIOD_S, WEDGED_S, Contact, Ticks, clock_ahead_s, clock_problems
 from dsdbd.cluster.former_shards import UNKNOWN
 from dsdbd.cluster.lateness import UNTOLD_S
 from dsdbd.cluster.messages import PulseAnswer
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("detector")
 _TICK_S = 0.1
 _LEAST_PAUSE_S = 0.05
-_PAUSED_S = SILENT_S - LOOK_PERIOD_S
-"""A node that did not run for so long may have been down for others, which went on without it."""
 _DOWN_LOOK_S = 1.0
 """A look at a node that is down, and not heard, ends so soon and begins anew."""
 
@@ -66,7 +65,7 @@ class FailureDetector:
         self._watched: dict[str, _Watched] = {}
         self._by_data_id: dict[int, _Watched] = {}
         self._seen_state: object = None
-        self._ticked_s = float("inf")
+        self._ticks = Ticks(_TICK_S)
         self.counters = dict.fromkeys(("looks", "downs", "returns"), 0)
         node.service_stats["detector"] = self.counters
         self._on_back: list[Callable[[int], None]] = []
@@ -85,7 +84,7 @@ class FailureDetector:
 
     def was_paused(self) -> bool:
         """Whether this node did not run until just now, and nobody was told yet. Any thread may call it."""
-        return time.monotonic() - self._ticked_s > _PAUSED_S
+        return self._ticks.was_paused(elapsed_s())
 
     def since_s(self, data_id: int) -> float | None:
         """Seconds since a data node went down, None while it is up or unknown."""
@@ -184,18 +183,19 @@ class FailureDetector:
 
     async def run(self) -> None:
         """Look at the others; runs until cancelled."""
-        self._ticked_s = time.monotonic()
+        self._ticks.tick(time.monotonic(), elapsed_s())
         try:
             while True:
                 self._take_members()
                 now_s = time.monotonic()
-                lag_s = now_s - self._ticked_s - _TICK_S
-                if self.was_paused():
-                    log.warning("this node did not run for a while", lag_s=round(lag_s, 1))
+                gone_s = elapsed_s()
+                lag_s = self._ticks.late_s(now_s)
+                if self._ticks.was_paused(gone_s):
+                    log.warning("this node did not run for a while", lag_s=round(gone_s - self._ticks.elapsed_s, 1))
                     for watched in list(self._watched.values()):
                         # What it did meanwhile is not known, as if it had been away.
                         self._tell(self._on_back, watched)
-                self._ticked_s = now_s
+                self._ticks.tick(now_s, gone_s)
                 raft_ages_s = self._raft_ages_s()
                 for watched in list(self._watched.values()):
                     if lag_s > LAG_S:

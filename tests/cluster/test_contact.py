@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsdbd.clock import elapsed_s
 from dsdbd.cluster.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from dsdbd.cluster.contact import (
     LOOK_PERIOD_S,
+    PAUSED_S,
     REFUSALS,
     SILENT_S,
     WEDGED_S,
     Contact,
+    Ticks,
     clock_ahead_s,
     clock_problems,
 )
@@ -191,3 +196,31 @@ def test_a_peer_that_was_mended_is_tried_soon_whatever_went_before(
         if breaker.allows(now_s):
             breaker.succeeded()
     assert now_s - mended_s <= LONGEST_PAUSE_S + ask_s + 0.01
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 100.0)), max_size=30))
+def test_a_node_that_did_not_run_knows_it_also_where_its_machine_was_suspended(gaps: list[tuple[float, float]]) -> None:
+    ticks, now_s, elapsed = Ticks(0.1), 50.0, 70.0
+    assert not ticks.was_paused(elapsed), "it has not begun"
+    ticks.tick(now_s, elapsed)
+    for gap_s, suspended_s in gaps:
+        before_s = now_s
+        now_s += gap_s
+        elapsed += gap_s + suspended_s
+        assert ticks.was_paused(elapsed) == (elapsed - ticks.elapsed_s > PAUSED_S)
+        assert ticks.was_paused(elapsed) or gap_s + suspended_s < PAUSED_S + 1e-6
+        # Nobody's silence counts for longer than this node could have heard anything.
+        assert abs(ticks.late_s(now_s) - (now_s - before_s - 0.1)) < 1e-6
+        ticks.tick(now_s, elapsed)
+        assert not ticks.was_paused(elapsed + PAUSED_S / 2)
+
+
+def test_the_clock_that_counts_a_suspended_machine_goes_on_as_the_other_one_does() -> None:
+    first, begun_s = elapsed_s(), time.monotonic()
+    assert elapsed_s() >= first
+    # One is read between two of the other, so its steps cannot be shorter than theirs.
+    while time.monotonic() - begun_s < 0.01:
+        pass
+    assert elapsed_s() - first >= 0.009
+    before_s = time.monotonic()
+    assert before_s <= elapsed_s(None) <= time.monotonic(), "a system without such a clock"
