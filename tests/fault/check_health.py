@@ -2,10 +2,13 @@
 
 A page counts for a fault by what it names, the node that is hit or the part of it, not by being bad in some way. Pages
 of nodes that another fault hits meanwhile, and faults whose verdict stood already when they began, are not judged.
+After the heal a sentence does not count that is as well about a node that another fault hits, or has hit a moment ago,
+such as that the one does not reach the other: it stands as long as that fault does, whose own verdict is judged, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,9 +25,15 @@ _DISK = frozenset({"disk_full", "disk_stall"})
 _UNREADY = _STOPPED | _DISK | {"isolate", "isolate_leader"}
 """While these last, requests should not be sent to the victim."""
 JUDGED = _STOPPED | _CUT | _SLOW | _DISK | {"clock"}
+_HARMLESS = frozenset({"join", "drain", "clock"})
+"""No node is out of reach because of them."""
 _SETTLED_S = 0.5
 """For so long after it is ready again a node that was hit is no witness of others."""
+_LATER_S = 5.0
+"""For so long after a fault its own verdict may stand."""
 _LONGEST_S = 20.0
+_PATH = re.compile(r"/\S+")
+_NOT_COPIED = re.compile(r".*cannot be copied to this node yet: ")
 
 
 class Sight(NamedTuple):
@@ -85,6 +94,8 @@ def _addresses(numbers: Iterable[int]) -> tuple[str, ...]:
 def _names(naming: _Naming, page: str, fact: str) -> bool:
     kind, is_victim, victims, far = naming
     name = fact.partition(": ")[0]
+    # Who takes the copy says so and is whole; what stands in the way is named behind it.
+    fact = _NOT_COPIED.sub("", fact)
     if page == "ready":
         return is_victim
     if fact == SILENT:
@@ -96,7 +107,8 @@ def _names(naming: _Naming, page: str, fact: str) -> bool:
         own = (is_victim and name in ("disk", "storage")) if page == "health" else of_victim and _of_disk(fact)
         return own or is_down
     if kind == "clock":
-        return "clock" in fact and (is_victim or of_victim or page == "status")
+        # Versions that a wrong clock brought are ahead until that time has come, long after it is right again.
+        return "clock" in fact and "versions of writes" not in fact and (is_victim or of_victim or page == "status")
     if "clock" in fact or _of_disk(fact) or _of_writes(fact):
         return False
     if kind in _STOPPED:
@@ -106,12 +118,28 @@ def _names(naming: _Naming, page: str, fact: str) -> bool:
 
 
 def _of_disk(fact: str) -> bool:
-    return "disk" in fact or "space" in fact
+    words = _PATH.sub("", fact)
+    return "disk" in words or "space" in words
 
 
 def _of_writes(fact: str) -> bool:
     """What follows from a fault and stays until it is made good; the node's address before it is the speaker's."""
-    return "kept for" in fact or "lacks points" in fact or "copied to" in fact
+    return "kept for" in fact or "lacks points" in fact
+
+
+def _left_of(fault: dict[str, Any], others: list[dict[str, Any]], look: _Look) -> tuple[str, ...]:
+    """The facts of a look; after the heal without those of others: they name a node, or may have taken the leader."""
+    if look.t <= fault["healed"]:
+        return look.facts
+    under_way = [
+        one for one in others if one["name"] not in _HARMLESS and one["begun"] <= look.t < _over_s(one) + _LATER_S
+    ]
+    ends = _addresses({node for one in under_way for node in one["touched"]} - set(fault["touched"]))
+    return tuple(
+        fact
+        for fact in look.facts
+        if not any(one in fact for one in ends) and not (under_way and "have no leader" in fact)
+    )
 
 
 def sights(history: Iterable[dict[str, Any]], nodes: Iterable[int]) -> list[Sight]:
@@ -172,7 +200,7 @@ def _sight(
         after = [one for one in others if one["begun"] > healed_s and (anywhere or node in one["touched"])]
         until_s = min([end_s, *(one["begun"] for one in after)])
         said = [
-            (look.t, shows(fault, node, page, look.facts, whole))
+            (look.t, shows(fault, node, page, _left_of(fault, others, look), whole))
             for look in looks[node, page].between(fault["begun"], until_s)
         ]
         if said and said[0][1] and said[0][0] <= fault["begun"]:

@@ -338,6 +338,8 @@ def test_what_another_fault_hides_is_not_judged() -> None:
         ("isolate", "health", 3, "partition: this node reaches 0 of 2 other nodes: it is cut off, or they are down"),
         ("isolate", "status", 3, "10.77.0.3:8088 does not reach 10.77.0.1:8088"),
         ("delay", "health", 1, "links: 10.77.0.3:8088 answers slowly"),
+        ("kill", "status", 1, "10.77.0.3:8088: the storage is still opening: 3 shards found in /n3/disk/data"),
+        ("pause", "health", 1, "moves: shard 1 of 'f0' cannot be copied to this node yet: 10.77.0.3:8088 is down: x"),
     ],
 )
 def test_a_fault_counts_as_named_where_it_is_named(kind: str, page_name: str, node: int, fact: str) -> None:
@@ -350,6 +352,43 @@ def test_a_fault_counts_as_named_where_it_is_named(kind: str, page_name: str, no
     assert seen_s == 1.0
     unlike = [page(11, speaker, page_name, "handoff: N bytes of writes are kept for data node 3") for speaker in (1, 2)]
     assert found([hit(kind, 10, 14, [3]), *unlike], page_name)[0] is None
+
+
+def test_what_is_said_of_another_fault_does_not_keep_the_verdict_of_one_that_is_healed() -> None:
+    pause, told = hit("pause", 10, 14, [3]), "10.77.0.3:8088 does not answer: no answer within Ns"
+    seen = [page(11, node, "status", told) for node in (1, 2)] + [page(15, 2, "status")]
+    cut = hit("isolate", 16, 20, [2])
+    about_both = "10.77.0.3:8088 does not reach 10.77.0.2:8088"
+    begun = [page(15, 1, "status"), page(17, 1, "status", about_both), page(24, 1, "status")]
+    assert found([pause, cut, *seen, *begun], "status")[1] == 1.0, "node 2 is cut off, as its own verdict says"
+    assert found([pause, *seen, *begun], "status")[1] == 10.0, "and without that it is the verdict of node 3"
+    leaderless = "10.77.0.3:8088: the meta nodes have no leader: 2 of 3 answer, missing: 10.77.0.9:8088"
+    begun[1] = page(17, 1, "status", leaderless)
+    assert found([pause, cut, *seen, *begun], "status")[1] == 1.0
+    assert found([pause, *seen, *begun], "status")[1] == 10.0
+    assert found([pause, hit("clock", 16, 20, [2]), *seen, *begun], "status")[1] == 10.0, "a clock takes no leader"
+    begun[1] = page(17, 1, "status", told)
+    assert found([pause, cut, *seen, *begun], "status")[1] == 10.0, "this is about node 3 alone"
+    # Long after the other fault nothing is its own any more.
+    early = hit("isolate", 12, 13, [2])
+    begun[1] = page(19, 1, "status", about_both)
+    assert found([pause, early, *seen, *begun], "status")[1] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "fact"),
+    [
+        ("disk_full", "10.77.0.3:8088: the storage is still opening: 3 shards found in /n3/disk/data"),
+        (
+            "clock",
+            "10.77.0.3:8088: the versions of writes are Ns ahead of this machine's clock: its clock was set back",
+        ),
+        ("pause", "10.77.0.3:8088: shard 1 of 'f0' cannot be copied to this node yet: 10.77.0.9:8088 is down"),
+    ],
+)
+def test_what_names_something_else_is_no_verdict(kind: str, fact: str) -> None:
+    said = [page(11, node, "status", fact) for node in (1, 2)]
+    assert found([hit(kind, 10, 14, [3]), *said], "status")[0] is None
 
 
 def test_a_verdict_that_is_late_stays_or_never_comes_is_found() -> None:
