@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsdbd.model.columns import Column, Int32s, Int64s
+from dsdbd.model.predicate import TagPredicate
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.texts import Texts
 
@@ -153,6 +155,21 @@ class Edge:
 
     count: int
     newest: bool
+
+
+class ScanRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan gives: rows of one measurement's series for which ``predicate`` holds, within inclusive times.
+
+    Only rows with a value in one of ``fields`` count (all when it is empty); a field that is not stored is left out of
+    the result.
+    """
+
+    measurement: str
+    predicate: TagPredicate
+    min_ns: int
+    max_ns: int
+    fields: Sequence[str]
+    edge: Edge | None = None
 
 
 @dataclass(frozen=True, slots=True)

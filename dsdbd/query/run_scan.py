@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Bools, Column, Int32s, Int64s
 from dsdbd.model.predicate import AllOf, AnyOf, TagPredicate
-from dsdbd.model.scan import Edge, Piece, SeriesSet
+from dsdbd.model.scan import Edge, Piece, ScanRequest, SeriesSet
 from dsdbd.model.types import FieldType
 from dsdbd.query.columns import can_cast, cast_column, coded_strings
 from dsdbd.query.evaluate import evaluate, to_mask
@@ -51,8 +51,8 @@ class ScannedRows:
         derived = measurement.derived
         wanted = {ref.name for ref in refs if ref.type != "unknown" and (derived or ref.type != "tag")}
         wanted |= set(measurement.filter_fields)
-        pieces = reader.scan(
-            measurement.name,
+        request = ScanRequest(
+            measurement=measurement.name,
             predicate=_flat(predicate_from_wire(measurement.predicate)),
             min_ns=lower,
             max_ns=upper,
@@ -60,7 +60,7 @@ class ScannedRows:
             edge=_edge(plan, measurement, reader, wanted),
         )
         series: SeriesSet | None = None
-        for points in pieces:
+        for points in reader.scan(request):
             if points.series is not series:
                 series = points.series
                 groups, group_of_series = group_series(series, plan.dimensions)

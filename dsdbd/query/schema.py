@@ -12,7 +12,7 @@ import re2
 from dsdbd.decoding import decode_msgpack
 from dsdbd.errors import CorruptData
 from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
+from dsdbd.model.scan import Extent, Piece, ScanRequest, SeriesSet
 from dsdbd.model.types import FieldType
 
 _PRECEDENCE = (FieldType.FLOAT, FieldType.INTEGER, FieldType.STRING, FieldType.BOOLEAN)
@@ -41,20 +41,8 @@ class StoredShard(Protocol):
     def extent(self, measurement: str) -> Extent | None:
         """About how many rows of what times the shard holds; None without any."""
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
-        """Rows between two times, both included, in pieces; each series and time once.
-
-        Only rows with a value in one of ``fields`` count (all when it is empty); a field the shard lacks is left out.
-        """
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
+        """Rows in pieces; each series and time once."""
 
 
 class ShardReader(StoredShard, Protocol):
@@ -102,21 +90,9 @@ class BoundedShard:
         """About how many rows of what times the shard holds; None without any."""
         return self.shard.extent(measurement)
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
-        """Rows between two times, both included, in pieces; each series and time once.
-
-        Only rows with a value in one of ``fields`` count (all when it is empty); a field the shard lacks is left out.
-        """
-        return self.shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields, edge=edge)
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
+        """Rows in pieces; each series and time once."""
+        return self.shard.scan(request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ The rules and texts are those of InfluxDB 1.6.7, but that it looks at the points
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from dsdbd.errors import RequestError
-from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Piece
+from dsdbd.model.scan import Piece, ScanRequest
 from dsdbd.model.times import MIN_TIME_NS
 from dsdbd.query.plan_types import SelectPlan, predicate_from_wire
 from dsdbd.query.schema import BoundedShard, ShardReader
@@ -69,20 +68,8 @@ class CountedShard(BoundedShard):
         """A shard as it is, but for the count; ``most`` is for all scans of one budget."""
         return CountedShard(reader, reader.start_ns, reader.end_ns, budget, most)
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
         """As the shard's; raises RequestError instead of the piece with which there are too many values."""
-        pieces = self.shard.scan(
-            measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields, edge=edge
-        )
-        for piece in pieces:
+        for piece in self.shard.scan(request):
             self.budget.take(len(piece) * max(len(piece.fields), 1), self.most)
             yield piece

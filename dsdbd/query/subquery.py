@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dsdbd.model.columns import Column, Int32s, Int64s
 from dsdbd.model.predicate import TagPredicate, matches
-from dsdbd.model.scan import Edge, Extent, KeyColumn, Piece, SeriesSet, TagColumn
+from dsdbd.model.scan import Extent, KeyColumn, Piece, ScanRequest, SeriesSet, TagColumn
 from dsdbd.model.series import Series
 from dsdbd.model.texts import Texts
 from dsdbd.model.types import FieldType
@@ -153,19 +153,9 @@ class DerivedShard:
         of_series = self.rows.groups.name_codes[self.groups_of_series]
         return np.flatnonzero(of_series == names.index(measurement))
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
         """All rows of a measurement: which times count was said where the subquery was asked."""
-        del min_ns, max_ns, edge
-        series = self.series(measurement, predicate)
+        series = self.series(request.measurement, request.predicate)
         if not len(series):
             return
         index, time_ns = self.series_of_row, self.rows.data[0].values
@@ -176,7 +166,7 @@ class DerivedShard:
             rows = np.flatnonzero(places[index] >= 0)
             index, time_ns = places[index[rows]], time_ns[rows]
         columns = {}
-        for name in fields:
+        for name in request.fields:
             column = self._column(name)
             if column is not None:
                 columns[name] = column if rows is None else column.take(rows)

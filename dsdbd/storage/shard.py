@@ -10,8 +10,7 @@ import numpy as np
 from dsdbd import fsio
 from dsdbd.errors import ShardUnavailable
 from dsdbd.model.columns import Int64s
-from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Piece, SeriesSet
+from dsdbd.model.scan import Piece, ScanRequest, SeriesSet
 from dsdbd.storage.compaction import FREELY, Pace, choose, compact, has_room
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, flushed
 from dsdbd.storage.inline import locked, must_wait
@@ -34,25 +33,14 @@ class Shard(ShardCopies):
 
     # --- reading
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
-        """Rows of matching series within inclusive times, in pieces; each (series, time) once.
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
+        """Rows in pieces; each (series, time) once.
 
-        Only rows with a value in one of ``fields`` count (all rows when ``fields`` is empty); a field the shard does
-        not hold is left out of the result. A scan sees every write that was acknowledged before it began. Raises
-        OSError, and ShardUnavailable when a file turns out to be damaged after pieces were given; the next scan goes
-        without that file.
+        A scan sees every write that was acknowledged before it began. Raises OSError, and ShardUnavailable when a file
+        turns out to be damaged after pieces were given; the next scan goes without that file.
         """
         while not self.dropped:
-            begun = self._begin(measurement, predicate, min_ns, max_ns, fields, edge)
+            begun = self._begin(request)
             if begun is None:
                 return
             known, scan, segments = begun
@@ -75,16 +63,9 @@ class Shard(ShardCopies):
             finally:
                 self._unpin(segments)
 
-    def _begin(
-        self,
-        measurement: str,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None,
-    ) -> tuple[Measurement, Scan, list[Segment]] | None:
+    def _begin(self, request: ScanRequest) -> tuple[Measurement, Scan, list[Segment]] | None:
         """What a scan reads, with its segments pinned; None when that is nothing."""
+        measurement, min_ns, max_ns = request.measurement, request.min_ns, request.max_ns
         self.load()
         sealed = False
         while not self.dropped:
@@ -98,15 +79,16 @@ class Shard(ShardCopies):
                 # What is added once the first sealing has begun was not acknowledged before the scan.
                 sealed = sealed or not any(table.unsealed for table in tables)
                 if numbered and sealed:
-                    numbers = known.index.select(predicate)
-                    types = {name: known.types[name] for name in fields if name in known.types}
-                    if not len(numbers) or (fields and not types):
+                    numbers = known.index.select(request.predicate)
+                    types = {name: known.types[name] for name in request.fields if name in known.types}
+                    if not len(numbers) or (request.fields and not types):
                         return None
                     segments = list(known.segments)
                     sources = known.sources([block for table in tables for block in table.snapshot()])
                     chosen, wanted = known.index.subset(measurement, numbers), Wanted(numbers, len(known.index))
                     hidden = self._deletions.marks(known.index, measurement, numbers, min_ns, max_ns)
-                    scan = Scan(chosen, wanted, sources, types, bool(fields), min_ns, max_ns, edge, hidden)
+                    with_values = bool(request.fields)
+                    scan = Scan(chosen, wanted, sources, types, with_values, min_ns, max_ns, request.edge, hidden)
                     for segment in segments:
                         segment.pins += 1
                     return known, scan, segments

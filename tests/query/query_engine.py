@@ -14,7 +14,7 @@ from dsdbd.influxql.ast import Select, Statement
 from dsdbd.influxql.parser import parse
 from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.predicate import TagPredicate, matches
-from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
+from dsdbd.model.scan import Extent, Piece, ScanRequest, SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
@@ -112,17 +112,9 @@ class MemoryShard:
         times = [time for series, time in self.points if series.measurement == measurement]
         return Extent(len(times), min(times), max(times)) if times else None
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
-        series = tuple(self.matching(measurement, predicate))
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
+        measurement, min_ns, max_ns = request.measurement, request.min_ns, request.max_ns
+        series = tuple(self.matching(measurement, request.predicate))
         place = {one: position for position, one in enumerate(series)}
         keys = sorted(
             (key for key in self.points if key[0] in place and min_ns <= key[1] <= max_ns),
@@ -133,7 +125,7 @@ class MemoryShard:
         types = self.field_types(measurement)
         columns = {
             name: column_of([self.points[key].get(name) for key in keys], types[name])
-            for name in fields
+            for name in request.fields
             if name in types
         }
         index = np.array([place[one] for one, _ in keys], dtype=np.int32)

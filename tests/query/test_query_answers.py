@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from dsdbd.errors import NotFound, RequestError
 from dsdbd.influxql.ast import Select
 from dsdbd.limits import MAX_QUERY_BUCKETS
-from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Piece
+from dsdbd.model.scan import Piece, ScanRequest
 from dsdbd.query import QueryCancelled, normalise, plan_select, run_partial, shard_schema, sources_of
 from tests.query.query_engine import MemoryShard, Row, json_answer, parse_one
 from tests.query.sample_data import ROWS, S
@@ -90,18 +89,9 @@ def plan_of(text: str) -> object:
 class CountingShard(MemoryShard):
     scans = 0
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
         self.scans += 1
-        return super().scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields, edge=edge)
+        return super().scan(request)
 
 
 def test_a_cancelled_query_stops_between_shards() -> None:

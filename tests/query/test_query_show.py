@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dsdbd.errors import CorruptData
 from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Extent, Piece, SeriesSet
+from dsdbd.model.scan import Extent, Piece, ScanRequest, SeriesSet
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.types import FieldType
 from dsdbd.query import show_finish, show_partial
@@ -60,16 +60,7 @@ class IndexedShard:
     def extent(self, measurement: str) -> Extent | None:
         return None
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
         yield from ()
 
 

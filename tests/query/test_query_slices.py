@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.influxql.ast import Select
-from dsdbd.model.predicate import TagPredicate
-from dsdbd.model.scan import Edge, Extent, Piece
+from dsdbd.model.scan import Edge, Extent, Piece, ScanRequest
 from dsdbd.query import (
     Ask,
     Partial,
@@ -51,18 +50,9 @@ class Told(MemoryShard):
         super().__init__(rows, shard_id)
         self.given = 0
 
-    def scan(
-        self,
-        measurement: str,
-        *,
-        predicate: TagPredicate,
-        min_ns: int,
-        max_ns: int,
-        fields: Sequence[str],
-        edge: Edge | None = None,
-    ) -> Iterator[Piece]:
-        for whole in super().scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=fields):
-            piece = whole if edge is None else cut(whole, edge, fields)
+    def scan(self, request: ScanRequest) -> Iterator[Piece]:
+        for whole in super().scan(request):
+            piece = whole if request.edge is None else cut(whole, request.edge, request.fields)
             self.given += len(piece)
             yield piece
 

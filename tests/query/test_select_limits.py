@@ -4,6 +4,7 @@ import pytest
 
 from dsdbd.errors import RequestError
 from dsdbd.model.predicate import AllOf
+from dsdbd.model.scan import ScanRequest
 from dsdbd.query import decode_plan, encode_plan, merge_schemas, normalise, plan_select, shard_schema
 from dsdbd.query.select_limits import CountedShard, PointBudget, check_series, limit_buckets
 from tests.query.query_engine import MemoryShard, Row, parse_one
@@ -80,10 +81,12 @@ def test_values_of_all_scans_of_a_query_are_counted_together(shard):
     (measurement,) = plan.sources[0].measurements
     budget = PointBudget()
     counted = CountedShard.of(shard, budget, 37)
-    wanted = {"predicate": AllOf(()), "min_ns": 0, "max_ns": 2**62, "fields": ["five", "one"]}
-    assert sum(map(len, counted.scan(measurement.name, **wanted))) == len(ROWS)
+    wanted = ScanRequest(
+        measurement=measurement.name, predicate=AllOf(()), min_ns=0, max_ns=2**62, fields=["five", "one"]
+    )
+    assert sum(map(len, counted.scan(wanted))) == len(ROWS)
     assert budget.used == 18
-    assert sum(map(len, counted.scan(measurement.name, **wanted))) == len(ROWS)
+    assert sum(map(len, counted.scan(wanted))) == len(ROWS)
     with pytest.raises(RequestError) as caught:
-        list(counted.scan(measurement.name, **wanted))
+        list(counted.scan(wanted))
     assert caught.value.message == "max-select-point limit exceeed: (54/37)"

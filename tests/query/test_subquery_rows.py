@@ -14,8 +14,8 @@ from dsdbd.errors import RequestError
 from dsdbd.influxql.ast import Select
 from dsdbd.limits import MAX_QUERY_NESTING
 from dsdbd.model.columns import Column
-from dsdbd.model.predicate import EVERY_SERIES, TagEquals
-from dsdbd.model.scan import SeriesSet
+from dsdbd.model.predicate import EVERY_SERIES, TagEquals, TagPredicate
+from dsdbd.model.scan import ScanRequest, SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.query import (
@@ -52,6 +52,12 @@ def block_of(rows: list[tuple[int, int, int]], *, ascending: bool) -> SeriesBloc
     return SeriesBlock(groups, group[starts], starts, ("host",), ("time", "v"), data)
 
 
+def wanting(
+    measurement: str, fields: list[str], predicate: TagPredicate = EVERY_SERIES, max_ns: int = 0
+) -> ScanRequest:
+    return ScanRequest(measurement=measurement, predicate=predicate, min_ns=0, max_ns=max_ns, fields=fields)
+
+
 def nested_of(*, ascending: bool) -> NestedPlan:
     column = OutputColumn("v", Slot("ref", 0))
     plan = SelectPlan(-(2**62), 2**62, [], [column], [], [], dimensions=["host"], ascending=ascending)
@@ -70,7 +76,7 @@ def test_every_row_is_read_once_and_each_series_has_each_time_once(
     moments: Counter[tuple[bytes, int]] = Counter()
     block = block_of(rows, ascending=ascending)
     for shard in derived_shards([block], nested_of(ascending=ascending), 0, most_rows):
-        for piece in shard.scan("cpu", predicate=EVERY_SERIES, min_ns=0, max_ns=0, fields=["v", "host"]):
+        for piece in shard.scan(wanting("cpu", ["v", "host"])):
             index = piece.spread(np.arange(len(piece.series), dtype=np.int32))
             keys = piece.series.series_keys()
             hosts = piece.series.texts("host")
@@ -88,10 +94,10 @@ def test_every_row_is_read_once_and_each_series_has_each_time_once(
 def test_a_shard_of_a_subquery_knows_only_its_measurements_and_its_columns() -> None:
     (shard,) = derived_shards([block_of([(1, 1, 7)], ascending=True)], nested_of(ascending=True), 0, 10)
     assert shard.measurements() == ["cpu"]
-    assert not list(shard.scan("mem", predicate=EVERY_SERIES, min_ns=0, max_ns=9, fields=["v"]))
+    assert not list(shard.scan(wanting("mem", ["v"], max_ns=9)))
     absent = TagEquals("region", "", negated=True)
-    assert not list(shard.scan("cpu", predicate=absent, min_ns=0, max_ns=9, fields=["v"]))
-    (piece,) = shard.scan("cpu", predicate=EVERY_SERIES, min_ns=0, max_ns=9, fields=["v", "nothing"])
+    assert not list(shard.scan(wanting("cpu", ["v"], predicate=absent, max_ns=9)))
+    (piece,) = shard.scan(wanting("cpu", ["v", "nothing"], max_ns=9))
     assert list(piece.fields) == ["v"]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagPredicate
-from dsdbd.model.scan import Edge, Piece
+from dsdbd.model.scan import Edge, Piece, ScanRequest
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store, StoreSettings
@@ -102,7 +102,15 @@ def scan(
 ) -> list[tuple]:
     if shard is None:
         return []
-    pieces = shard.scan(measurement, predicate=predicate, min_ns=min_ns, max_ns=max_ns, fields=list(fields), edge=edge)
+    request = ScanRequest(
+        measurement=measurement,
+        predicate=predicate,
+        min_ns=min_ns,
+        max_ns=max_ns,
+        fields=list(fields),
+        edge=edge,
+    )
+    pieces = shard.scan(request)
     found = [row for piece in pieces for row in rows_of(as_points(piece))]
     assert len({row[:2] for row in found}) == len(found), "a scan gives each series and time once"
     return sorted(found, key=lambda row: (row[0].key(), row[1]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsdbd.model.predicate import EVERY_SERIES
+from dsdbd.model.scan import ScanRequest
 from dsdbd.storage.inline import NotAtOnce, NotNow, inline, locked, must_read, must_wait, spend
 from dsdbd.storage.settings import StoreSettings
 from dsdbd.storage.shard import Shard
@@ -17,7 +18,7 @@ SECOND = 10**9
 
 
 def read(shard: Shard, low: int = 0, high: int = 10 * SECOND) -> list[tuple]:
-    pieces = shard.scan("m", predicate=EVERY_SERIES, min_ns=low, max_ns=high, fields=("f",))
+    pieces = shard.scan(ScanRequest(measurement="m", predicate=EVERY_SERIES, min_ns=low, max_ns=high, fields=("f",)))
     return [row for piece in pieces for row in rows_of(as_points(piece))]
 
 

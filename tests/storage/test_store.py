@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dsdbd.errors import DiskFull, FieldTypeConflict, Overloaded, ShardUnavailable
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import AllOf, AnyOf, TagEquals, TagMatches, matches
-from dsdbd.model.scan import Edge
+from dsdbd.model.scan import Edge, ScanRequest
 from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store
 from tests.examples import examples
@@ -329,7 +329,8 @@ def test_damage_found_after_rows_were_given_fails_the_scan_and_not_the_next(tmp_
     damage(path, middle_of(path, "f", last))
     store = open_store(tmp_path)
     shard = store.shard(1)
-    pieces = shard.scan("m", predicate=TagEquals("host", "a"), min_ns=MIN_NS, max_ns=MAX_NS, fields=["f"])
+    of_a = TagEquals("host", "a")
+    pieces = shard.scan(ScanRequest(measurement="m", predicate=of_a, min_ns=MIN_NS, max_ns=MAX_NS, fields=["f"]))
     assert len(next(pieces)) >= 100_000
     with pytest.raises(ShardUnavailable, match="read again"):
         list(pieces)

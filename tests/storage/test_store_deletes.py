@@ -13,6 +13,7 @@ from dsdbd.errors import FieldTypeConflict, ShardUnavailable
 from dsdbd.limits import LATE_BATCH_NS
 from dsdbd.model.columns import Batch, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagEquals, TagMatches, matches
+from dsdbd.model.scan import ScanRequest
 from dsdbd.storage import ShardKey, Store
 from dsdbd.storage.forgetting import Horizon
 from dsdbd.storage.tombstones import Tombstone
@@ -221,7 +222,9 @@ def test_rewriting_a_file_takes_out_what_is_deleted_and_readers_keep_the_old_one
     put(store, 1, [("a", 1, {"f": 1.0}), ("b", 1, {"f": 2.0})])
     store.flush()
     shard = store.shard(1)
-    reader = shard.scan("m", predicate=EVERY_SERIES, min_ns=MIN_NS, max_ns=MAX_NS, fields=["f"])
+    reader = shard.scan(
+        ScanRequest(measurement="m", predicate=EVERY_SERIES, min_ns=MIN_NS, max_ns=MAX_NS, fields=["f"])
+    )
     first = next(reader)
     delete(store, 10, TagEquals("host", "a"))
     assert (shard.purge(10), shard.purge(11), shard.purge(11)) == (0, 1, 0)
