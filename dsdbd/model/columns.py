@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dsdbd.decoding import msgpack_decoder
 from dsdbd.errors import CorruptData
+from dsdbd.model.stream_layout import layout_of
 from dsdbd.model.types import FieldType
 
 Int64s = npt.NDArray[np.int64]
@@ -196,6 +197,8 @@ _decoder = msgpack_decoder(_EncodedBatch)
 _keys_decoder = msgpack_decoder(list[bytes])
 
 
+_FIELD = "f:"
+"""In front of a field's key in the name of its column."""
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _MAX_LAYOUTS = 1_000
 _MAX_LAYOUT_BYTES = 16 << 10
@@ -226,7 +229,7 @@ def _encoded(points: Points, more: Sequence[Any] = (), names: Sequence[str] = ()
     """What a stream writer would write, without making one for each batch; ``more``: arrays behind the others."""
     arrays = [pa.array(points.series_index, pa.int32()), pa.array(points.time_ns, pa.int64())]
     arrays += [column.to_arrow() for column in points.fields.values()]
-    known = ["series", "time", *("f:" + name for name in points.fields)]
+    known = ["series", "time", *(_FIELD + name for name in points.fields)]
     batch = pa.RecordBatch.from_arrays([*arrays, *more], names=[*known, *names])
     return b"".join((batch.schema.serialize(), batch.serialize(), _END_OF_STREAM))
 
@@ -302,19 +305,37 @@ def _decode(data: bytes | memoryview, keys: Callable[[str, memoryview], Sequence
             )
         points = [_decode_points(item, keys(item.measurement, memoryview(item.series))) for item in wire.points]
         return Batch(wire.version, tuple(points))
-    except (msgspec.MsgspecError, pa.ArrowException, KeyError, ValueError) as error:
+    except (msgspec.MsgspecError, pa.ArrowException, OSError, KeyError, ValueError) as error:  # OSError: a cut stream
         raise CorruptData(f"batch of {len(data)} bytes cannot be decoded: {error}") from error
 
 
 def _decode_points(item: _EncodedPoints, series: Sequence[bytes]) -> Points:
-    with pa.ipc.open_stream(item.table) as reader:
-        table = reader.read_all()
-    columns = {name: table.column(position) for position, name in enumerate(table.column_names)}
-    index = columns.pop("series").to_numpy().astype(np.int32, copy=False)
-    time_ns = columns.pop("time").to_numpy().astype(np.int64, copy=False)
+    columns, fields = _columns_of(item.table)
+    index = columns["series"].astype(np.int32, copy=False)
+    time_ns = columns["time"].astype(np.int64, copy=False)
     if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(series)):
         raise CorruptData(f"batch of measurement {item.measurement!r} names a series it does not hold")
-    own = columns.pop("version", None)
-    versions = None if own is None else own.to_numpy().astype(np.int64, copy=False)
-    fields = {name.removeprefix("f:"): Column.from_arrow(column) for name, column in columns.items()}
+    own = columns.get("version")
+    versions = None if own is None else own.astype(np.int64, copy=False)
     return Points(item.measurement, series, index, time_ns, fields, versions)
+
+
+def _columns_of(stream: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Column]]:
+    """The columns that every batch has, and those of its fields."""
+    layout = layout_of(stream)
+    if layout is not None:
+        rows = layout.rows
+        columns = {one.name: one.values(stream, rows) for one in layout.places if not one.name.startswith(_FIELD)}
+        fields = {
+            one.name.removeprefix(_FIELD): Column(one.field_type(), one.values(stream, rows), one.valid(stream, rows))
+            for one in layout.places
+            if one.name.startswith(_FIELD)
+        }
+        return columns, fields
+    with pa.ipc.open_stream(stream) as reader:
+        table = reader.read_all()
+    arrays = dict(zip(table.column_names, table.columns, strict=True))
+    fields = {
+        name.removeprefix(_FIELD): Column.from_arrow(array) for name, array in arrays.items() if name.startswith(_FIELD)
+    }
+    return {name: array.to_numpy() for name, array in arrays.items() if not name.startswith(_FIELD)}, fields
