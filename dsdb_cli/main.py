@@ -18,7 +18,7 @@ from dsdb_cli.statements import group_lines
 from dsdbd.version import VERSION
 
 EXIT_INTERRUPTED = 130
-_USAGE_HINT = "Run 'dsdb -help' for usage."
+_USAGE_HINT = "Run 'dsdb{} -help' for usage."
 _SHOW = "backslashreplace"
 
 
@@ -41,7 +41,8 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.flush()
         print(error.message, file=sys.stderr)
         if isinstance(error, UsageError):
-            print(_USAGE_HINT, file=sys.stderr)
+            own = choose_program(words, SHELL_FLAGS) in (Program.NODE, Program.STATUS, Program.DEMO)
+            print(_USAGE_HINT.format(f" {words[0]}" if own else ""), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

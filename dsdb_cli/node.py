@@ -37,7 +37,8 @@ TIMEOUT_S = 60.0
 POLL_S = 0.5
 PATIENCE_S = 60.0
 """How long a node may give no answer: it may restart, or an election be under way."""
-_WAITS = frozenset({"add", "drain", "remove", "replace", "rebalance"})
+_LEAVE = frozenset({"remove", "replace"})
+_AGAIN = "give the command again when nothing is left to move, which takes the node out of the cluster"
 _ONCE = frozenset({"add", "rebalance"})
 """What is balanced now may not be so to a hair when the copies are there; that is no reason to begin anew."""
 _LIST_HEADER = ("DATA", "META", "TCP", "STATE", "SHARDS", "INCOMING", "LEAVING", "BYTES", "HANDOFF")
@@ -137,7 +138,9 @@ class Command:
         if self._options.dry_run:
             return 0
         begun = self._patiently(lambda: self._post("/cluster/apply"))
-        if self._options.detach or self._options.command not in _WAITS:
+        if self._options.detach and begun["done"] is not True:
+            again = f"; {_AGAIN}" if self._options.command in _LEAVE else ""
+            print(f"begun: dsdb node list shows how far it is{again}")
             return 0
         while begun["done"] is not True:
             self._follow({(move["shard"], move["to"]) for move in begun["moves"]})
@@ -145,13 +148,16 @@ class Command:
                 break
             begun = self._patiently(lambda: self._post("/cluster/apply"))
         self._show("")
-        print(_DONE[self._options.command].format(node=self._options.node, to=self._options.to))
+        self._say_done()
         return 0
+
+    def _say_done(self) -> None:
+        print(_DONE[self._options.command].format(node=self._options.node, to=self._options.to))
 
     def _follow(self, own: Collection[tuple[str, str]]) -> None:
         """Wait until none of the order's moves is left, telling how far they are; of any move where it began none."""
         while moves := [move for move in self._patiently(self._moves) if not own or (move["shard"], move["to"]) in own]:
-            self._show(progress_line(moves))
+            self._show(progress_line(moves, max(len(own), len(moves))))
             time.sleep(POLL_S)
         # What a former owner still holds is taken over before a node may go.
         time.sleep(POLL_S)
@@ -185,6 +191,7 @@ class Unavailable(ShellError):
 _DONE = {
     "add": "node {node} has its share",
     "drain": "node {node} owns no shards any more",
+    "cancel": "node {node} keeps the shards that it has, and gets new ones",
     "remove": "node {node} was removed",
     "replace": "node {node} was replaced by node {to} and removed",
     "rebalance": "the shards are balanced",
@@ -213,9 +220,10 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         f"shard {one['shard']} has more copies than its policy asks for: data node {one['from']} gives up its own"
         for one in plan.get("removals") or ()
     ]
+    surplus += _leaving(plan)
     if not moves:
-        return surplus or ["nothing has to move"]
-    lines = [f"{len(moves)} copies, {size_text(int(plan['bytes']))}, about {duration_text(float(plan['seconds']))}:"]
+        return surplus if plan.get("removals") else ["nothing has to move", *surplus]
+    lines = [f"{_copies(len(moves))}, {size_text(int(plan['bytes']))}, about {duration_text(float(plan['seconds']))}:"]
     for move in moves:
         away = f", in place of data node {move['replaces']}" if move.get("replaces") else ""
         shard = f"shard {move['shard']} of {move['database']}.{move['retention_policy']}"
@@ -223,13 +231,39 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [*lines, *surplus]
 
 
-def progress_line(moves: Sequence[Mapping[str, Any]]) -> str:
-    """How far the moves are, on one line; what stands in the way of one is told."""
+def _leaving(plan: Mapping[str, Any]) -> list[str]:
+    """Who leaves the cluster at the end of an order, and what the votes that are left are good for."""
+    leaves = plan.get("leaves") or ()
+    if not leaves:
+        return []
+    names = " and ".join(f"{one['role']} node {one['id']}" for one in leaves)
+    lines = [f"then {names} {'leaves' if len(leaves) == 1 else 'leave'} the cluster"]
+    votes = plan.get("votes_left")
+    if votes is not None and any(one["role"] == "meta" for one in leaves):
+        spare = (int(votes) - 1) // 2
+        lines.append(
+            f"meta nodes left: {votes}; the metadata can change while at most {spare} of them are away"
+            if spare
+            else f"meta nodes left: {votes}; the metadata cannot change while one of them is away"
+        )
+    return lines
+
+
+def _copies(count: int) -> str:
+    return "1 copy" if count == 1 else f"{count} copies"
+
+
+def progress_line(moves: Sequence[Mapping[str, Any]], of: int) -> str:
+    """How far an order of ``of`` copies is, given those that are left, on one line; what stands in their way is told.
+
+    The bytes are those of the copies that are under way.
+    """
     done = sum(int(move["bytes"]) for move in moves)
     total = sum(int(move["total_bytes"]) for move in moves)
     active = sum(1 for move in moves if move["state"] not in ("waiting", "failed"))
     errors = [str(move["error"]) for move in moves if move.get("error")]
-    line = f"{len(moves)} copies to go, {active} under way: {size_text(done)} of {size_text(total)}"
+    line = f"{of - len(moves)} of {_copies(of)} made, {active} under way"
+    line += f": {size_text(min(done, total))} of {size_text(total)}" if active else ""
     return line + (f"; {errors[0]}" if errors else "")
 
 

@@ -109,6 +109,7 @@ def parse_status(words: Sequence[str], environ: Mapping[str, str]) -> StatusOpti
 NODE_FLAGS: Mapping[str, Kind] = {**SERVER_FLAGS, "dry-run": Kind.SWITCH, "detach": Kind.SWITCH}
 NODE_COMMANDS = {"list": 0, "add": 1, "drain": 1, "cancel": 1, "remove": 1, "replace": 2, "rebalance": 0}
 """How many numbers of nodes each command of `dsdb node` takes."""
+_TAKES = ("no numbers of nodes", "the number of one node", "two numbers of nodes, the old one and the new one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +140,11 @@ def parse_node(words: Sequence[str], environ: Mapping[str, str]) -> NodeOptions:
     show_help = parsed.switch("h") or parsed.switch("help")
     command, *texts = plain or [""]
     if not show_help and command not in NODE_COMMANDS:
-        raise UsageError(f'unknown command "{command}" of dsdb node: it has {", ".join(NODE_COMMANDS)}')
+        wrong = f'unknown command "{command}" of dsdb node' if command else "dsdb node needs a command"
+        raise UsageError(f"{wrong}: it has {', '.join(NODE_COMMANDS)}")
     numbers = [] if show_help else [_node_number(text) for text in texts]
     if not show_help and len(numbers) != NODE_COMMANDS[command]:
-        raise UsageError(f"dsdb node {command} takes {NODE_COMMANDS[command]} numbers of nodes, not {len(numbers)}")
+        raise UsageError(f"dsdb node {command} takes {_TAKES[NODE_COMMANDS[command]]}, not {len(numbers)}")
     output_format = parsed.text("format", "text")
     if output_format not in ("text", "json"):
         raise UsageError(f'invalid value "{output_format}" for flag -format: node prints text or json')

@@ -240,7 +240,21 @@ class Moving:
             "bytes": plan.size_bytes,
             "seconds": round(max((self._seconds(holding, *one) for one in per_node.items()), default=0.0), 1),
             "refusals": list(plan.refusals),
+            "leaves": [{"role": role, "id": one.id} for one, role in self._leaving(order)],
+            "votes_left": self._votes_left(order),
         }
+
+    def _leaving(self, order: Order) -> list[tuple[MetaNode | DataNode, str]]:
+        """Registrations that an order drops at its end."""
+        if order.op not in ("remove", "replace"):
+            return []
+        machine = self._machine(order.node)
+        return [(one, role) for one, role in ((machine.data, "data"), (machine.meta, "meta")) if one is not None]
+
+    def _votes_left(self, order: Order) -> int:
+        """How many meta nodes there are at an order's end."""
+        leaving = sum(1 for _, role in self._leaving(order) if role == "meta")
+        return len(self._node.metadata.state.meta_nodes) - leaving
 
     @staticmethod
     def _seconds(holding: Holding, node_id: int, size_bytes: int) -> float:
@@ -340,7 +354,7 @@ class Moving:
             if order.op in ("remove", "replace") and not self._holds_nothing(machine.data, holding):
                 return False
         if order.op in ("remove", "replace"):
-            await self._leave(machine)
+            await self._leave(order)
         return True
 
     def _holds_nothing(self, data: DataNode, holding: Holding) -> bool:
@@ -355,11 +369,10 @@ class Moving:
         live = {place.shard.id for place in views.all_shards(self._node.metadata.state)}
         return not (answer.kept_bytes or answer.sizes.keys() & live)
 
-    async def _leave(self, machine: Machine) -> None:
+    async def _leave(self, order: Order) -> None:
         """Drop both registrations, that of the points first: a vote without them is what a meta node has."""
-        for node, role in ((machine.data, "data"), (machine.meta, "meta")):
-            if node is not None:
-                await self._membership.leave(encode(LeaveRequest(node.id, role)), forwarded=False)
+        for node, role in self._leaving(order):
+            await self._membership.leave(encode(LeaveRequest(node.id, role)), forwarded=False)
 
 
 def is_dead(down_since_s: float | None) -> bool:

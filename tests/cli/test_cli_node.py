@@ -23,11 +23,11 @@ def test_flags_stand_before_the_numbers_or_behind_them() -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("", "unknown command"),
+        ("", "dsdb node needs a command: it has list, add"),
         ("ad 4", 'unknown command "ad"'),
-        ("add", "takes 1 numbers of nodes, not 0"),
-        ("replace 4", "takes 2 numbers of nodes, not 1"),
-        ("list 4", "takes 0 numbers of nodes, not 1"),
+        ("add", "takes the number of one node, not 0"),
+        ("replace 4", "takes two numbers of nodes, the old one and the new one, not 1"),
+        ("list 4", "takes no numbers of nodes, not 1"),
         ("add four", '"four" is no number of a node'),
         ("add 0", '"0" is no number of a node'),
         ("drain 4 -force", "flag provided but not defined: -force"),
@@ -66,7 +66,23 @@ def test_progress_names_what_stands_in_the_way() -> None:
         {"state": "copying", "bytes": 10, "total_bytes": 20, "error": ""},
         {"state": "failed", "bytes": 0, "total_bytes": 0, "error": "no owner of shard 3 answers"},
     ]
-    assert progress_line(moves) == "2 copies to go, 1 under way: 10 B of 20 B; no owner of shard 3 answers"
+    assert progress_line(moves, 9) == "7 of 9 copies made, 1 under way: 10 B of 20 B; no owner of shard 3 answers"
+    assert progress_line([{**moves[0], "state": "waiting", "error": ""}], 1) == "0 of 1 copy made, 0 under way"
+
+
+def test_a_plan_says_who_leaves_and_what_the_votes_left_are_good_for() -> None:
+    plan: dict[str, object] = {"moves": [], "removals": [], "bytes": 0, "seconds": 0.0, "refusals": []}
+    leaves = [{"role": "data", "id": 4}, {"role": "meta", "id": 3}]
+    assert plan_lines({**plan, "leaves": leaves, "votes_left": 2}) == [
+        "nothing has to move",
+        "then data node 4 and meta node 3 leave the cluster",
+        "meta nodes left: 2; the metadata cannot change while one of them is away",
+    ]
+    assert plan_lines({**plan, "leaves": leaves, "votes_left": 4})[-1].endswith("while at most 1 of them are away")
+    assert plan_lines({**plan, "leaves": leaves[:1], "votes_left": 3}) == [
+        "nothing has to move",
+        "then data node 4 leaves the cluster",
+    ]
 
 
 def test_the_list_shows_what_a_node_holds_and_what_it_did_not_say() -> None:

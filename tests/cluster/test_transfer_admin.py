@@ -67,6 +67,8 @@ def test_the_only_node_stays(node: Daemon) -> None:
         plan = order(node, "/cluster/plan", what)
         assert (plan.status, plan.json["moves"]) == (200, [])
         assert plan.json["refusals"], what
+        both = [{"role": "data", "id": 2}, {"role": "meta", "id": 1}]
+        assert (plan.json["leaves"], plan.json["votes_left"]) == (([], 1) if what["op"] == "drain" else (both, 0))
         applied = order(node, "/cluster/apply", what)
         assert (applied.status, applied.json["code"]) == (409, "membership_refused")
     for op in ("add", "rebalance", "cancel"):
