@@ -196,7 +196,7 @@ class Asking:
     def is_read_here(self, place: ShardPlace) -> bool:
         """Whether this node is the owner to ask first. Any thread may call it."""
         own, owners = self._node.data_id, place.shard.owners
-        if own is None or own not in owners or self._has_just_come(place):
+        if own is None or own not in owners or self._has_just_come(place) or self._may_lack(place):
             return False
         return self._is_clean_here(place) or self._best(place, owners) == own
 
@@ -247,6 +247,11 @@ class Asking:
     def _has_just_come(self, place: ShardPlace) -> bool:
         transfer = self._node.transfer
         return transfer is not None and transfer.switching.is_under_way(place.shard.id)
+
+    def _may_lack(self, place: ShardPlace) -> bool:
+        """Whether a read here waits for what a coordinator that is gone may have left at other owners."""
+        repair = self._node.repair
+        return len(place.shard.owners) > 1 and repair is not None and repair.gone.may_lack(place.shard.id)
 
     def _is_away(self, owner: int, place: ShardPlace) -> bool:
         node = self._node

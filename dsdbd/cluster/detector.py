@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,6 +44,8 @@ class _Watched:
     address: str
     contact: Contact
     data_id: int | None
+    number: int
+    """Of the versions that it gives."""
     serves: bool
     settled: bool
     task: asyncio.Task[None]
@@ -55,6 +58,8 @@ class _Watched:
     limit: asyncio.Timeout | None = None
     """Of the look that is under way."""
     downs: int = 0
+    started_ns: int = 0
+    """When the process began that answered last."""
 
 
 class FailureDetector:
@@ -69,7 +74,7 @@ class FailureDetector:
         self.counters = dict.fromkeys(("looks", "downs", "returns"), 0)
         node.service_stats["detector"] = self.counters
         self._on_back: list[Callable[[int], None]] = []
-        self._on_down: list[Callable[[int], None]] = []
+        self._on_lost: list[Callable[[int, float], None]] = []
 
     # --- questions
 
@@ -175,9 +180,12 @@ class FailureDetector:
         """Call with the id of every data node that answers again, on the event loop."""
         self._on_back.append(callback)
 
-    def on_down(self, callback: Callable[[int], None]) -> None:
-        """Call with the id of every data node that does not answer any more, on the event loop."""
-        self._on_down.append(callback)
+    def on_lost(self, callback: Callable[[int, float], None]) -> None:
+        """Call on the event loop for every node that does not answer any more, or answers as another process.
+
+        With the number of the versions that it gives, and for how many seconds it had not answered.
+        """
+        self._on_lost.append(callback)
 
     # --- work
 
@@ -236,16 +244,14 @@ class FailureDetector:
             if limit is not None and not limit.expired() and not contact.is_heard(now_s):
                 # A fresh connection finds a healed way faster.
                 limit.reschedule(asyncio.get_running_loop().time())
-            self._tell(self._on_down, watched)
+            self._tell_lost(watched, now_s - contact.seen_s)
 
     def _tell(self, callbacks: list[Callable[[int], None]], watched: _Watched) -> None:
-        if watched.data_id is None:
-            return
-        for callback in callbacks:
-            try:
-                callback(watched.data_id)
-            except Exception:
-                log.exception("a callback of the failure detector failed by a defect of dsdbd")
+        if watched.data_id is not None:
+            _tell_each([partial(callback, watched.data_id) for callback in callbacks])
+
+    def _tell_lost(self, watched: _Watched, silent_s: float) -> None:
+        _tell_each([partial(callback, watched.number, silent_s) for callback in self._on_lost])
 
     def _take_members(self) -> None:
         """Watch the members that the metadata names now, and nobody else."""
@@ -254,6 +260,7 @@ class FailureDetector:
             return
         self._seen_state = state
         data = {one.uuid: one for one in state.data_nodes}
+        meta = {one.uuid: one for one in state.meta_nodes}
         wanted = {one.uuid: one.tcp_addr for one in state.meta_nodes}
         wanted.update((one.uuid, one.tcp_addr) for one in state.data_nodes)
         wanted.pop(self._node.uuid, None)
@@ -267,9 +274,10 @@ class FailureDetector:
                 contact = Contact.begin(time.monotonic())
                 task = asyncio.get_running_loop().create_task(self._look_again_and_again(uuid))
                 self._watched[uuid] = _Watched(
-                    uuid, address, contact, None, True, True, task, UNKNOWN, asyncio.Event(), Way()
+                    uuid, address, contact, None, 0, True, True, task, UNKNOWN, asyncio.Event(), Way()
                 )
             self._watched[uuid].data_id = data[uuid].id if uuid in data else None
+            self._watched[uuid].number = (data.get(uuid) or meta[uuid]).id
         self._by_data_id = {one.data_id: one for one in self._watched.values() if one.data_id is not None}
 
     async def _look_again_and_again(self, uuid: str) -> None:
@@ -314,7 +322,15 @@ class FailureDetector:
                 node.versions.observe(answer.version)
             ahead_s = clock_ahead_s(sent_ns, node.clock.now_ns(), answer.now_ns)
             watched.clock_looked_s = began_s
-            if contact.answered(time.monotonic(), ahead_s):
+            silent_s = time.monotonic() - contact.seen_s
+            is_another = watched.started_ns not in (0, answer.started_ns)
+            watched.started_ns = answer.started_ns
+            if not contact.answered(time.monotonic(), ahead_s):
+                if is_another:
+                    # It ended and began between two looks.
+                    self._tell_lost(watched, silent_s)
+                    self._tell(self._on_back, watched)
+            else:
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)
                 self.counters["returns"] += 1
                 watched.way.begin_anew()
@@ -324,3 +340,11 @@ class FailureDetector:
     @staticmethod
     def _age_s(watched: _Watched) -> float:
         return time.monotonic() - watched.contact.since_s
+
+
+def _tell_each(calls: Iterable[Callable[[], None]]) -> None:
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            log.exception("a callback of the failure detector failed by a defect of dsdbd")

@@ -104,7 +104,8 @@ class PulseAnswer(msgspec.Struct, frozen=True):
     ``settled``: its copies of shards were equal to those of all other owners when they were last compared.
     ``clear_index``: of the metadata by which it held nothing of shards of others (FormerShards.clear_index).
     ``kept_for_s``: how old writes may be that it keeps for others and delivers (lateness.kept_for_s).
-    ``version``: the newest version of a write or deletion that it has given or seen.
+    ``version``: the newest version of a write or deletion that it has given or seen. ``started_ns``: when its process
+    began, by its clock.
     """
 
     uuid: str
@@ -114,6 +115,7 @@ class PulseAnswer(msgspec.Struct, frozen=True):
     clear_index: int = -1
     kept_for_s: float = -1.0
     version: int = 0
+    started_ns: int = 0
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -129,6 +129,8 @@ class Owners:
         store = self._node.store
         assert store is not None
         self._refuse_former(key.shard_id)
+        if self._node.repair is not None:
+            self._node.repair.gone.took(key.shard_id)
         try:
             if key.shard_id in self.opened:
                 stored = store.submit(key, batch, encoded)

@@ -352,9 +352,14 @@ class ReadPath:
         await self._switched(places)
         return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
 
-    async def _switched(self, places: Iterable[ShardPlace]) -> None:
-        """Wait until this node holds what was confirmed before it was an owner. Raises ShardUnavailable."""
+    async def _switched(self, places: Sequence[ShardPlace]) -> None:
+        """Wait until this node holds what others confirmed: before it was an owner, or for a coordinator that is gone.
+
+        Raises ShardUnavailable.
+        """
         node = self._node
+        if node.repair is not None:
+            await node.repair.gone.over(places)
         if node.transfer is not None:
             await node.transfer.switching.over(places, node.config.cluster.shard_mapper_timeout_s / 2)
 

@@ -7,12 +7,14 @@ aside, a crash between an answer and what had to be kept. A crash of this node l
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from dsdbd.cluster.former_shards import FormerShards, may_forget
 from dsdbd.cluster.freshness import reach_index
+from dsdbd.cluster.gone import GoneCoordinators
 from dsdbd.cluster.hybrid_clock import Settled
 from dsdbd.cluster.lateness import late_ns
 from dsdbd.cluster.owners import not_owner
@@ -99,6 +101,7 @@ class Repair:
         self._seen_changes: dict[int, tuple[int, float]] = {}
         self._doubted: dict[int, tuple[Shard, int]] = {}
         self.former = FormerShards(node)
+        self.gone = GoneCoordinators(node, self.source.places, clock, partial(self._pull, self._puller), self.doubt)
         self._owned: dict[int, tuple[int, ...]] = {}
         self._owned_index = 0
         self._may_forget = False
@@ -111,7 +114,8 @@ class Repair:
         node.service_stats["antiEntropy"] = self.counters
         node.metadata.on_change(lambda _: self._changed.set())
         if node.detector is not None:
-            node.detector.on_back(self._on_back)
+            # What a node did while it was out of reach is not known.
+            node.detector.on_back(lambda node_id: self.doubt(node=node_id))
 
     # --- for others on this node
 
@@ -289,6 +293,7 @@ class Repair:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(LostShards(self._node, self).run())
+                group.create_task(self.gone.run())
                 while True:
                     self._changed.clear()
                     self._begin_rounds(group)
@@ -479,9 +484,9 @@ class Repair:
         """The version below which all were given so long ago that they are no more on their way."""
         return self._settled.look(self._now_s(), self._node.clock.now_ns(), self._clock.last)
 
-    def _on_back(self, node_id: int) -> None:
-        """What a node did while it was out of reach is not known."""
-        self._ledger.wake(self._now_s(), node=node_id)
+    def doubt(self, *, node: int | None = None, shards: Collection[int] | None = None) -> None:
+        """Compare at once, with one node or all, these shards or all."""
+        self._ledger.wake(self._now_s(), shards=shards, node=node)
         # Others ask before the next look at the ledger.
         self._all_clean = self._ledger.all_clean()
         self._changed.set()

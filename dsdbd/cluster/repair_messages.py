@@ -23,6 +23,7 @@ DIGESTS_PATH = "/internal/repair/digests"
 EXPORT_PATH = "/internal/repair/export"
 COMPLETE_PATH = "/internal/repair/complete"
 PROGRESS_PATH = "/internal/repair/progress"
+LATELY_PATH = "/internal/repair/lately"
 
 _Message = TypeVar("_Message")
 
@@ -58,7 +59,8 @@ class SummariesAnswer(msgspec.Struct, frozen=True, array_like=True):
 class Range:
     """The part of a shard that is compared: measurements (None: all), inclusive times, versions ``below`` (0: all).
 
-    ``since``: where it is not 0, versions from it on, and ``below`` is 0.
+    ``since``: where it is not 0, versions from it on, and ``below`` is 0; with ``coordinator`` only those that the node
+    of that number gave (0: any).
     """
 
     measurements: Collection[str] | None = None
@@ -66,6 +68,7 @@ class Range:
     max_ns: int = MAX_NS
     below: int = 0
     since: int = 0
+    coordinator: int = 0
 
     @property
     def is_all(self) -> bool:
@@ -78,7 +81,7 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
 
     ``measurements``: None for all. ``after``: only measurements behind this name, which an earlier answer ended with.
     ``tombstones``: the number of the deletions that the asking node has. ``since``: where it is not 0, the version from
-    which on values count, and ``below`` means nothing.
+    which on values count, and ``below`` means nothing; ``coordinator`` as in ``Range``.
     """
 
     metadata_index: int
@@ -92,6 +95,7 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
     after: str = ""
     format: int = DIGEST_FORMAT
     since: int = 0
+    coordinator: int = 0
 
     @property
     def part(self) -> Range:
@@ -102,6 +106,7 @@ class DigestsRequest(msgspec.Struct, frozen=True, array_like=True):
             max_ns=self.max_ns,
             below=self.below,
             since=self.since,
+            coordinator=self.coordinator,
         )
 
 
@@ -142,6 +147,7 @@ class ExportRequest(msgspec.Struct, frozen=True, array_like=True):
     below: int = 0
     format: int = DIGEST_FORMAT
     since: int = 0
+    coordinator: int = 0
 
 
 FRAME_ALIVE, FRAME_ROWS, FRAME_END, FRAME_ERROR = 0, 1, 2, 3
@@ -159,6 +165,20 @@ class CompleteRequest(msgspec.Struct, frozen=True, array_like=True):
     min_ns: int = MIN_NS
     max_ns: int = MAX_NS
     everyone: bool = False
+
+
+class LatelyRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Asks for the shards of ``data_id``, who asks, that took writes of clients in the last ``ago_s`` seconds."""
+
+    data_id: int
+    ago_s: float
+
+
+class LatelyAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Those shards, the one that was written to last first; ``index``: of the metadata that names them."""
+
+    index: int
+    shards: list[int]
 
 
 _encoder = msgspec.msgpack.Encoder()

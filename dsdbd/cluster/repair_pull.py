@@ -118,6 +118,7 @@ class Puller:
             part.below,
             after,
             since=part.since,
+            coordinator=part.coordinator,
         )
         raw = await self._node.peers.call(peer, "POST", DIGESTS_PATH, encode(request), timeout_s=_TIMEOUT_S)
         return decode_answer(raw, DigestsAnswer, peer)
@@ -178,6 +179,7 @@ class Puller:
             part.max_ns,
             part.below,
             since=part.since,
+            coordinator=part.coordinator,
         )
         stream = self._node.peers.stream(
             peer, "POST", EXPORT_PATH, encode(request), timeout_s=_TIMEOUT_S, piece_bytes=_PIECE_BYTES

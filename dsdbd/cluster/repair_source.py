@@ -199,6 +199,7 @@ class RepairSource:
                 max_ns=request.max_ns,
                 below=request.below or None,
                 since=request.since or None,
+                coordinator=request.coordinator,
             )
         making: Future[bytes | None] | None = None
         try:
@@ -242,6 +243,7 @@ def _content(replica: Replica, part: Range) -> Content:
         max_ns=part.max_ns,
         below=part.below or None,
         since=part.since or None,
+        coordinator=part.coordinator,
     )
     return Content(grids, replica.tombstones(), time.thread_time() - begun_s)
 

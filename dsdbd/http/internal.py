@@ -148,7 +148,16 @@ class InternalApi:
         clear_index = UNKNOWN if node.repair is None else node.repair.former.clear_index()
         serves = node.store is not None
         version = self._writes.clock.last
-        answer = PulseAnswer(node.uuid, node.clock.now_ns(), serves, settled, clear_index, kept_for_s(node), version)
+        answer = PulseAnswer(
+            node.uuid,
+            node.clock.now_ns(),
+            serves,
+            settled,
+            clear_index,
+            kept_for_s(node),
+            version,
+            started_ns=node.started_ns,
+        )
         return web.Response(body=encode(answer), content_type=JSON)
 
     async def _prepare(self, request: web.Request, body: bytes) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from dsdbd.cluster.repair_messages import (
     COMPLETE_PATH,
     DIGESTS_PATH,
     EXPORT_PATH,
+    LATELY_PATH,
     PROGRESS_PATH,
     SUMMARIES_PATH,
 )
@@ -38,6 +39,7 @@ class RepairRoutes:
             web.post(DIGESTS_PATH, signed(self._digests)),
             web.post(EXPORT_PATH, signed(self._export)),
             web.post(COMPLETE_PATH, signed(self._complete)),
+            web.post(LATELY_PATH, signed(self._lately)),
             web.get(PROGRESS_PATH, signed(self._progress)),
         ]
 
@@ -58,6 +60,9 @@ class RepairRoutes:
 
     async def _complete(self, request: web.Request, body: bytes) -> web.StreamResponse:
         return await answer_of(request, self._repair().complete(body))
+
+    async def _lately(self, _request: web.Request, body: bytes) -> web.StreamResponse:
+        return web.Response(body=await self._repair().gone.lately(body))
 
     async def _progress(self, _request: web.Request, _: bytes) -> web.StreamResponse:
         return web.Response(body=own_repairs(self._node))

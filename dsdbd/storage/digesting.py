@@ -70,12 +70,12 @@ def digest(held: Held, ranges: TimeRanges, below: int | None) -> Grid | None:
     return grid
 
 
-def digest_since(held: Held, ranges: TimeRanges, since: int) -> Grid | None:
-    """The grid of the rows within the times of versions from ``since`` on, None without any.
+def digest_since(held: Held, ranges: TimeRanges, since: int, coordinator: int) -> Grid | None:
+    """The grid of the rows within the times of versions from ``since`` on, as ``Rows.since``; None without any.
 
     Blocks of older rows are not read. Raises DamagedBlock, OSError.
     """
-    found = (rows.since(since) for rows in held.stored.stored(None, held.from_version(since)))
+    found = (rows.since(since, coordinator) for rows in held.stored.stored(None, held.from_version(since)))
     cells = Digester(held.hashes(), ranges, None).sums(found)
     return Grid.of(held.stored.series.measurement, cells) if cells.any() else None
 

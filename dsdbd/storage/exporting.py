@@ -23,15 +23,22 @@ _ROW_BYTES = 20
 class Selection:
     """Which rows leave: those of some cells (None: of all).
 
-    Of them those with versions lower than ``below`` and not lower than ``since`` (None: with any).
+    Of them those with versions lower than ``below`` and not lower than ``since`` (None: with any), there only those
+    that one ``coordinator`` gave (0: any).
     """
 
     def __init__(
-        self, ranges: TimeRanges, cells: Sequence[int] | None, below: int | None, since: int | None = None
+        self,
+        ranges: TimeRanges,
+        cells: Sequence[int] | None,
+        below: int | None,
+        since: int | None = None,
+        coordinator: int = 0,
     ) -> None:
         self._ranges = ranges
         self._below = below
         self._since = since
+        self._coordinator = coordinator
         self._cells: Bools | None = None
         self._spans = [(-(1 << 63), (1 << 63) - 1)]
         if cells is not None:
@@ -59,7 +66,7 @@ class Selection:
     def of(self, rows: Rows, hashes: UInt64s) -> Rows:
         """Those of the rows, which are numbered like the hashes, that leave."""
         if self._since is not None:
-            rows = rows.since(self._since)
+            rows = rows.since(self._since, self._coordinator)
         if self._below is not None:
             chosen: Bools = np.less(rows.version, self._below)
             rows = rows if chosen.all() else rows.take(np.flatnonzero(chosen))

@@ -43,19 +43,21 @@ class Replica:
         max_ns: int = MAX_NS,
         below: int | None = None,
         since: int | None = None,
+        coordinator: int = 0,
     ) -> dict[str, Grid]:
         """Grids by measurement, of all or of some; those without any row are left out.
 
         Rows within inclusive times count, of versions lower than ``below`` (None: of any), less what is deleted. Two
         replicas with equal grids hold the same values. With ``since``, ``below`` does not count: rows of that version
-        and newer ones, for which files of older rows are not read. Raises OSError.
+        and newer ones, for which files of older rows are not read; with ``coordinator`` only those that the node of
+        that number gave (0: any). Raises OSError.
         """
         found = {}
         for name in self.shard.names() if measurements is None else measurements:
             if since is None:
                 grid = self._digest(name, min_ns, max_ns, below)
             else:
-                grid = self._digest_since(name, min_ns, max_ns, since)
+                grid = self._digest_since(name, min_ns, max_ns, since, coordinator)
             if grid is not None:
                 found[name] = grid
         return found
@@ -66,11 +68,13 @@ class Replica:
             return whole.grid
         return self._of_held(measurement, min_ns, max_ns, lambda held: digest(held, self._ranges, below))
 
-    def _digest_since(self, measurement: str, min_ns: int, max_ns: int, since: int) -> Grid | None:
+    def _digest_since(self, measurement: str, min_ns: int, max_ns: int, since: int, coordinator: int) -> Grid | None:
         whole, changed = self.shard.whole_digest(measurement)
         if whole is not None and whole.changed == changed and whole.newest < since:
             return None
-        return self._of_held(measurement, min_ns, max_ns, lambda held: digest_since(held, self._ranges, since))
+        return self._of_held(
+            measurement, min_ns, max_ns, lambda held: digest_since(held, self._ranges, since, coordinator)
+        )
 
     def _of_held(self, measurement: str, min_ns: int, max_ns: int, work: Callable[[Held], Grid | None]) -> Grid | None:
         """What ``work`` finds in what is held, again without each file that turns out to be damaged."""
@@ -96,13 +100,14 @@ class Replica:
         max_ns: int = MAX_NS,
         below: int | None = None,
         since: int | None = None,
+        coordinator: int = 0,
     ) -> Iterator[Points]:
         """Rows with their versions, in pieces of about a megabyte: those of some cells of the grid, or of all.
 
         Restricted as for ``digests``. Raises OSError, and ShardUnavailable when a file turns out to be damaged; the
         next export goes without that file.
         """
-        chosen = Selection(self._ranges, cells, below, since)
+        chosen = Selection(self._ranges, cells, below, since, coordinator)
         low, high = max(min_ns, chosen.min_ns), min(max_ns, chosen.max_ns)
         if low > high:
             return

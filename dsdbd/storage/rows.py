@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dsdbd.model.columns import Bools, Column, Int64s, concat_columns
 from dsdbd.model.types import FieldType
+from dsdbd.model.versions import NODES
 
 _FEW = 8
 
@@ -38,9 +39,11 @@ class Rows:
         fields = {key: column.take(rows) for key, column in self.fields.items()}
         return Rows(self.series[rows], self.time_ns[rows], self.version[rows], fields)
 
-    def since(self, version: int) -> Rows:
-        """The rows of that version and newer ones, in their order."""
+    def since(self, version: int, coordinator: int = 0) -> Rows:
+        """The rows of that version and newer ones, in their order; only those that one node gave, where it is not 0."""
         chosen: Bools = self.version >= version
+        if coordinator:
+            chosen &= self.version & (NODES - 1) == coordinator & (NODES - 1)
         return self if chosen.all() else self.take(np.flatnonzero(chosen))
 
 

@@ -14,6 +14,7 @@ from dsdbd.model.columns import Batch, Int32s
 from dsdbd.model.digest import series_hashes
 from dsdbd.model.scan import TagColumn
 from dsdbd.model.series import Series
+from dsdbd.model.versions import NODE_BITS, NODES
 from dsdbd.storage import Replica, Store
 from dsdbd.storage.index import hashes_of_columns
 from dsdbd.storage.segment import Segment
@@ -95,6 +96,34 @@ def test_files_of_older_rows_are_not_read(tmp_path: Path) -> None:
     assert [sum(map(len, replica.export("m", since=since))) for since in (20, 30, 31)] == [10, 5, 0]
     assert store.problems() == []
     store.close()
+
+
+@settings(max_examples=10, deadline=None)
+@given(steps, st.integers(0, 20), st.integers(1, 3))
+def test_only_what_one_node_gave_is_taken(
+    tmp_path_factory: pytest.TempPathFactory, does, bound: int, node: int
+) -> None:
+    """Of other nodes nothing is taken, and of this one nothing is left."""
+    home = tmp_path_factory.mktemp("s")
+    source, target = open_store(home / "a", merge_files=2), open_store(home / "b")
+    try:
+        for turn, (version, some, flush, both) in enumerate(does):
+            put(source, version << NODE_BITS | turn % 3 + 1, some)
+            if both:
+                put(target, version << NODE_BITS | turn % 3 + 1, some)
+            if flush:
+                source.flush()
+        chosen = {"since": bound << NODE_BITS, "coordinator": node}
+        sent = [points.versions for points in replica_of(source).export("m", **chosen)]
+        assert all((versions & (NODES - 1) == node).all() for versions in sent)
+        take(replica_of(source), target, **chosen)
+        mine = [points.versions for points in replica_of(target).export("m")]
+        newer = {version for found in mine for version in found.tolist()}
+        assert {version for found in sent for version in found.tolist()} <= newer
+    finally:
+        source.close()
+        target.close()
+        shutil.rmtree(home)
 
 
 def test_the_digest_of_a_file_is_known_when_it_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
