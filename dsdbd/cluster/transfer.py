@@ -8,6 +8,7 @@ whatever ends in the middle is taken up again by the next look, here or after a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ _AGAIN_S = 0.3
 """Pause between two comparisons of a copy that does not hold everything yet."""
 _COMPARISONS = 20
 """Comparisons in a row that find something, after which the copy begins anew with the files."""
+_LOOK_FOR_SPACE_S = 1.0
 _RECENT = 50
 """Copies that ended which are still shown."""
 
@@ -71,6 +73,8 @@ class Transfer:
         self._pulls = WholePull(node, clock, self._rate)
         self.switching = Switching(node, self._pulls)
         self._changed = asyncio.Event()
+        self._better = asyncio.Event()
+        """Set, and replaced by a new one, when another node is back: what failed may go well now."""
         self._room = asyncio.Semaphore(self._config.max_shards)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._under_way: dict[int, MoveProgress] = {}
@@ -78,6 +82,8 @@ class Transfer:
         self.counters = dict.fromkeys(("shards", "files", "bytes", "failures"), 0)
         node.service_stats["transfer"] = self.counters
         node.metadata.on_change(lambda _: self._changed.set())
+        if node.detector is not None:
+            node.detector.on_back(self._try_again)
 
     def progress(self) -> list[dict[str, Any]]:
         """Copies under way and lately ended, as plain values (``MoveProgress.as_row``)."""
@@ -171,13 +177,15 @@ class Transfer:
         self._under_way[shard_id] = progress
         failures = 0
         while True:
+            # From before the attempt: what is better since then it may have missed.
+            better, full = self._better, False
             progress.enter(WAITING, self._now_s())
             try:
                 async with self._room:
                     await self._take(place, progress)
                 return
             except (DSDBError, OSError) as error:
-                reason = str(error)
+                reason, full = str(error), isinstance(error, DiskFull)
                 log.warning("a shard cannot be copied yet", shard=shard_id, reason=reason, failures=failures)
             except Exception:
                 # One shard's trouble ends neither the others' moves nor the daemon.
@@ -186,9 +194,30 @@ class Transfer:
             failures += 1
             self.counters["failures"] += 1
             progress.state, progress.error = FAILED, reason
-            await asyncio.sleep(
-                next_pause_s(failures, self._config.retry_interval_s, self._config.retry_max_interval_s)
-            )
+            pause_s = next_pause_s(failures, self._config.retry_interval_s, self._config.retry_max_interval_s)
+            if await self._pause(better, pause_s, progress, full=full):
+                failures, progress.error = 0, ""
+
+    async def _pause(self, better: asyncio.Event, pause_s: float, progress: MoveProgress, *, full: bool) -> bool:
+        """Wait before the next attempt; True, and no longer, when there is reason to believe that it goes well now.
+
+        Another node is back, or where the disk was ``full`` there is space.
+        """
+        until_s = self._now_s() + pause_s
+        while (left_s := until_s - self._now_s()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LOOK_FOR_SPACE_S) if full else left_s):
+                    await better.wait()
+                    return True
+            if full:
+                with contextlib.suppress(OSError):
+                    if has_room(self._node.config.data.dir, progress.total_bytes - progress.done_bytes):
+                        return True
+        return False
+
+    def _try_again(self, _: int) -> None:
+        better, self._better = self._better, asyncio.Event()
+        better.set()
 
     async def _take(self, place: ShardPlace, progress: MoveProgress) -> None:
         """Files, differences, ownership; in this order. Raises DSDBError and OSError."""
@@ -240,7 +269,7 @@ class Transfer:
         async with segment_fetch.listing(self._node.peers, peer.tcp_addr, key.shard_id) as listing:
             self._clock.observe(listing.version)
             progress.enter("files", self._now_s())
-            progress.from_node = source
+            progress.from_node, progress.error = source, ""
             progress.total_bytes = sum(entry.size_bytes for entry in listing.files)
             progress.done_bytes = sum(entry.size_bytes for entry in listing.files if work.has(source, entry))
             await asyncio.to_thread(work.keep_parts, source, listing.files)
