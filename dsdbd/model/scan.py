@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -47,6 +47,22 @@ class TagColumn:
 
 class KeyColumn(Sequence[bytes]):
     """Canonical keys that are built when they are asked for, many at a time at little cost each."""
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self.key(number) for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(index)
+        return self.key(number)
+
+    @abstractmethod
+    def key(self, number: int) -> bytes:
+        """One key, by a number from 0 to less than there are."""
 
     @abstractmethod
     def array(self, numbers: Int64s) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -201,14 +201,9 @@ class _Keys(KeyColumn):
     def __len__(self) -> int:
         return len(self._group)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        text: str = self.array(np.array([index], dtype=np.int64))[0].as_py()
+    def key(self, number: int) -> bytes:
+        """One key."""
+        text: str = self.array(np.array([number], dtype=np.int64))[0].as_py()
         return text.encode()
 
     def array(self, numbers: Int64s) -> Any:

@@ -119,16 +119,8 @@ class Keys(KeyColumn):
     def __len__(self) -> int:
         return len(self._columns)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(index)
+    def key(self, number: int) -> bytes:
+        """One key."""
         odd = self._columns.odd.get(number)
         if odd is not None:
             return odd
@@ -148,7 +140,7 @@ class Keys(KeyColumn):
     def in_order(self, numbers: Int64s) -> Int64s:
         """The same numbers ordered by their keys."""
         if len(numbers) <= _FEW:
-            return np.array(sorted(numbers.tolist(), key=self.__getitem__), dtype=np.int64)
+            return np.array(sorted(numbers.tolist(), key=self.key), dtype=np.int64)
         groups = self._columns.groups(numbers)
         if can_order(groups) and not self._columns.odd:
             return numbers[key_order(groups, len(numbers))]
