@@ -131,6 +131,20 @@ def _read_stale() -> None:
     Metadata.barrier = barrier  # type: ignore[method-assign]
 
 
+def _forget_a_database() -> None:
+    """The creation of the first of the databases that come and go is acknowledged, and it is nowhere."""
+    from dsdbd.meta.apply import HANDLERS
+    from dsdbd.meta.commands import CreateDatabase
+
+    original = HANDLERS[CreateDatabase]
+
+    def create(state: Any, command: Any, context: Any) -> Any:
+        changed, value = original(state, command, context)
+        return (state if command.name.endswith("s1") else changed), value
+
+    HANDLERS[CreateDatabase] = create
+
+
 def _count_in_circles() -> None:
     """A counter starts anew when it is large."""
     from dsdbd.cluster.owners import WriteStats
@@ -199,6 +213,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "invent": _invent,
     "no-delete": _delete_nothing,
     "stale-reads": _read_stale,
+    "lost-metadata": _forget_a_database,
     "counters": _count_in_circles,
     "wait-for-all": _wait_for_all,
     "first-wins": _keep_the_oldest,

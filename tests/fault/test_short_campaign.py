@@ -55,11 +55,11 @@ def test_handoff_in_memory_is_noticed(tmp_path: Path) -> None:
     assert {"lost", "diverged"} <= caught(report), render(report, tmp_path, 0.0)
 
 
-def test_wrong_versions_values_reads_counters_and_quorums_are_each_noticed(tmp_path: Path) -> None:
-    broken = "no-repair,first-wins,merge-by-arrival,invent,no-delete,stale-reads,counters,wait-for-all"
+def test_wrong_versions_values_reads_metadata_counters_and_quorums_are_each_noticed(tmp_path: Path) -> None:
+    broken = "no-repair,first-wins,merge-by-arrival,invent,no-delete,stale-reads,lost-metadata,counters,wait-for-all"
     report = run(tmp_path, "--scenario", "leaders", "--broken", broken, "--unavailable-s", "2", "--settle-s", "5")
     expected = {"diverged", "invented", "resurrected", "not linearizable", "counters went down", "unavailable"}
-    expected.add("superseded")
+    expected |= {"superseded", "metadata lost"}
     assert expected <= caught(report), render(report, tmp_path, 0.0)
 
 
