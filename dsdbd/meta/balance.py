@@ -287,13 +287,30 @@ def _empty(board: _Board, node_id: int, preferred: list[int], receivers: list[in
         else:
             crowded.setdefault(item.policy, []).append(item.id)
     refusals = [_all_owners_down(lost)] if lost else []
-    for policy, shard_ids in crowded.items():
-        copies = max(board.items[shard_id].copies for shard_id in shard_ids)
-        refusals.append(
-            f"retention policy {policy} would have fewer copies than now: {len(receivers)} data nodes would be left "
-            f"for {copies} copies of shards {shard_list(shard_ids)}; add a node, or lower its REPLICATION, first"
-        )
+    refusals += [_crowded(board, policy, shard_ids, receivers) for policy, shard_ids in crowded.items()]
     return Plan(refusals=tuple(refusals)) if refusals else board.plan()
+
+
+def _crowded(board: _Board, policy: str, shard_ids: list[int], receivers: list[int]) -> str:
+    """Why no node can take a copy of some shards, and what to do."""
+    listed = shard_list(sorted(shard_ids))
+    copies = max(board.items[shard_id].copies for shard_id in shard_ids)
+    if len(receivers) >= copies:
+        return (
+            f"shards {listed} of {policy} are on their way between other nodes, so that no node can take a copy of "
+            "them now: give the order again when these moves are done"
+        )
+    silent, draining = sorted(board.down), sorted(board.draining - board.down)
+    others = [f"data node {node_id}, which does not answer" for node_id in silent]
+    others += [f"data node {node_id}, which drains" for node_id in draining]
+    aside = f" (not counting {', '.join(others)})" if others else ""
+    ways = ["start the silent one"] if silent else []
+    ways += [f"end a drain (dsdb node cancel {draining[0]})"] if draining else []
+    left = f"{len(receivers)} data node{'' if len(receivers) == 1 else 's'}"
+    return (
+        f"retention policy {policy} would have fewer copies than now: {left} would be left{aside} for {copies} copies "
+        f"of shards {listed}; {', '.join([*ways, 'add a node'])}, or lower its REPLICATION, first"
+    )
 
 
 def _even(board: _Board, measure: int) -> bool:

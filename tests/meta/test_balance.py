@@ -274,6 +274,35 @@ def test_copies_beyond_what_the_policy_asks_for_are_given_up_without_a_copy():
     assert balance.plan_drain(machine.state, {}, (1,), 3).removals == ()
 
 
+def test_a_refusal_says_who_is_not_counted_and_what_to_do():
+    machine = cluster(4, 2, 3)
+    machine.give(c.SetDraining(4, draining=True))
+    shards = ", ".join(str(shard) for shard, nodes in owners(machine.state).items() if {2, 3} <= {*nodes})
+    (refusal,) = balance.plan_drain(machine.state, {}, (1,), 2).refusals
+    assert refusal == (
+        "retention policy d.autogen would have fewer copies than now: 1 data node would be left (not counting data "
+        f"node 1, which does not answer, data node 4, which drains) for 3 copies of shards {shards}; start the silent "
+        "one, end a drain (dsdb node cancel 4), add a node, or lower its REPLICATION, first"
+    )
+
+
+def test_shards_that_are_on_their_way_are_waited_for():
+    machine = cluster(4, 1, 3)
+    before = owners(machine.state)
+    shard, (first, second, _) = next(iter(before.items()))
+    (free,) = {1, 2, 3, 4} - {*before[shard]}
+    assert machine.give(c.BeginMoves((c.ShardMove(shard, free, first),))).ok
+    (refusal,) = balance.plan_drain(machine.state, {}, (), second).refusals
+    assert refusal == (
+        f"shards {shard} of d.autogen are on their way between other nodes, so that no node can take a copy of them "
+        "now: give the order again when these moves are done"
+    )
+    complete(machine)
+    plan = balance.plan_drain(machine.state, {}, (), second)
+    assert plan.refusals == ()
+    assert c.ShardMove(shard, first, second) in plan.moves
+
+
 def test_bytes_are_evened_as_well_as_numbers():
     machine = cluster(2, 12, 1)
     sizes = {
