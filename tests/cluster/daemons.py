@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.cluster.preloaded import ForkedProcess
 
+META_ONLY = {"data": ["enabled = false"]}
+"""Settings of a node that has a vote and stores no points."""
 START_TIMEOUT_S = 60.0
 """Long: on a machine busy with other tests the imports of a daemon alone may take ten seconds."""
 
@@ -237,6 +240,12 @@ class Daemon:
     def status(self) -> Any:
         """GET /cluster/status."""
         return self.get("/cluster/status").json
+
+    def served(self, route: str) -> int:
+        """How many requests of a route the node has answered."""
+        text = self.get("/metrics").body.decode()
+        found = re.search(rf'_count\{{[^}}]*"{re.escape(route)}"[^}}]*\}} ([0-9.]+)', text)
+        return int(float(found[1])) if found else 0
 
     def is_leader(self) -> bool:
         try:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cluster.daemons import free_port, wait_until
+from tests.cluster.daemons import META_ONLY, free_port, wait_until
 
 if TYPE_CHECKING:
     from tests.cluster.daemons import Cluster, Daemon
 
 pytestmark = pytest.mark.slow
 DATA_ONLY = {"meta": ["enabled = false"]}
-META_ONLY = {"data": ["enabled = false"]}
 
 
 def no_traceback(cluster: Cluster) -> None:

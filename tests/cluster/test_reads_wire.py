@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.daemons import META_ONLY
+
 if TYPE_CHECKING:
     from tests.cluster.daemons import Cluster, Daemon
 
@@ -36,7 +38,7 @@ def write(node: Daemon, step_ns: int, offset_ns: int) -> int:
 
 def test_a_node_that_owns_nothing_gets_results_and_no_points(cluster: Cluster) -> None:
     owner = cluster.add().start()
-    asker = cluster.add(join=[owner.meta_address], settings={"data": ["enabled = false"]}).start()
+    asker = cluster.add(join=[owner.meta_address], settings=META_ONLY).start()
     owner.query("CREATE DATABASE d")
     points = write(owner, HOUR_NS // 10, 0)
     few = bytes_that_came(asker)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.daemons import Cluster, wait_until
+from tests.cluster.daemons import META_ONLY, Cluster, wait_until
 from tests.http.test_http_front import GENERAL, answers, connect, plain
 from tests.http.test_http_small_queries import ROUNDS, START_S, STATEMENTS, ask, at, is_short, message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.daemons import Daemon
 
 pytestmark = pytest.mark.slow
-DATALESS = {"data": ["enabled = false"]}
 SMALL = f"SELECT max(v) FROM cpu WHERE host = 'h1' AND time >= '{at(540)}' AND time < '{at(900)}' GROUP BY time(1m)"
 FORMS: list[dict[str, str]] = [{}, {"epoch": "ns", "rp": "other"}]
 
@@ -36,26 +33,19 @@ def lines() -> str:
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Daemon]]:
+def nodes(owner_and_other: tuple[Daemon, Daemon]) -> tuple[Daemon, Daemon]:
     """The owner of all points, and a node that owns nothing."""
-    root: Path = tmp_path_factory.mktemp("relayed_reads")
-    made = Cluster(root)
-    try:
-        owner = made.add().start()
-        other = made.add(join=[owner.meta_address], settings=DATALESS).start()
-        owner.query("CREATE DATABASE small")
-        owner.query("CREATE RETENTION POLICY other ON small DURATION INF REPLICATION 1")
-        assert owner.write(lines(), db="small").status == 204
-        assert owner.write(f"cpu,host=h1 v=7 {START_S}", db="small", rp="other", precision="s").status == 204
-        yield owner, other
-    finally:
-        made.close()
+    owner, _ = owner_and_other
+    owner.query("CREATE DATABASE small")
+    owner.query("CREATE RETENTION POLICY other ON small DURATION INF REPLICATION 1")
+    assert owner.write(lines(), db="small").status == 204
+    assert owner.write(f"cpu,host=h1 v=7 {START_S}", db="small", rp="other", precision="s").status == 204
+    return owner_and_other
 
 
 def passed_on(owner: Daemon) -> int:
     """How many small questions of other nodes a node was asked."""
-    found = re.search(r'_count\{[^}]*"/internal/read/small"[^}]*\} ([0-9.]+)', owner.get("/metrics").body.decode())
-    return int(float(found[1])) if found else 0
+    return owner.served("/internal/read/small")
 
 
 def wait_short(node: Daemon, text: str) -> None:
@@ -127,7 +117,7 @@ def test_an_owner_that_stands_still_does_not_keep_an_answer_back(tmp_path: Path)
     made = Cluster(tmp_path)
     try:
         owners = made.grow(3)
-        other = made.add(join=[owners[0].meta_address], settings=DATALESS).start()
+        other = made.add(join=[owners[0].meta_address], settings=META_ONLY).start()
         owners[0].query("CREATE DATABASE small WITH REPLICATION 3")
         assert owners[0].write(lines(), db="small", consistency="all").status == 204
         wait_short(other, SMALL)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dsdbd.limits import SLICE_ROWS
-from tests.cluster.daemons import Cluster, request, wait_until
+from tests.cluster.daemons import META_ONLY, Cluster, request, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.daemons import Answer, Daemon
 
 pytestmark = pytest.mark.slow
-DATALESS = {"data": ["enabled = false"]}
 MANY = SLICE_ROWS + 5_000
 SECOND_NS = 1_000_000_000
 WINDOW = "time >= '1970-01-01T00:00:10Z' AND time < '1970-01-01T00:03:00Z'"
@@ -36,18 +33,12 @@ def lines() -> str:
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Daemon]]:
+def nodes(owner_and_other: tuple[Daemon, Daemon]) -> tuple[Daemon, Daemon]:
     """The owner of all points, and a node that owns nothing."""
-    root: Path = tmp_path_factory.mktemp("whole_reads")
-    made = Cluster(root)
-    try:
-        owner = made.add().start()
-        other = made.add(join=[owner.meta_address], settings=DATALESS).start()
-        owner.query("CREATE DATABASE d")
-        assert owner.write(lines(), db="d").status == 204
-        yield owner, other
-    finally:
-        made.close()
+    owner, _ = owner_and_other
+    owner.query("CREATE DATABASE d")
+    assert owner.write(lines(), db="d").status == 204
+    return owner_and_other
 
 
 def ask(node: Daemon, statement: str, **params: str) -> Answer:
@@ -56,9 +47,7 @@ def ask(node: Daemon, statement: str, **params: str) -> Answer:
 
 def reads_served(node: Daemon) -> int:
     """How many requests of other nodes for points a node has answered."""
-    text = node.get("/metrics").body.decode()
-    found = re.search(r'_count\{[^}]*"/internal/read"[^}]*\} ([0-9.]+)', text)
-    return int(float(found[1])) if found else 0
+    return node.served("/internal/read")
 
 
 def requests_of(owner: Daemon, other: Daemon, statement: str, **params: str) -> int:
@@ -130,7 +119,7 @@ def test_another_owner_answers_at_once_when_one_is_gone(tmp_path: Path) -> None:
     made = Cluster(tmp_path)
     try:
         nodes = made.grow(3)
-        other = made.add(join=[nodes[0].meta_address], settings=DATALESS).start()
+        other = made.add(join=[nodes[0].meta_address], settings=META_ONLY).start()
         nodes[0].query("CREATE DATABASE d WITH REPLICATION 3")
         assert nodes[0].write("m v=1 1\nm v=2 2", db="d", consistency="all").status == 204
         expected = ask(other, "SELECT v FROM m").body
