@@ -73,11 +73,11 @@ async def fetch(
     entry: FileEntry,
     target: Path,
     pace: Callable[[int], Awaitable[None]],
-) -> None:
+) -> bytes:
     """Bring one listed file to ``target``, going on with what is there; not yet synced in its last bytes.
 
-    ``pace`` is told of bytes that came, and may wait. Raises CorruptData where the digest differs (the target is
-    removed, the next try begins anew), PeerUnreachable, the owner's error, and OSError.
+    Returns the digest of its bytes. ``pace`` is told of bytes that came, and may wait. Raises CorruptData where the
+    digest differs (the target is removed, the next try begins anew), PeerUnreachable, the owner's error, and OSError.
     """
     copy = await asyncio.to_thread(_Copy, target, entry.size_bytes)
     try:
@@ -100,6 +100,7 @@ async def fetch(
     if not whole:
         await asyncio.to_thread(target.unlink, missing_ok=True)
         raise CorruptData(f"{entry.name} of measurement {entry.measurement!r} did not arrive as {address} has it")
+    return copy.digest()
 
 
 async def sizes_at(peers: PeerClient, address: str, shard_ids: Iterable[int] = ()) -> SizesAnswer:
@@ -151,7 +152,11 @@ class _Copy:
 
     def is_whole(self) -> bool:
         """Whether the digest that came is that of the bytes that came."""
-        return self.size_bytes == self._wanted_bytes and self._rest[:DIGEST_BYTES] == self._digest.digest()
+        return self.size_bytes == self._wanted_bytes and self._rest[:DIGEST_BYTES] == self.digest()
+
+    def digest(self) -> bytes:
+        """Of the bytes that came."""
+        return self._digest.digest()
 
     def close(self) -> None:
         with self._lock:

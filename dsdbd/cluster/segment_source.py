@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd import limits
-from dsdbd.cluster.segment_messages import PIECE_BYTES, FileEntry, Listing, new_digest
+from dsdbd.cluster.segment_messages import PIECE_BYTES, FileEntry, Listing, new_digest, wire_sums
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.errors import NotFound, Overloaded, RequestError, ShardUnavailable, Unavailable
 from dsdbd.meta import views
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dsdbd.storage import Store
 
 log = structlog.get_logger("transfer")
+_MOST_SUMS_BYTES = 32 << 20
+"""What a listing says of the rows of files; of further files a copy finds it out by reading them."""
 
 
 @dataclass(slots=True)
@@ -156,11 +158,14 @@ def _hold_files(store: Store, key: ShardKey, start_ns: int, end_ns: int) -> _Ope
     """Blocks: writes out the shard's rows in memory."""
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(store.make_replica(key, start_ns, end_ns).files())
-        paths = [path for _, path, _, _ in listing.files]
-        entries = tuple(
-            FileEntry(name, path.name, size, rows, path.stat().st_mtime_ns) for name, path, size, rows in listing.files
-        )
-        return _Open(stack.pop_all(), paths, entries, encode_tombstones(listing.tombstones))
+        paths = [one.path for one in listing.files]
+        entries, left_bytes = [], _MOST_SUMS_BYTES
+        for one in listing.files:
+            known = None if one.sums is None or left_bytes < 0 else wire_sums(one.sums)
+            left_bytes -= 0 if known is None else len(known.places) + len(known.sums)
+            written_ns = one.path.stat().st_mtime_ns
+            entries.append(FileEntry(one.measurement, one.path.name, one.size_bytes, one.rows, written_ns, known))
+        return _Open(stack.pop_all(), paths, tuple(entries), encode_tombstones(listing.tombstones))
 
 
 class _Reading:

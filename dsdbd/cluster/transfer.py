@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.segment_messages import sums_of
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.switching import Switching, of_each
 from dsdbd.cluster.transfer_files import Workspace, remove_leftovers
@@ -278,11 +279,13 @@ class Transfer:
             try:
                 for index, entry in enumerate(listing.files):
                     if not work.has(source, entry):
-                        part = await self._fetch(peer.tcp_addr, listing, index, work, progress)
+                        part, digest = await self._fetch(peer.tcp_addr, listing, index, work, progress)
                         if adopting is not None:
                             await adopting
                         # While the next one comes.
-                        adopting = asyncio.create_task(asyncio.to_thread(_adopt, replica, work, source, entry, part))
+                        adopting = asyncio.create_task(
+                            asyncio.to_thread(_adopt, replica, work, source, entry, part, digest)
+                        )
                         self.counters["files"] += 1
             finally:
                 if adopting is not None:
@@ -291,8 +294,10 @@ class Transfer:
                 # After the files: each deletion notes which of them hold rows it hides.
                 await asyncio.to_thread(store.delete, key, tombstones)
 
-    async def _fetch(self, address: str, listing: Listing, index: int, work: Workspace, progress: MoveProgress) -> Path:
-        """Bring one listed file to the disk, and where it lies."""
+    async def _fetch(
+        self, address: str, listing: Listing, index: int, work: Workspace, progress: MoveProgress
+    ) -> tuple[Path, bytes]:
+        """Bring one listed file to the disk: where it lies, and the digest of its bytes."""
         entry, source = listing.files[index], progress.from_node
         if not has_room(work.directory, entry.size_bytes):
             raise DiskFull(f"no room for {entry.size_bytes} bytes of shard {progress.shard_id} in {work.directory}")
@@ -303,9 +308,9 @@ class Transfer:
             self.counters["bytes"] += size_bytes
             await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
 
-        await segment_fetch.fetch(self._node.peers, address, listing.token, index, entry, part, pace)
+        digest = await segment_fetch.fetch(self._node.peers, address, listing.token, index, entry, part, pace)
         progress.done_bytes = done_bytes + entry.size_bytes
-        return part
+        return part, digest
 
     # --- differences
 
@@ -369,14 +374,15 @@ class Transfer:
         return () if self._node.detector is None else self._node.detector.down()
 
 
-def _adopt(replica: Replica, work: Workspace, source: int, entry: FileEntry, part: Path) -> None:
+def _adopt(replica: Replica, work: Workspace, source: int, entry: FileEntry, part: Path, digest: bytes) -> None:
     """Make a whole file part of the shard, and remember that it is. Raises ShardUnavailable, OSError.
 
-    One that arrived as the owner has it and is damaged all the same was damaged there: its rows come from other owners,
-    when copies are compared.
+    It is read from its first row to its last, unless it has the very bytes of which the owner knows what is in them:
+    ``digest`` is of the bytes that came. One that arrived as the owner has it and is damaged all the same was damaged
+    there: its rows come from other owners, when copies are compared.
     """
     try:
-        replica.adopt(entry.measurement, part)
+        replica.adopt(entry.measurement, part, sums_of(entry, digest))
     except CorruptData as error:
         log.warning("a file is damaged at its owner", measurement=entry.measurement, reason=error.message)
         part.unlink(missing_ok=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from dsdbd.model.columns import Int64s
 from dsdbd.model.digest import CELLS, Grid, TimeRanges, UInt64s, add_to_cells, row_sums
+from dsdbd.model.types import FieldType
+from dsdbd.storage.block import Block
 from dsdbd.storage.contents import Held, newest_version
-from dsdbd.storage.measurement import WholeDigest
+from dsdbd.storage.file_sums import BlockSums, digest_of_file, sums_of_parts
+from dsdbd.storage.measurement import Measurement, WholeDigest
 from dsdbd.storage.rows import Rows
+from dsdbd.storage.segment import Segment
 
 
 class Digester:
@@ -39,6 +44,7 @@ def digest(held: Held, ranges: TimeRanges, below: int | None) -> Grid | None:
     """
     stored, name = held.stored, held.stored.series.measurement
     hashes = held.hashes()
+    held.known.ranges = ranges
     cells: UInt64s = np.zeros(CELLS, dtype=np.uint64)
     newest, low, high = -(1 << 63), (1 << 63) - 1, -(1 << 63)
     left_out = False
@@ -90,8 +96,36 @@ def _of_block(held: Held, number: int, hashes: UInt64s, ranges: TimeRanges) -> U
     )
     made_of = ranges, hiding
     found = held.known.sums.get(source.block)
-    if found is not None and found[0] == made_of:
-        return found[1].cells
+    if found is not None and found.made_of == made_of:
+        return found.grid.cells
+    # Bytes first: what is damaged in between shows when the rows are read.
+    file_digest = b"" if hiding else _file_digest(source.block, held.stored.types)
     cells = Digester(hashes, ranges, None).sums(held.stored.rows_of_block(number))
-    held.known.sums[source.block] = made_of, Grid.of(held.stored.series.measurement, cells)
+    held.known.sums[source.block] = BlockSums(made_of, Grid.of(held.stored.series.measurement, cells), file_digest)
     return cells
+
+
+def _file_digest(block: Block, types: Mapping[str, FieldType]) -> bytes:
+    """Of a file of which all fields count; empty without."""
+    if not isinstance(block, Segment) or any(types.get(key) is not kind for key, kind in block.fields.items()):
+        return b""
+    return digest_of_file(block.path)
+
+
+def sums_of_written(
+    known: Measurement, blocks: Sequence[Block], segment: Segment, numbers: Int64s, rows: Rows
+) -> BlockSums | None:
+    """Those of a file that was written just now of some blocks; None where nobody compares this measurement.
+
+    Made of those of the blocks, or of the rows at hand: the file need not be read and decoded once more.
+    ``numbers``: of the series that ``rows.series`` counts.
+    """
+    ranges = known.ranges
+    if ranges is None or not known.all_of_it_counts(segment, ()):
+        return None
+    sums = sums_of_parts(known, blocks, segment)
+    if sums is not None:
+        return sums._replace(file_digest=digest_of_file(segment.path))
+    hashes = known.series_hashes(int(numbers.max()) + 1)[numbers]
+    cells = Digester(hashes, ranges, None).sums([rows])
+    return BlockSums((ranges, ()), Grid.of(segment.measurement, cells), digest_of_file(segment.path))

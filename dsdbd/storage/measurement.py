@@ -14,6 +14,7 @@ from dsdbd.model.columns import Int64s, Points
 from dsdbd.model.digest import Grid, TimeRanges, UInt64s, series_hashes
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Block
+from dsdbd.storage.file_sums import BlockSums
 from dsdbd.storage.index import SeriesIndex
 from dsdbd.storage.index_table import STEP
 from dsdbd.storage.scanning import Source
@@ -51,7 +52,8 @@ class Measurement:
     ``types``: each field ever seen, in segments or in memory. ``next_number``: of the next segment file.
     ``deleted_from``: whether series may be known that have no row any more. ``live``: by block the deletions that were
     looked at, and the series with rows that they leave. ``changed``: the shard's count of changes at the last one here.
-    ``sums``, ``whole``: digests of blocks by themselves, with what they were made of, and of all (``digesting``).
+    ``sums``, ``whole``: digests of blocks by themselves, and of all (``digesting``). ``ranges``: of the digests that
+    were asked for last, None while nobody asks; where they are known, files get their digests when they are written.
     """
 
     directory: Path
@@ -64,7 +66,8 @@ class Measurement:
     live: weakref.WeakKeyDictionary[Block, tuple[tuple[Tombstone, ...], Int64s]] = field(
         default_factory=weakref.WeakKeyDictionary
     )
-    sums: weakref.WeakKeyDictionary[Block, tuple[object, Grid]] = field(default_factory=weakref.WeakKeyDictionary)
+    sums: weakref.WeakKeyDictionary[Block, BlockSums] = field(default_factory=weakref.WeakKeyDictionary)
+    ranges: TimeRanges | None = None
     whole: WholeDigest | None = None
     _hashes: UInt64s = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     _lookups: weakref.WeakKeyDictionary[Block, RunLookup] = field(default_factory=weakref.WeakKeyDictionary)

@@ -15,6 +15,7 @@ from dsdbd.storage.comparing import Comparison, bounds_of, deleted_here
 from dsdbd.storage.contents import Held
 from dsdbd.storage.digesting import digest, digest_since
 from dsdbd.storage.exporting import Selection, pieces
+from dsdbd.storage.file_sums import FileSums
 from dsdbd.storage.scanning import DamagedBlock
 from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.shard import Shard
@@ -181,11 +182,12 @@ class Replica:
         with self.shard.held_files() as held:
             yield held
 
-    def adopt(self, measurement: str, path: Path) -> None:
+    def adopt(self, measurement: str, path: Path, sums: FileSums | None = None) -> None:
         """Make a complete segment file, under a temporary name below the shard's directory, one of this shard.
 
-        Durable on return. Raises CorruptData, ShardUnavailable, OSError: then nothing has changed.
+        ``sums``: those that another replica knows of it, where the file has the bytes they are of; all of it is read
+        otherwise. Durable on return. Raises CorruptData, ShardUnavailable, OSError: then nothing has changed.
         """
-        self.shard.adopt(measurement, path, self._ranges)
+        self.shard.adopt(measurement, path, self._ranges, sums)
         if self._wake is not None:
             self._wake(self.shard)

@@ -12,6 +12,8 @@ from dsdbd.errors import ShardUnavailable
 from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import Piece, ScanRequest, SeriesSet
 from dsdbd.storage.compaction import FREELY, Pace, choose, compact, has_room
+from dsdbd.storage.digesting import sums_of_written
+from dsdbd.storage.file_sums import BlockSums, digest_of_file, sums_of_parts
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, flushed
 from dsdbd.storage.inline import locked, must_wait
 from dsdbd.storage.measurement import Measurement
@@ -157,10 +159,13 @@ class Shard(ShardCopies):
         order, ranks, series, marks = self._in_key_order(known, name, numbers)
         rows = visible(marks, flushed(blocks, types, ranks))
         segment = self._disk.write(known.directory, order, series, rows, number) if len(rows) else None
+        sums = None if segment is None else sums_of_written(known, blocks, segment, order, rows)
         with self._lock:
             # Readers see the rows in the head or in the segment, never in neither.
             if segment is not None:
                 known.segments.append(segment)
+                if sums is not None:
+                    known.sums[segment] = sums
             del head.tables[name]
             self.head_bytes -= table.size_bytes
 
@@ -221,7 +226,10 @@ class Shard(ShardCopies):
             raise
         finally:
             self._unpin(chosen)
-        return self._replace(known, chosen, merged, applied)
+        sums = None if merged is None else sums_of_parts(known, chosen, merged)
+        if merged is not None and sums is not None:
+            sums = sums._replace(file_digest=digest_of_file(merged.path))
+        return self._replace(known, chosen, merged, sums, applied)
 
     def purge(self, horizon: int, pace: Pace = FREELY) -> int:
         """Write segments anew without what deletions of versions below ``horizon`` hide; returns how many.
@@ -254,17 +262,25 @@ class Shard(ShardCopies):
             return None if runs is None else self._disk.open_numbered(path, order[runs])
 
     def _replace(
-        self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None, applied: Sequence[Tombstone]
+        self,
+        known: Measurement,
+        chosen: Sequence[Segment],
+        merged: Segment | None,
+        sums: BlockSums | None,
+        applied: Sequence[Tombstone],
     ) -> bool:
         """Show the merged segment instead of the others; a crash before they are gone leaves files it stands for.
 
-        ``applied``: the deletions that were known when the merge began. Raises OSError.
+        ``sums``: of the merged one, where they are known. ``applied``: the deletions that were known when the merge
+        began. Raises OSError.
         """
         with self._files:
             if not self.dropped and merged is not None:
                 with gone_on_failure(merged.path):
                     self._deletions.merged(applied, chosen, merged)
             with self._lock:
+                if merged is not None and sums is not None:
+                    known.sums[merged] = sums
                 return self._show(known, chosen, merged)
 
     def _show(self, known: Measurement, chosen: Sequence[Segment], merged: Segment | None) -> bool:

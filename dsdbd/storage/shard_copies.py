@@ -18,6 +18,7 @@ from dsdbd.model.columns import Int64s
 from dsdbd.model.digest import Grid, TimeRanges
 from dsdbd.storage.contents import Held, Stored, limits_for
 from dsdbd.storage.digesting import Digester
+from dsdbd.storage.file_sums import BlockSums, FileSums, digest_of_file, known_sums
 from dsdbd.storage.head import BACKGROUND_ROWS
 from dsdbd.storage.index import hashes_of_columns
 from dsdbd.storage.index_table import STEP
@@ -31,12 +32,13 @@ from dsdbd.storage.tombstones import Tombstone
 
 
 class HeldFile(NamedTuple):
-    """A segment file that stays as it is, and where it is, while it is held."""
+    """A segment file that stays as it is, and where it is, while it is held; ``sums``: where they are known."""
 
     measurement: str
     path: Path
     size_bytes: int
     rows: int
+    sums: FileSums | None = None
 
 
 class HeldFiles(NamedTuple):
@@ -63,11 +65,15 @@ class ShardCopies(ShardState):
         """
         self.load()
         with self._lock:
-            segments = [segment for known in self._measurements.values() for segment in known.segments]
+            held = [(known, segment) for known in self._measurements.values() for segment in known.segments]
+            segments = [segment for _, segment in held]
+            files = tuple(
+                HeldFile(one.measurement, one.path, one.size_bytes, one.rows, known_sums(known, one))
+                for known, one in held
+            )
             for segment in segments:
                 segment.pins += 1
         try:
-            files = tuple(HeldFile(one.measurement, one.path, one.size_bytes, one.rows) for one in segments)
             # Read after the segments: what hides rows of one of them is among these.
             yield HeldFiles(files, self.kept_tombstones())
         finally:
@@ -157,15 +163,16 @@ class ShardCopies(ShardState):
         """Go on without a damaged file."""
         self._damaged(held.known, error)
 
-    def adopt(self, measurement: str, path: Path, ranges: TimeRanges) -> None:
+    def adopt(self, measurement: str, path: Path, ranges: TimeRanges, sums: FileSums | None = None) -> None:
         """Make a segment file that another replica wrote one of this shard; ``path`` is on the same file system.
 
         Its rows count as if they had been written here: by their versions, and hidden by the deletions there are. The
         file is moved and durable on return. Raises CorruptData when it is damaged or not of this measurement,
         ShardUnavailable when the shard is gone, OSError; then it lies where it was. A crash leaves it there or in the
-        shard. ``ranges``: of the digests, of which the file's own is known from then on, as all of it is read once.
+        shard. ``ranges``: of the digests, of which the file's own is known from then on. All of it is read once for
+        this, unless ``sums`` has it: these are of a file of the same bytes, which the caller has made sure of.
         """
-        grid = _checked(path, measurement, ranges)
+        found = _checked(path, measurement, ranges, sums if sums is not None and sums.ranges == ranges else None)
         with self._files:
             self.load()
             if self.dropped:
@@ -190,8 +197,9 @@ class ShardCopies(ShardState):
                 known = self._measurement(measurement)
                 known.add(segment)
                 deleted = self._deletions.of(measurement)
-                if grid is not None and known.all_of_it_counts(segment, deleted):
-                    known.sums[segment] = (ranges, ()), grid
+                known.ranges = ranges
+                if found is not None and known.all_of_it_counts(segment, deleted):
+                    known.sums[segment] = found
                 self._changed(known)
 
     def _move_in(self, path: Path, target: Path, number: int) -> Segment:
@@ -206,12 +214,19 @@ class ShardCopies(ShardState):
             raise
 
 
-def _checked(path: Path, measurement: str, ranges: TimeRanges) -> Grid | None:
-    """Read all of a segment file; the digest of its rows, None where it is not known. Raises CorruptData, OSError."""
+def _checked(path: Path, measurement: str, ranges: TimeRanges, sums: FileSums | None) -> BlockSums | None:
+    """Read all of a segment file, or only what it says of itself where its sums are known.
+
+    The digest of its rows, None where it is not known. Raises CorruptData, OSError.
+    """
     with contextlib.closing(Segment(path, 0, 0)) as segment:
         if segment.measurement != measurement:
             raise CorruptData(f"segment {path} is of measurement {segment.measurement!r}, not of {measurement!r}")
         tags = segment.read_tags()
+        if sums is not None:
+            return BlockSums((ranges, ()), sums.grid, sums.file_digest)
+        # Bytes first: what is damaged in between shows when the rows are read.
+        file_digest = digest_of_file(path)
         runs = len(segment.run_starts)
         hashes = hashes_of_columns(measurement, tags, runs)
         numbers = np.arange(runs, dtype=np.int64)
@@ -219,7 +234,8 @@ def _checked(path: Path, measurement: str, ranges: TimeRanges) -> Grid | None:
         if hashes is None:
             deque(groups, maxlen=0)
             return None
-        return Grid.of(measurement, Digester(hashes, ranges, None).sums(groups))
+        grid = Grid.of(measurement, Digester(hashes, ranges, None).sums(groups))
+        return BlockSums((ranges, ()), grid, file_digest)
 
 
 def _sync(path: Path) -> None:

@@ -7,15 +7,28 @@ import contextlib
 import random
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
 import pytest
 from aiohttp import web
 
 from dsdbd.cluster import segment_fetch
 from dsdbd.cluster.peers import PeerClient, PeerUnreachable
-from dsdbd.cluster.segment_messages import DIGEST_BYTES, PIECE_BYTES, FileEntry, new_digest
+from dsdbd.cluster.segment_messages import (
+    DIGEST_BYTES,
+    PIECE_BYTES,
+    FileEntry,
+    decode,
+    encode,
+    new_digest,
+    sums_of,
+    wire_sums,
+)
 from dsdbd.cluster.segment_source import file_pieces
 from dsdbd.cluster.transfer_files import WORK_DIR, Workspace, remove_leftovers
 from dsdbd.errors import CorruptData
+from dsdbd.model.digest import CELLS, Grid, TimeRanges
+from dsdbd.storage.file_sums import FileSums
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,3 +191,24 @@ def test_only_work_that_nobody_wants_is_removed(tmp_path: Path) -> None:
     left = sorted(str(path.relative_to(tmp_path / "d" / "rp")) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["7/whole.parquet", f"9/{WORK_DIR}/a.part"]
     assert not (tmp_path / "d" / "rp" / "8").exists(), "a shard that was never made"
+
+
+def test_what_an_owner_knows_of_a_file_counts_for_its_very_bytes() -> None:
+    cells = np.zeros(CELLS, dtype=np.uint64)
+    cells[[3, 700]] = (1 << 63) + 5, 7
+    digest = random.Random(5).randbytes(DIGEST_BYTES)
+    known = wire_sums(FileSums(digest, TimeRanges(-5, 1 << 60), Grid.of("cpu", cells)))
+    entry = decode(encode(FileEntry("cpu", "00000001.parquet", SIZE, 1, 2, known)), FileEntry)
+    found = sums_of(entry, digest)
+    assert found is not None and found.file_digest == digest and found.ranges == TimeRanges(-5, 1 << 60)
+    assert (found.grid.cells == cells).all() and found.grid.total == Grid.of("cpu", cells).total
+    assert sums_of(entry, digest[::-1]) is None and sums_of(ENTRY, digest) is None
+    for wrong in (
+        {"format": 99},
+        {"sums": known.sums[:-8]},
+        {"places": known.places[:-1]},
+        {"places": b"\xff\xff\0\0"},
+        {"sums": known.sums[:-1]},
+    ):
+        other = msgspec.structs.replace(known, **wrong)
+        assert sums_of(msgspec.structs.replace(entry, known=other), digest) is None
