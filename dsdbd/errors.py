@@ -20,7 +20,8 @@
     ├── Unavailable               503 unavailable           nothing was stored; retrying is safe
     │   ├── NoLeader              503 no_leader
     │   ├── ShardUnavailable      503 shard_unavailable
-    │   │   └── NotOwner          503 not_owner
+    │   │   ├── NotOwner          503 not_owner
+    │   │   └── VersionBehind     503 version_behind
     │   ├── DiskFull              503 disk_full
     │   └── Overloaded            503 overloaded
     ├── OutcomeUnknown            504 outcome_unknown       may be stored; repeating is harmless
@@ -172,6 +173,17 @@ class NotOwner(ShardUnavailable):
     """The node is no owner of the shard (any more); who sent it there has older metadata."""
 
     code = "not_owner"
+
+
+class VersionBehind(ShardUnavailable):
+    """The version of a new batch is far below what the owner has seen; who sent it takes a newer one."""
+
+    code = "version_behind"
+
+    def __init__(self, message: str, seen: int = 0) -> None:
+        """``seen``: the newest version the owner has seen."""
+        super().__init__(message)
+        self.seen = seen
 
 
 class DiskFull(Unavailable):

@@ -65,6 +65,13 @@ class AckCount:
     refused: int = 0
     unknown: int = 0
     reasons: list[DSDBError] = field(default_factory=list)
+    begun: bool = False
+    """An owner has the points, but not with the version they have now."""
+
+    def renew(self) -> None:
+        """The points get another version: an owner that confirmed has to do so again."""
+        self.begun = self.begun or self.confirmed > 0
+        self.confirmed = 0
 
     def confirm(self) -> None:
         """One owner has the points on stable storage."""
@@ -86,7 +93,7 @@ class AckCount:
             return Verdict.STORED
         if self.confirmed + self.refused + self.unknown < self.owners or (self.keeps and not self.all_kept):
             return Verdict.PENDING
-        return Verdict.REFUSED if self.refused == self.owners else Verdict.UNKNOWN
+        return Verdict.REFUSED if self.refused == self.owners and not self.begun else Verdict.UNKNOWN
 
     def failure(self, shard_id: int) -> DSDBError:
         """What the client is told when the verdict is REFUSED or UNKNOWN.

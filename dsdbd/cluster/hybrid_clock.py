@@ -13,6 +13,9 @@ NODES = 1 << NODE_BITS
 """Versions of one node are this far apart; in between are those of others."""
 RESERVE_NS = 2_000_000_000
 """How far the ceiling is set ahead of the newest version; a start after a crash begins there."""
+BEHIND_NS = 3_000_000_000
+"""A new version that is further below what an owner has seen was given by a node that has not heard of that. A start
+after a crash explains less (RESERVE_NS), and so does the time a batch waits for a connection while all goes well."""
 AHEAD_NS = 5_000_000_000
 """Versions that are further ahead of the wall clock are worth a word; a start after a crash alone explains less."""
 FAR_NS = 24 * 3_600 * 10**9
@@ -91,6 +94,15 @@ class HybridClock:
     def reserve(self, ceiling: int) -> None:
         """Take note that a ceiling is on stable storage."""
         self._ceiling = max(self._ceiling, ceiling)
+
+
+def is_behind(version: int, seen: int) -> bool:
+    """Whether a version given just now is too far below the newest that an owner has seen to be taken by it.
+
+    A confirmed write was seen by as many owners as confirmed it. So where the owners that confirm two writes meet, the
+    later one gets no version that is lower by more than BEHIND_NS, whatever the clocks of their coordinators say.
+    """
+    return version < seen - BEHIND_NS
 
 
 def is_wild(looks: Collection[tuple[float, float]], jumped_s: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,12 +11,15 @@ import structlog
 from dsdbd import limits
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, late, lone_failure, required_acks
 from dsdbd.cluster.budget import ByteBudget
+from dsdbd.cluster.hybrid_clock import is_behind
 from dsdbd.cluster.peers import PeerUnreachable
-from dsdbd.errors import DSDBError, NotOwner, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable
+from dsdbd.errors import DSDBError, NotOwner, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable, VersionBehind
 from dsdbd.meta import views
+from dsdbd.model.columns import encode_batch
 
 if TYPE_CHECKING:
     from dsdbd.cluster.node import Node
+    from dsdbd.cluster.version_clock import VersionClock
     from dsdbd.meta.state import MetaState, Shard
     from dsdbd.model.columns import Batch
     from dsdbd.storage import ShardKey
@@ -47,6 +50,10 @@ class _Copies:
 
     ``asked``: every owner it was or will be sent to. ``missed`` are those that may lack it, ``refused`` those that will
     not take it; ``missed_arriving``: nodes that are taking a copy and may lack it.
+
+    ``renew`` gives it another version, ``turn`` counts them. ``holders`` confirmed the present one. ``compared``: those
+    that have compared a version of it with the newest they had seen; what they saw after that was confirmed, if at all,
+    while this write was under way, so they need not do so again. ``waited_for``: the client waits for the outcome.
     """
 
     key: ShardKey
@@ -55,9 +62,33 @@ class _Copies:
     count: AckCount
     decided: asyncio.Future[None]
     asked: set[int]
+    is_new: bool
     missed: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     missed_arriving: list[int] = field(default_factory=list)
+    turn: int = 0
+    holders: list[int] = field(default_factory=list)
+    compared: set[int] = field(default_factory=set)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    waited_for: bool = True
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def confirm(self, owner: int) -> None:
+        """An owner has the batch with its present version."""
+        self.holders.append(owner)
+        self.count.confirm()
+
+    def may_renew(self) -> bool:
+        """Whether nobody was told anything of this write: what began later may count on its version from then on."""
+        return self.waited_for and not self.decided.done()
+
+    def renew(self, batch: Batch, encoded: bytes) -> list[int]:
+        """Replace the batch by the same with a higher version; returns the owners that need it once more."""
+        self.batch, self.encoded = batch, encoded
+        self.turn += 1
+        self.count.renew()
+        again, self.holders = self.holders, []
+        return again
 
     def decide(self) -> None:
         """Answer the client, if enough is known."""
@@ -68,9 +99,10 @@ class _Copies:
 class Owners:
     """Stores batches at the owners of shards; one per node, used on the event loop."""
 
-    def __init__(self, node: Node, stats: WriteStats) -> None:
+    def __init__(self, node: Node, stats: WriteStats, clock: VersionClock) -> None:
         self._node = node
         self._stats = stats
+        self._clock = clock
         self._background: set[asyncio.Task[None]] = set()
         self._on_their_way = ByteBudget(limits.MAX_REPLICATION_BYTES_HELD, "points on their way to other owners")
         self.opened: set[int] = set()
@@ -78,9 +110,12 @@ class Owners:
         self._elsewhere: set[int] = set()
         self._elsewhere_of: MetaState | None = None
 
-    async def store(self, key: ShardKey, shard: Shard, batch: Batch, encoded: bytes, consistency: Consistency) -> None:
+    async def store(
+        self, key: ShardKey, shard: Shard, batch: Batch, encoded: bytes, consistency: Consistency, *, is_new: bool
+    ) -> None:
         """Store one batch at every owner; returns as soon as enough of them have confirmed.
 
+        ``is_new``: its version was given for it just now; it gets another one where an owner has seen far newer ones.
         An owner that fails while another one has the batch gets it later, from its handoff queue. Nodes that are taking
         a copy of the shard get the batch as soon as it is decided, and are not counted. Raises Unavailable or
         RequestError (nothing stored), OutcomeUnknown.
@@ -102,10 +137,11 @@ class Owners:
         keeps = consistency is Consistency.ANY and self._node.handoff is not None and not self._is_leaving()
         count = AckCount(len(shard.owners), required_acks(consistency, len(shard.owners)), keeps=keeps)
         writers = views.writers(shard)
-        copies = _Copies(key, batch, encoded, count, asyncio.get_running_loop().create_future(), set(shard.owners))
-        tasks = [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
+        decided = asyncio.get_running_loop().create_future()
+        copies = _Copies(key, batch, encoded, count, decided, set(shard.owners), is_new)
+        copies.tasks += [asyncio.create_task(self._store_counted(owner, copies)) for owner in shard.owners]
         arriving = [asyncio.create_task(self._store_arriving(node, copies)) for node in writers[len(shard.owners) :]]
-        self._follow(asyncio.create_task(self._keep_missed(copies, tasks, arriving)))
+        self._follow(asyncio.create_task(self._keep_missed(copies, arriving)))
         timeout_s = self._node.config.cluster.write_timeout_s
         try:
             await asyncio.wait_for(asyncio.shield(copies.decided), timeout_s)
@@ -113,6 +149,8 @@ class Owners:
             # The last answer may have come while this task waited for its turn.
             if count.verdict() is Verdict.PENDING:
                 raise OutcomeUnknown(late(key.shard_id, timeout_s, count.confirmed, count.required)) from None
+        finally:
+            copies.waited_for = False
         if count.verdict() is not Verdict.STORED:
             raise count.failure(key.shard_id)
 
@@ -189,8 +227,7 @@ class Owners:
         """Store at one owner, or at the one that took its place, and count what became of it; raises nothing."""
         count = copies.count
         try:
-            owner = await self._store_at_owner(owner, copies)
-            count.confirm()
+            copies.confirm(await self._store_at_owner(owner, copies))
         except RequestError as error:
             # It would refuse the batch again and again: nothing is kept for it.
             copies.refused.append(owner)
@@ -221,18 +258,47 @@ class Owners:
         """Store at an owner, or at the one that took its place meanwhile; returns which. Raises what that one answers.
 
         An owner knows of a move no later than the metadata it was done in, so that newer metadata name another one.
+        One that refuses the version, or takes it while others refuse it, gets the batch with the next one.
         """
-        for turn in range(_MOST_TURNS):
+        moves = 0
+        while True:
+            turn, compares = copies.turn, copies.is_new and owner not in copies.compared
             try:
-                await self._store_at(owner, copies)
+                await self._store_at(owner, copies, compares=compares)
+            except VersionBehind as error:
+                if not compares:
+                    raise
+                copies.compared.add(owner)
+                await self._renew(copies, error.seen)
             except NotOwner:
-                successor = await self._successor(copies) if turn + 1 < _MOST_TURNS else None
+                moves += 1
+                successor = await self._successor(copies) if moves < _MOST_TURNS else None
                 if successor is None:
                     raise
                 owner = successor
             else:
-                break
-        return owner
+                copies.compared.add(owner)
+                if turn == copies.turn:
+                    return owner
+                copies.count.begun = True
+
+    async def _renew(self, copies: _Copies, seen: int) -> None:
+        """Have a batch that an owner refused be newer than what that one has seen, and stored so at all owners.
+
+        Once the client has its answer the batch keeps its version: what was written after that must stay newer. Then
+        enough owners have taken it, or none could confirm it. Raises Unavailable where this node may give no version.
+        """
+        async with copies.renewing:
+            if not copies.may_renew() or not is_behind(copies.batch.version, seen):
+                return
+            self._clock.observe(seen)
+            batch = replace(copies.batch, version=await self._clock.next_reserved())
+            encoded = await asyncio.to_thread(encode_batch, batch)
+            if copies.may_renew():
+                ahead_s = (batch.version - copies.batch.version) / 1e9
+                log.info("a write gets a newer version, for an owner has seen newer ones", ahead_s=ahead_s)
+                again = copies.renew(batch, encoded)
+                copies.tasks += [asyncio.create_task(self._store_counted(owner, copies)) for owner in again]
 
     async def _successor(self, copies: _Copies) -> int | None:
         """An owner in the newest metadata that the batch was not sent to yet; None where there is no other."""
@@ -251,42 +317,43 @@ class Owners:
         What it misses is found when it compares its copy with that of an owner.
         """
         await asyncio.wait({copies.decided})
-        if not copies.count.confirmed and not copies.count.unknown:
+        if not copies.count.confirmed and not copies.count.unknown and not copies.count.begun:
             return
         try:
-            await self._store_at(node_id, copies)
+            await self._store_at(node_id, copies, compares=False)
         except NotOwner:
             return
         except DSDBError:
             copies.missed_arriving.append(node_id)
 
-    async def _store_at(self, owner: int, copies: _Copies) -> None:
+    async def _store_at(self, owner: int, copies: _Copies, *, compares: bool) -> None:
+        """``compares``: another node is to refuse a version that is far below what it has seen (VersionBehind)."""
         node = self._node
+        rows = len(copies.batch) if owner not in copies.compared else 0
         if owner == node.data_id:
             if node.store is None:
                 raise Unavailable("this node's storage is still opening")
-            self._stats.point_req_local += len(copies.batch)
+            self._stats.point_req_local += rows
             await self.submit(copies.key, copies.batch, copies.encoded)
             return
         peer = views.data_node(node.metadata.state, owner)
         if peer is None:
             raise Unavailable(f"data node {owner} is not registered")
-        self._stats.point_req_remote += len(copies.batch)
+        self._stats.point_req_remote += rows
+        path = f"/internal/shards/{copies.key.shard_id}?index={node.metadata.state.index}"
         with self._on_their_way.held() as hold:
             hold.grow(len(copies.encoded))
             await node.peers.call(
                 peer.tcp_addr,
                 "POST",
-                f"/internal/shards/{copies.key.shard_id}?index={node.metadata.state.index}",
+                path + "&new=1" if compares else path,
                 copies.encoded,
                 timeout_s=node.config.cluster.shard_writer_timeout_s,
             )
         if self._node.handoff is not None:
             self._node.handoff.wake(owner)
 
-    async def _keep_missed(
-        self, copies: _Copies, owners: list[asyncio.Task[None]], arriving: list[asyncio.Task[None]]
-    ) -> None:
+    async def _keep_missed(self, copies: _Copies, arriving: list[asyncio.Task[None]]) -> None:
         """When every owner has answered or failed, keep the batch for those that may lack it; then for arriving ones.
 
         Where no owner has it, and none may have it, nothing is kept: the client was told that nothing is stored. A
@@ -295,7 +362,10 @@ class Owners:
         """
         count, handoff = copies.count, self._node.handoff
         try:
-            await asyncio.wait(owners)
+            asked = 0
+            while asked < len(copies.tasks):
+                asked = len(copies.tasks)
+                await asyncio.wait(copies.tasks)
             for owner in copies.missed:
                 if await self._keep(owner, copies):
                     count.kept += 1
@@ -315,7 +385,7 @@ class Owners:
     async def _keep(self, owner: int, copies: _Copies) -> bool:
         """Whether the batch is kept for a node that may lack it."""
         count, handoff = copies.count, self._node.handoff
-        if handoff is None or not (count.confirmed or count.unknown or count.keeps):
+        if handoff is None or not (count.confirmed or count.unknown or count.begun or count.keeps):
             return False
         try:
             await handoff.keep(owner, copies.key, copies.encoded)

@@ -33,6 +33,8 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     error: str
     code: str = ""
     node_id: int | None = None
+    seen: int = 0
+    """Of VersionBehind."""
 
 
 def _classes(root: type[DSDBError]) -> list[type[DSDBError]]:
@@ -61,6 +63,8 @@ def error_from_body(status: int, body: bytes, peer: str) -> DSDBError:
     except msgspec.MsgspecError:
         return Unavailable(f"{peer} answered status {status} without a reason; is it a DSDB node?")
     found = _by_code().get(decoded.code, Unavailable)
+    if issubclass(found, errors.VersionBehind):
+        return found(decoded.error, decoded.seen)
     return found(decoded.error)
 
 

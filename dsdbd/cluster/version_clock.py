@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd import fsio
-from dsdbd.cluster.hybrid_clock import FAR_NS, UNGIVEN, HybridClock, is_wild
+from dsdbd.cluster.hybrid_clock import BEHIND_NS, FAR_NS, UNGIVEN, HybridClock, is_wild
 from dsdbd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -132,6 +132,18 @@ class VersionClock:
     def observe(self, version: int) -> None:
         """Take note of a version another coordinator gave."""
         self._clock.observe(version, self._node.clock.now_ns())
+
+    async def keep(self, version: int) -> None:
+        """See that a start after a crash knows of about this version, which another coordinator gave.
+
+        So that this node, as an owner, goes on refusing what is far older. It waits for the file only where the clock
+        of this machine, and with it that of whoever writes next, does not tell as well.
+        """
+        if self._clock.wanted_ceiling() is None:
+            return
+        waiting = self._begin_storing()
+        if version - self._node.clock.now_ns() > BEHIND_NS and not self._clock.is_reserved(version):
+            await asyncio.wait({waiting}, timeout=_WAIT_S)
 
     def problems(self) -> list[str]:
         """Sentences for /health: versions that are ahead of the wall clock, or a clock that may give none."""

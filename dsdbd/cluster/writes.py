@@ -18,11 +18,12 @@ import structlog
 from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
 from dsdbd.cluster.freshness import reach_index
+from dsdbd.cluster.hybrid_clock import is_behind
 from dsdbd.cluster.owners import Owners, WriteStats, not_owner
 from dsdbd.cluster.routing import fits, route, uncovered_times
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.version_clock import VersionClock
-from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable
+from dsdbd.errors import DSDBError, NotFound, OutcomeUnknown, RequestError, Unavailable, VersionBehind
 from dsdbd.meta import views
 from dsdbd.meta.commands import CreateFields, CreateShardGroups, FieldTypesAre
 from dsdbd.model.columns import Batch, Points, decode_batch, encode_batch
@@ -63,7 +64,7 @@ class WritePath:
         self._node = node
         self.clock = VersionClock(node)
         self.stats = WriteStats()
-        self._owners = Owners(node, self.stats)
+        self._owners = Owners(node, self.stats, self.clock)
         self._places_of: MetaState | None = None
         self._known_places: dict[int, tuple[ShardKey, Shard]] = {}
 
@@ -196,7 +197,13 @@ class WritePath:
         version = await self.clock.next_reserved() if given is None else given
         outcomes = await asyncio.gather(
             *(
-                self._store(ShardKey(database, policy.name, shard.id), shard, _batch(version, parts), consistency)
+                self._store(
+                    ShardKey(database, policy.name, shard.id),
+                    shard,
+                    _batch(version, parts),
+                    consistency,
+                    is_new=given is None,
+                )
                 for shard, parts in routed
             ),
             return_exceptions=True,
@@ -276,8 +283,12 @@ class WritePath:
 
     # --- storing at the owners
 
-    async def receive(self, shard_id: int, encoded: bytes, metadata_index: int) -> None:
+    async def receive(self, shard_id: int, encoded: bytes, metadata_index: int, seen: int = 0) -> None:
         """Store a batch that another coordinator sent to this node; durable on return.
+
+        ``seen``: of a new write, the newest version this node had seen when the request came, before its body was
+        there; 0 for what is brought later, with the version it had. Raises VersionBehind where the write's is far below
+        it: nothing is stored then, and no copy is doubted, as the sender brings it again.
 
         The sender's metadata may be newer than ours: its index says how far to wait. Raises ShardUnavailable where that
         takes too long, and NotOwner where this node neither is an owner nor takes a copy: the sender's is the older.
@@ -293,8 +304,15 @@ class WritePath:
         if node.data_id not in views.writers(shard):
             raise not_owner(node, shard_id)
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
+        if is_behind(batch.version, seen):
+            raise VersionBehind(
+                f"the version of a new write is {(seen - batch.version) / 1e9:.1f}s below what data node "
+                f"{node.data_id} has seen; it needs a newer one",
+                seen,
+            )
         self.clock.observe(batch.version)
         await self._owners.submit(key, batch, encoded)
+        await self.clock.keep(batch.version)
 
     def _places(self) -> dict[int, tuple[ShardKey, Shard]]:
         """Every live shard with its place, made anew when the metadata changed."""
@@ -305,9 +323,11 @@ class WritePath:
             self._owners.opened &= self._known_places.keys()
         return self._known_places
 
-    async def _store(self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency) -> None:
+    async def _store(
+        self, key: ShardKey, shard: Shard, batch: Batch, consistency: Consistency, *, is_new: bool
+    ) -> None:
         encoded = await _work(len(batch), encode_batch, batch)
-        await self._owners.store(key, shard, batch, encoded, consistency)
+        await self._owners.store(key, shard, batch, encoded, consistency, is_new=is_new)
 
 
 def _batch(version: int, parts: Sequence[Points]) -> Batch:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from dsdbd.cluster.peers import ErrorBody
-from dsdbd.errors import DSDBError, Unauthenticated, Unavailable
+from dsdbd.errors import DSDBError, Unauthenticated, Unavailable, VersionBehind
 from dsdbd.query import encode_error_msgpack
 from dsdbd.version import VERSION
 
@@ -73,7 +73,8 @@ def _csv_field(text: str) -> str:
 
 def error_body(error: DSDBError, *, with_code: bool = True) -> bytes:
     """The error as a JSON document with a newline at its end."""
-    text = msgspec.json.encode(ErrorBody(error.message, error.code if with_code else ""))
+    seen = error.seen if isinstance(error, VersionBehind) else 0
+    text = msgspec.json.encode(ErrorBody(error.message, error.code if with_code else "", seen=seen))
     # As Go writes them; JSON has these characters in strings only.
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026") + b"\n"
 

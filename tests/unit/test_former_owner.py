@@ -12,6 +12,7 @@ import pytest
 from dsdbd.cluster.acks import Consistency
 from dsdbd.cluster.node import Node
 from dsdbd.cluster.owners import Owners, WriteStats
+from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.cluster.writes import WritePath
 from dsdbd.errors import DSDBError, NotOwner, OutcomeUnknown
 from dsdbd.meta.state import DataNode, MetaState, Shard
@@ -76,9 +77,9 @@ def test_a_lone_owner_sends_what_it_may_not_confirm_to_the_new_one(tmp_path: Pat
     before, after = states((1,), (2,))
 
     async def store(node: Node) -> None:
-        owners = Owners(node, WriteStats())
+        owners = Owners(node, WriteStats(), VersionClock(node))
         try:
-            await owners.store(KEY, Shard(7, (1,)), BATCH, encode_batch(BATCH), Consistency.ONE)
+            await owners.store(KEY, Shard(7, (1,)), BATCH, encode_batch(BATCH), Consistency.ONE, is_new=True)
         finally:
             await owners.finish()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from dsdbd.cluster.acks import Consistency
 from dsdbd.cluster.handoff import Handoff
 from dsdbd.cluster.owners import Owners, WriteStats
+from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.meta.state import Incoming, Shard
 from dsdbd.model.columns import encode_batch
 from dsdbd.storage import ShardKey
@@ -25,10 +26,10 @@ def test_any_is_answered_while_a_copy_is_taken_and_no_owner_is_there(tmp_path: P
         node = lone_node(tmp_path, state_of(shard))
         node.handoff = Handoff(node)
         await node.handoff.open()
-        owners = Owners(node, WriteStats())
+        owners = Owners(node, WriteStats(), VersionClock(node))
         try:
             async with asyncio.timeout(30):
-                await owners.store(KEY, shard, batch, encode_batch(batch), Consistency.ANY)
+                await owners.store(KEY, shard, batch, encode_batch(batch), Consistency.ANY, is_new=True)
                 await owners.finish()
             assert not owners._background, "nothing waits for itself"
             assert [node.handoff.kept_bytes(owner) > 0 for owner in (2, 3, 4)] == [True, True, False]
