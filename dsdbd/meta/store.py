@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _ATTEMPT_TIMEOUT_S = 2.0
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
+_CATCH_UP_S = 10.0
+"""How long a change that was committed is waited for here. A node without a vote may just have asked a meta node for
+news that is cut off from the others, and keeps the question open for half of it."""
 
 
 class NotProposed(Exception):
@@ -123,7 +126,8 @@ class Metadata:
         """Commit a command and return its successful result; this node's ``state`` then includes it.
 
         Raises MetaRefused when the state machine refuses it, NoLeader when it certainly did not happen, and
-        OutcomeUnknown when it may have. The same request id is used for every attempt, so it is applied once.
+        OutcomeUnknown when it may have, or has and this node does not hear of it: who goes on then would act on
+        metadata without its own change. The same request id is used for every attempt, so it is applied once.
         """
         envelope = Envelope(request_id=uuid.uuid4().hex, now_ns=self._clock.now_ns(), command=command)
         encoded = encode_envelope(envelope)
@@ -133,9 +137,14 @@ class Metadata:
             )
         raw = await self.propose_encoded(encoded, timeout_s=timeout_s)
         result = decode_result(raw)
-        await self.wait_index(result.index, timeout_s)
+        is_here = await self.wait_index(result.index, _CATCH_UP_S)
         if result.error is not None:
             raise MetaRefused(result.error.message)
+        if not is_here:
+            raise OutcomeUnknown(
+                f"the metadata change is committed (index {result.index}), but this node has not heard of it (it has "
+                f"{self.state.index}): what it does next may rest on older metadata; try again when it has caught up"
+            )
         return result
 
     async def propose_encoded(self, envelope: bytes, *, timeout_s: float) -> bytes:
