@@ -27,9 +27,18 @@ from dsdbd.cluster.messages import (
     encode,
 )
 from dsdbd.decoding import decode_json
-from dsdbd.errors import DSDBError, ForeignCluster, MembershipRefused, NodeRemoved, NoLeader, Unavailable
+from dsdbd.errors import (
+    DSDBError,
+    ForeignCluster,
+    MembershipRefused,
+    MetaRefused,
+    NodeRemoved,
+    NoLeader,
+    Unavailable,
+)
 from dsdbd.meta.commands import CreateDataNode, CreateMetaNode, DropDataNode, DropMetaNode, NodeIs
 from dsdbd.meta.raft import NotCommitted
+from dsdbd.meta.refusals import NOT_REPLICATED
 from dsdbd.meta.state import DataNode, MetaNode, Role
 from dsdbd.version import VERSION
 
@@ -203,12 +212,12 @@ class Membership:
                 return await self._hand_over(raft, meta, force=request.force)
             await self._drop_meta(raft, meta, force=request.force)
         elif data is not None and request.role in ("", "data"):
-            result = await self._node.metadata.propose(DropDataNode(data.id, request.force))
-            log.info(
-                "data node dropped", id=data.id, address=data.tcp_addr, force=request.force, value=str(result.value)
-            )
+            await self._drop_data(data, force=request.force)
         else:
-            raise MembershipRefused("node not found")
+            kind = f"{request.role} node" if request.role else "node"
+            raise MembershipRefused(
+                f"node not found: no {kind} has the number {request.id}; SHOW SERVERS lists the numbers"
+            )
         return encode(LeaveAnswer(self._node.metadata.state.index))
 
     async def sweep(self) -> None:
@@ -302,6 +311,18 @@ class Membership:
                     f"{address} {state} after {_CATCH_UP_S:g}s; it will be admitted when it has caught up"
                 )
             await asyncio.sleep(0.02)
+
+    async def _drop_data(self, data: DataNode, *, force: bool) -> None:
+        try:
+            result = await self._node.metadata.propose(DropDataNode(data.id, force))
+        except MetaRefused as error:
+            if not error.message.startswith(NOT_REPLICATED):
+                raise
+            raise MetaRefused(
+                f'{error.message}: data node {data.id} has their only copy. "dsdb node remove {data.id}" moves it to '
+                "another node first; FORCE gives their points up."
+            ) from error
+        log.info("data node dropped", id=data.id, address=data.tcp_addr, force=force, value=str(result.value))
 
     async def _drop_meta(self, raft: RaftNode, meta: MetaNode, *, force: bool) -> None:
         if len(self._node.metadata.state.meta_nodes) <= 1:

@@ -286,7 +286,12 @@ def _empty(board: _Board, node_id: int, preferred: list[int], receivers: list[in
             board.move(item, receiver, node_id)
         else:
             crowded.setdefault(item.policy, []).append(item.id)
-    refusals = [_all_owners_down(lost)] if lost else []
+    refusals = []
+    if lost:
+        given_up = (
+            f"; if none of them comes back, DROP DATA SERVER {node_id} FORCE gives the points of its only copies up"
+        )
+        refusals.append(_all_owners_down(lost) + given_up)
     refusals += [_crowded(board, policy, shard_ids, receivers) for policy, shard_ids in crowded.items()]
     return Plan(refusals=tuple(refusals)) if refusals else board.plan()
 

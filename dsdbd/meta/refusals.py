@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 LISTED_SHARDS = 10
 """A refusal names at most this many shards, so that it stays readable."""
+NOT_REPLICATED = "shard not replicated"
+"""How the refusal to lose a last copy begins; InfluxDB 1.x users know it."""
 
 
 class Refusal(Exception):
@@ -78,7 +80,7 @@ def shard_not_found(shard_id: int) -> Refusal:
 
 def shards_not_replicated(shard_ids: Sequence[int]) -> Refusal:
     """The change would take the last copy of these shards."""
-    return Refusal("shard_not_replicated", f"shard not replicated: {shard_list(shard_ids)}")
+    return Refusal("shard_not_replicated", f"{NOT_REPLICATED}: {shard_list(shard_ids)}")
 
 
 def too_many_groups(allowed: int) -> Refusal:

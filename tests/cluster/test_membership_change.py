@@ -220,8 +220,9 @@ def test_drops_that_are_refused(cluster: Cluster) -> None:
     first = cluster.add().start()
     assert "final node" in error(first.query("DROP META SERVER 1"))
     assert error(first.query("DROP DATA SERVER 2"))
-    assert "node not found" in error(first.query("DROP META SERVER 99"))
-    assert "node not found" in error(first.query("DROP META SERVER 2"))
+    assert "node not found: no meta node has the number 99" in error(first.query("DROP META SERVER 99"))
+    assert "node not found: no meta node has the number 2" in error(first.query("DROP META SERVER 2"))
+    assert "node not found: no node has the number 99" in error(first.query("DROP SERVER 99"))
     second = cluster.add(join=[first.meta_address]).start()
     first.rows("CREATE DATABASE d WITH REPLICATION 1")
     for day in range(6):
@@ -229,6 +230,7 @@ def test_drops_that_are_refused(cluster: Cluster) -> None:
     document = first.query(f"DROP DATA SERVER {data_id(cluster, second)}")
     assert "shard not replicated: " in error(document)
     assert any(char.isdigit() for char in error(document).split("shard not replicated: ")[1])
+    assert f"dsdb node remove {data_id(cluster, second)}" in error(document)
     assert len(first.servers()["data_nodes"]) == 2
     gone = data_id(cluster, second)
     first.rows(f"DROP SERVER {gone} FORCE")
