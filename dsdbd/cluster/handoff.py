@@ -48,6 +48,7 @@ _LOOK_S = 0.5
 """How often a waiting sender looks whether its owner seems to be back."""
 _MOST_AT_ONCE = 256
 """Records on their way to an owner that takes them: one after another they would wait for a sync of its log each."""
+_COUNTED = ("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes", "oldestSeconds", "asideBytes")
 
 
 @dataclass
@@ -80,8 +81,7 @@ class Handoff:
         self._changed = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="dsdb-handoff")
         self._held = ByteBudget(limits.MAX_HANDOFF_BYTES_HELD, "writes on their way to its handoff queues")
-        names = ("kept", "delivered", "refused", "dropped", "expired", "lostShards", "bytes", "asideBytes")
-        self.counters = dict.fromkeys(names, 0)
+        self.counters = dict.fromkeys(_COUNTED, 0)
         node.service_stats["handoff"] = self.counters
         if node.detector is not None:
             node.detector.on_back(self.wake)
@@ -372,6 +372,8 @@ class Handoff:
         left_s = pause_s
         while left_s > 0:
             turn_s = min(left_s, _LOOK_S)
+            # What is kept grows older.
+            self._count()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(turn_s):
                     await target.woken.wait()
@@ -429,6 +431,7 @@ class Handoff:
         queues = [target.queue for target in list(self._targets.values())]
         self.counters["bytes"] = sum(queue.size_bytes for queue in queues)
         self.counters["asideBytes"] = sum(queue.aside_bytes for queue in queues)
+        self.counters["oldestSeconds"] = int(max((queue.oldest_s() for queue in queues), default=0.0))
         self.counters["lostShards"] = sum(len(keys) for keys in list(self._lost.values()))
 
     async def close(self) -> None:

@@ -59,6 +59,8 @@ class HandoffQueue:
         self._log = LogWriter(directory, newest, min(segment_bytes, max(max_size_bytes // 4, 1 << 10)))
         self._begun = (newest, 0.0)
         self._sizes = {number: path.stat().st_size for number, path in files}
+        # When the first record of a file of an earlier run was kept is not known: not later than its last.
+        self._since_s = {number: path.stat().st_mtime for number, path in files}
         self._records: tuple[int, list[tuple[int, Record]], int] | None = None
         self._trim_aside()
 
@@ -73,9 +75,12 @@ class HandoffQueue:
         return not self._sizes
 
     def oldest_s(self) -> float:
-        """Age of the oldest file in seconds; 0 for an empty queue."""
-        files = log_files(self.directory)
-        return max(0.0, time.time() - files[0][1].stat().st_mtime) if files and not self.empty else 0.0
+        """Age in seconds of the first record of the oldest file; 0 for an empty queue. Reads nothing.
+
+        Of a file of an earlier run it is the age of its last record.
+        """
+        oldest = min(tuple(self._since_s.values()), default=None)
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest)
 
     def append(self, records: list[Record]) -> None:
         """Keep records; durable on return. Raises QueueFull, DiskFull, OSError; nothing is kept then."""
@@ -90,6 +95,7 @@ class HandoffQueue:
             number = self._log.append(records)
             if number != self._begun[0]:
                 self._begun = number, time.time()
+                self._since_s[number] = self._begun[1]
             self._sizes[number] = (self.directory / f"{number:08d}.wal").stat().st_size
             if self._records is not None and self._records[0] == number:
                 self._records = None
@@ -228,6 +234,7 @@ class HandoffQueue:
             self._log.close()
         (self.directory / f"{number:08d}.wal").unlink(missing_ok=True)
         self._sizes.pop(number, None)
+        self._since_s.pop(number, None)
         if self._records is not None and self._records[0] == number:
             self._records = None
 

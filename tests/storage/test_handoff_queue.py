@@ -122,6 +122,26 @@ def test_what_is_too_old_is_given_up_by_name(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_the_age_is_that_of_the_first_record_that_waits(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    assert queue.oldest_s() == 0
+    queue.append([record(0)])
+    (path,) = tmp_path.glob("*.wal")
+    os.utime(path, (0, time.time() + 100))  # as if more were added
+    assert queue.oldest_s() > 0
+    queue.close()
+    os.utime(path, (0, time.time() - 100))
+    queue = open_queue(tmp_path)
+    queue.append([record(1)])
+    assert queue.oldest_s() > 90
+    (position, _), *_ = queue.next(1)
+    queue.delivered(position)
+    queue.save()
+    assert not queue.empty and 0 < queue.oldest_s() < 90
+    assert drain(queue) == [1] and queue.oldest_s() == 0
+    queue.close()
+
+
 def test_a_file_that_cannot_be_read_is_given_up_with_the_others(tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     for number in range(10):
