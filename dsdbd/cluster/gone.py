@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from dsdbd.cluster.peer_lines import Lane
 from dsdbd.cluster.pieces import in_groups
 from dsdbd.cluster.repair_messages import (
     LATELY_PATH,
@@ -100,13 +101,13 @@ def in_turn(found: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
 
 @dataclass(slots=True)
 class _Check:
-    """A node that is gone.
+    """A node that is gone: what it coordinated after ``since_s`` may be missing.
 
     Until ``asked`` any shard may be short, then those of ``open``; no read waits longer than ``until_s``.
     """
 
     number: int
-    silent_s: float
+    since_s: float
     until_s: float
     begun: bool = False
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -162,13 +163,19 @@ class GoneCoordinators:
 
     def may_lack(self, shard_id: int) -> bool:
         """Whether a read of this node's copy is to wait. Any thread may call it."""
+        checks = tuple(self._checks)
+        if not checks:
+            return False
         now_s = self._now_s()
-        return any(one.until_s > now_s and one.waits_for(shard_id) is not None for one in tuple(self._checks))
+        return any(one.until_s > now_s and one.waits_for(shard_id) is not None for one in checks)
 
     async def over(self, places: Iterable[ShardPlace]) -> None:
         """Wait until this node holds what others have of coordinators that are gone, but not for long."""
+        checks = tuple(self._checks)
+        if not checks:
+            return
         shared = [place.shard.id for place in places if len(place.shard.owners) > 1]
-        for check in tuple(self._checks):
+        for check in checks:
             try:
                 async with asyncio.timeout(max(0.0, check.until_s - self._now_s())):
                     for shard_id in shared:
@@ -190,12 +197,11 @@ class GoneCoordinators:
     # --- work
 
     def _on_lost(self, number: int, silent_s: float) -> None:
-        until_s = self._now_s() + self._node.config.cluster.shard_mapper_timeout_s / 2
-        for check in self._checks:
-            if check.number == number and not check.begun:
-                check.silent_s += silent_s
-                return
-        self._checks.append(_Check(number, silent_s, until_s))
+        if any(one.number == number and not one.begun for one in self._checks):
+            return
+        now_s, config = self._now_s(), self._node.config.cluster
+        since_s = now_s - silent_s - config.write_timeout_s - config.shard_writer_timeout_s - _MARGIN_S
+        self._checks.append(_Check(number, since_s, now_s + config.shard_mapper_timeout_s / 2))
         self._changed.set()
 
     async def run(self) -> None:
@@ -224,9 +230,7 @@ class GoneCoordinators:
             check.end()
 
     async def _bring(self, check: _Check) -> None:
-        config = self._node.config.cluster
-        ago_s = check.silent_s + config.write_timeout_s + config.shard_writer_timeout_s + _MARGIN_S
-        since_s = self._now_s() - ago_s
+        since_s, ago_s = check.since_s, self._now_s() - check.since_s
         if ago_s > _REMEMBERED_S or not self._lately.reaches(since_s):
             self._doubt()
         found = await self._written_lately(self._co_owners() - {check.number}, ago_s)
@@ -285,7 +289,10 @@ class GoneCoordinators:
         assert peer is not None, "its number is from the metadata"
         body = encode(LatelyRequest(self._node.data_id or 0, ago_s))
         async with asyncio.timeout(_ASK_TIMEOUT_S):
-            raw = await self._node.peers.call(peer.tcp_addr, "POST", LATELY_PATH, body, timeout_s=_ASK_TIMEOUT_S)
+            # Reads wait for it: not behind copies.
+            raw = await self._node.peers.call(
+                peer.tcp_addr, "POST", LATELY_PATH, body, timeout_s=_ASK_TIMEOUT_S, lane=Lane.CONTROL
+            )
         return decode_answer(raw, LatelyAnswer, peer.tcp_addr)
 
     def _now_s(self) -> float:

@@ -37,7 +37,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
 
 
 def number_of(node: Daemon) -> int:
-    return next(row[0] for row in node.servers()["data_nodes"] if row[1] == node.address)
+    return int(next(row[0] for row in node.servers()["data_nodes"] if row[1] == node.address))
 
 
 def write_as(coordinator: int, owners: Sequence[Daemon], database: str, value: float, time_ns: int) -> None:
@@ -54,8 +54,13 @@ def values(node: Daemon, database: str) -> list[float]:
     return sorted(row[1] for row in node.rows("SELECT v FROM m", db=database))
 
 
-def knows_down(node: Daemon, other: Daemon) -> bool:
-    return other.address in str(node.get("/health").json)
+def wait_known(node: Daemon, gone: Daemon, *, down: bool) -> None:
+    """Until a node says in its health that another one is gone, or nothing of it any more."""
+    wait_until(
+        lambda: (gone.address in str(node.get("/health").json)) is down,
+        f"{gone.address} is {'gone' if down else 'back'} for {node.address}",
+        DEADLINE_S,
+    )
 
 
 def test_no_read_is_short_of_what_a_coordinator_that_is_gone_had_confirmed(nodes: list[Daemon]) -> None:
@@ -71,9 +76,10 @@ def test_no_read_is_short_of_what_a_coordinator_that_is_gone_had_confirmed(nodes
         gone.kill()
         expected = [float(value) for value in range(-turn, turn + 1)]
         for node in (here, there):
-            wait_until(lambda node=node: knows_down(node, gone), "the end is known", DEADLINE_S)
+            wait_known(node, gone, down=True)
             for _ in range(10):
                 assert values(node, "d") == expected, (turn, node is here)
         gone.start()
         wait_until(lambda: are_equal(nodes, "d"), "it is back and has all", DEADLINE_S, 0.1)
-        wait_until(lambda: not any(knows_down(node, gone) for node in (here, there)), "it is seen", DEADLINE_S)
+        for node in (here, there):
+            wait_known(node, gone, down=False)
