@@ -27,7 +27,7 @@ from dsdbd.cluster.segment_messages import (
 from dsdbd.errors import CorruptData, DSDBError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
 
     from dsdbd.cluster.peers import PeerClient
@@ -55,16 +55,6 @@ async def listing(peers: PeerClient, address: str, shard_id: int) -> AsyncIterat
                 await peers.call(address, "DELETE", f"/internal/files/{found.token}", timeout_s=_SIZES_TIMEOUT_S)
 
 
-async def pieces(
-    peers: PeerClient, address: str, token: str, index: int, offset: int = 0
-) -> AsyncGenerator[bytes, None]:
-    """Bytes of one listed file from ``offset``; the last ``DIGEST_BYTES`` are its digest, however pieces are cut."""
-    path = f"/internal/files/{token}/{index}?offset={offset}"
-    async with peers.stream(address, "GET", path, timeout_s=_SILENCE_S, piece_bytes=PIECE_BYTES) as found:
-        async for piece in found:
-            yield piece
-
-
 async def fetch(
     peers: PeerClient,
     address: str,
@@ -83,7 +73,10 @@ async def fetch(
     try:
         waiting: list[bytes] = []
         held = 0
-        async with contextlib.aclosing(pieces(peers, address, token, index, copy.size_bytes)) as stream:
+        # The last bytes are the digest. Not in a generator: when the owner goes down what is awaited here is cancelled,
+        # and only from within this block does the stream see that, and say which node it is.
+        path = f"/internal/files/{token}/{index}?offset={copy.size_bytes}"
+        async with peers.stream(address, "GET", path, timeout_s=_SILENCE_S, piece_bytes=PIECE_BYTES) as stream:
             async for piece in stream:
                 waiting.append(piece)
                 held += len(piece)

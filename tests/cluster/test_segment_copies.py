@@ -118,6 +118,20 @@ def test_a_copy_that_broke_off_goes_on_where_it_was(original: Path, tmp_path: Pa
     assert target.read_bytes() == original.read_bytes()
 
 
+def test_a_copy_is_broken_off_when_its_owner_is_found_down_also_while_it_waits(original: Path, tmp_path: Path) -> None:
+    async def act() -> None:
+        async with serving(Owner(original)) as (peers, address):
+
+            async def pace(_: int) -> None:
+                peers.set_down(address, "it does not answer")
+                await asyncio.Event().wait()
+
+            with pytest.raises(PeerUnreachable, match="does not answer any more"):
+                await segment_fetch.fetch(peers, address, "token", 0, ENTRY, tmp_path / "copy.part", pace)
+
+    asyncio.run(act())
+
+
 @pytest.mark.parametrize("left", [b"not what was there", b"\0" * SIZE, b"longer than the file" * SIZE])
 def test_what_a_crash_made_of_a_part_does_not_pass(original: Path, tmp_path: Path, left: bytes) -> None:
     target = tmp_path / "copy.part"
