@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Column, Int64s, concat_columns
 from dsdbd.model.scan import TagColumn
-from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Runs
 from dsdbd.storage.cache import ColumnCache, Extent, next_file_id
@@ -189,18 +188,6 @@ class Segment:
     def read_tags(self) -> dict[str, TagColumn]:
         """The tags of the series of each run, in row order. Raises CorruptData, OSError."""
         return dict(self._reading(lambda: self._table(with_tags=True)).tags)
-
-    def read_series(self) -> tuple[list[Series], Int64s]:
-        """The series of each run in row order, and the first row of each. Raises CorruptData, OSError."""
-        table = self._reading(lambda: self._table(with_tags=True))
-        columns = [column.to_arrow().fill_null("").to_pylist() for column in table.tags.values()]
-        rows = zip(*columns, strict=True) if columns else [()] * len(table.lengths)
-        keys = list(table.tags)
-        series = [
-            Series(self.measurement, tuple((key, text) for key, text in zip(keys, row, strict=True) if text))
-            for row in rows
-        ]
-        return series, self._starts
 
     def _table(self, *, with_tags: bool = False) -> RunTable:
         """The runs; their tags are not kept once the series have numbers."""

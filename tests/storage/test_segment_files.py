@@ -87,10 +87,17 @@ def write_sample(path: Path, series: int = 3, each: int = 50_000) -> Rows:
     return rows
 
 
+def series_of_runs(segment: Segment) -> list[Series]:
+    """The series of each run, in row order."""
+    columns = [[(key, text) for text in column.to_arrow().to_pylist()] for key, column in segment.read_tags().items()]
+    rows = zip(*columns, strict=True) if columns else [()] * len(segment.run_starts)
+    return [Series(segment.measurement, tuple(tag for tag in row if tag[1] is not None)) for row in rows]
+
+
 def open_sample(path: Path, cache_bytes: int = 64 << 20) -> Segment:
     """The segment with its series numbered 0, 1, 2 … in row order."""
     segment = Segment(path, 1, 1, ColumnCache(cache_bytes))
-    segment.number_series(np.arange(len(segment.read_series()[0]), dtype=np.int64))
+    segment.number_series(np.arange(len(series_of_runs(segment)), dtype=np.int64))
     return segment
 
 
@@ -129,7 +136,7 @@ def test_a_segment_tells_its_runs(tmp_path: Path) -> None:
     path = tmp_path / "00000001.parquet"
     rows = write_sample(path)
     segment = Segment(path, 1, 1, ColumnCache(1 << 20))
-    series, starts = segment.read_series()
+    series, starts = series_of_runs(segment), segment.run_starts
     assert [one.tag("host") for one in series] == ["h00", "h01", "h02"] and starts.tolist() == [0, 50_000, 100_000]
     assert series[0].tags == (("host", "h00"),) and segment.measurement == "m/ü" and segment.rows == 150_000
     tags = segment.read_tags()
@@ -294,12 +301,12 @@ def test_long_texts_make_short_row_groups(tmp_path: Path, monkeypatch: pytest.Mo
 def test_series_without_tags_and_many_short_runs(tmp_path: Path) -> None:
     write_segment(tmp_path / "1.parquet", SeriesSet.of("m", [Series("m", ())]), sample_rows(1, 10))
     segment = open_sample(tmp_path / "1.parquet")
-    assert segment.read_series()[0] == [Series("m", ())] and segment.tags == {}
+    assert series_of_runs(segment) == [Series("m", ())] and segment.tags == {}
     count = 70_000
     names = [Series("m", (("id", f"{number:06d}"),)) for number in range(count)]
     write_segment(tmp_path / "2.parquet", SeriesSet.of("m", names), sample_rows(count, 1))
     segment = open_sample(tmp_path / "2.parquet")
-    assert segment.read_series()[0] == names and segment.runs().lengths.tolist() == [1] * count
+    assert series_of_runs(segment) == names and segment.runs().lengths.tolist() == [1] * count
     # The dictionary of a row group holds the texts of that row group only.
     groups = pq.read_metadata(tmp_path / "2.parquet")
     sizes = [groups.row_group(at).column(0).total_uncompressed_size for at in range(groups.num_row_groups)]
@@ -323,7 +330,7 @@ def test_no_flipped_byte_is_read_as_good_data(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         try:
             segment = open_sample(path)
-            assert segment.read_series()[0] == sample_series(3).parsed()
+            assert series_of_runs(segment) == sample_series(3).parsed()
             footer_bytes = pq.read_metadata(path).serialized_size
             for key in segment.fields:
                 read = segment.column(key, *everything)
