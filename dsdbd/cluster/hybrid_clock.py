@@ -14,8 +14,10 @@ NODES = 1 << NODE_BITS
 RESERVE_NS = 2_000_000_000
 """How far the ceiling is set ahead of the newest version; a start after a crash begins there."""
 BEHIND_NS = 3_000_000_000
-"""A new version that is further below what an owner has seen was given by a node that has not heard of that. A start
-after a crash explains less (RESERVE_NS), and so does the time a batch waits for a connection while all goes well."""
+"""How far a new write's version may be below what an owner has seen lately, and how long lately is: what a batch may
+wait for its coordinator's disk (a second) and for a connection, while clocks are kept, is less."""
+_STEP_S = 0.25
+"""Versions seen within it count as seen at its begin."""
 AHEAD_NS = 5_000_000_000
 """Versions that are further ahead of the wall clock are worth a word; a start after a crash alone explains less."""
 FAR_NS = 24 * 3_600 * 10**9
@@ -96,15 +98,6 @@ class HybridClock:
         self._ceiling = max(self._ceiling, ceiling)
 
 
-def is_behind(version: int, seen: int) -> bool:
-    """Whether a version given just now is too far below the newest that an owner has seen to be taken by it.
-
-    A confirmed write was seen by as many owners as confirmed it. So where the owners that confirm two writes meet, the
-    later one gets no version that is lower by more than BEHIND_NS, whatever the clocks of their coordinators say.
-    """
-    return version < seen - BEHIND_NS
-
-
 def is_wild(looks: Collection[tuple[float, float]], jumped_s: float) -> bool:
     """Whether this node's wall clock is too far ahead of those of all other nodes to give versions.
 
@@ -114,6 +107,37 @@ def is_wild(looks: Collection[tuple[float, float]], jumped_s: float) -> bool:
     """
     fresh = [ahead_s for looked_s, ahead_s in looks if looked_s >= jumped_s]
     return bool(looks) and all(ahead_s * 1e9 < -FAR_NS for ahead_s in fresh)
+
+
+class Floor:
+    """The lowest version that an owner takes for a new write, which was given just now.
+
+    A write that was confirmed was seen by the owners that confirmed it. So where those of a later write are not all
+    others, one of them refuses a version that is lower by more than BEHIND_NS, or lower at all if it saw the higher one
+    BEHIND_NS ago, whatever clocks say. Times are monotonic.
+    """
+
+    def __init__(self, seen: int) -> None:
+        """``seen``: no higher version was seen before the start."""
+        self._before = seen
+        self._lately: deque[tuple[float, int]] = deque()
+
+    def note(self, now_s: float, last: int) -> None:
+        """Take note of the newest version given or seen, as often as it grows."""
+        if self._lately and now_s - self._lately[-1][0] < _STEP_S:
+            self._lately[-1] = (self._lately[-1][0], last)
+            return
+        self._forget(now_s)
+        self._lately.append((now_s, last))
+
+    def look(self, now_s: float) -> int:
+        """The floor now."""
+        self._forget(now_s)
+        return max(self._before, self._lately[-1][1] - BEHIND_NS) if self._lately else self._before
+
+    def _forget(self, now_s: float) -> None:
+        while self._lately and self._lately[0][0] <= now_s - BEHIND_NS / 1e9:
+            self._before = self._lately.popleft()[1]
 
 
 class Settled:

@@ -11,7 +11,6 @@ import structlog
 from dsdbd import limits
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, late, lone_failure, required_acks
 from dsdbd.cluster.budget import ByteBudget
-from dsdbd.cluster.hybrid_clock import is_behind
 from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.errors import DSDBError, NotOwner, OutcomeUnknown, RequestError, ShardUnavailable, Unavailable, VersionBehind
 from dsdbd.meta import views
@@ -289,7 +288,7 @@ class Owners:
         enough owners have taken it, or none could confirm it. Raises Unavailable where this node may give no version.
         """
         async with copies.renewing:
-            if not copies.may_renew() or not is_behind(copies.batch.version, seen):
+            if not copies.may_renew() or copies.batch.version > seen:
                 return
             self._clock.observe(seen)
             batch = replace(copies.batch, version=await self._clock.next_reserved())

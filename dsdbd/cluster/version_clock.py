@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd import fsio
-from dsdbd.cluster.hybrid_clock import BEHIND_NS, FAR_NS, UNGIVEN, HybridClock, is_wild
+from dsdbd.cluster.hybrid_clock import BEHIND_NS, FAR_NS, UNGIVEN, Floor, HybridClock, is_wild
 from dsdbd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class VersionClock:
         except OSError as error:
             log.warning("the newest version given before cannot be read", reason=error.strerror)
             ceiling = 0
-        self._clock = HybridClock(ceiling)
+        self._clock, self._floor = HybridClock(ceiling), Floor(ceiling)
         self._storing: asyncio.Task[None] | None = None
         self._offset_s = self._wall_offset_s(node.clock.now_ns())
         self._jumped_s = float("-inf")
@@ -98,6 +98,10 @@ class VersionClock:
     def last(self) -> int:
         """The newest version given or seen."""
         return self._clock.last
+
+    def floor(self) -> int:
+        """The lowest version that a write may have which another coordinator begins now."""
+        return self._floor.look(self._node.clock.monotonic_s())
 
     def next(self) -> int:
         """A version for a write that begins now; it may go out when ``is_reserved``.
@@ -108,6 +112,7 @@ class VersionClock:
         if now_ns - self._clock.last > FAR_NS and self._is_wild(now_ns):
             return UNGIVEN
         version = self._clock.next(now_ns, self._number())
+        self._floor.note(self._node.clock.monotonic_s(), version)
         if self._clock.wanted_ceiling() is not None:
             _ = self._begin_storing()
         return version
@@ -131,7 +136,9 @@ class VersionClock:
 
     def observe(self, version: int) -> None:
         """Take note of a version another coordinator gave."""
-        self._clock.observe(version, self._node.clock.now_ns())
+        if version > self._clock.last:
+            self._clock.observe(version, self._node.clock.now_ns())
+            self._floor.note(self._node.clock.monotonic_s(), version)
 
     async def keep(self, version: int) -> None:
         """See that a start after a crash knows of about this version, which another coordinator gave.

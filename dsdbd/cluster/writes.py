@@ -18,7 +18,6 @@ import structlog
 from dsdbd import limits
 from dsdbd.cluster.acks import Consistency, lone_failure
 from dsdbd.cluster.freshness import reach_index
-from dsdbd.cluster.hybrid_clock import is_behind
 from dsdbd.cluster.owners import Owners, WriteStats, not_owner
 from dsdbd.cluster.routing import fits, route, uncovered_times
 from dsdbd.cluster.shard_places import key_of
@@ -283,12 +282,11 @@ class WritePath:
 
     # --- storing at the owners
 
-    async def receive(self, shard_id: int, encoded: bytes, metadata_index: int, seen: int = 0) -> None:
+    async def receive(self, shard_id: int, encoded: bytes, metadata_index: int, floor: int = 0) -> None:
         """Store a batch that another coordinator sent to this node; durable on return.
 
-        ``seen``: of a new write, the newest version this node had seen when the request came, before its body was
-        there; 0 for what is brought later, with the version it had. Raises VersionBehind where the write's is far below
-        it: nothing is stored then, and no copy is doubted, as the sender brings it again.
+        ``floor``: the lowest version it may have; 0 for what is brought with a version it had before. Raises
+        VersionBehind where it is lower: nothing is stored then, and no copy doubted, as the sender brings it again.
 
         The sender's metadata may be newer than ours: its index says how far to wait. Raises ShardUnavailable where that
         takes too long, and NotOwner where this node neither is an owner nor takes a copy: the sender's is the older.
@@ -304,12 +302,9 @@ class WritePath:
         if node.data_id not in views.writers(shard):
             raise not_owner(node, shard_id)
         batch = await _work(len(encoded) // _ROW_BYTES, decode_batch, encoded)
-        if is_behind(batch.version, seen):
-            raise VersionBehind(
-                f"the version of a new write is {(seen - batch.version) / 1e9:.1f}s below what data node "
-                f"{node.data_id} has seen; it needs a newer one",
-                seen,
-            )
+        if batch.version < floor:
+            behind_s, seen = (self.clock.last - batch.version) / 1e9, self.clock.last
+            raise VersionBehind(f"data node {node.data_id} has seen versions newer by {behind_s:.1f}s", seen)
         self.clock.observe(batch.version)
         await self._owners.submit(key, batch, encoded)
         await self.clock.keep(batch.version)

@@ -226,13 +226,13 @@ class InternalApi:
     # --- points
 
     async def _write_shard(self, request: web.Request) -> web.StreamResponse:
-        # Looked at before the body: the time that one takes on a slow link makes no write an old one.
-        seen = self._writes.clock.last if "new" in request.query else 0
+        # Before the body comes: the time that one takes on a slow link makes no write an old one.
+        floor = self._writes.clock.floor() if "new" in request.query else 0
 
         async def store(request: web.Request, body: bytes) -> web.StreamResponse:
             index = request.query.get("index", "0")
             shard_id = int(request.match_info["shard_id"])
-            await self._writes.receive(shard_id, body, int(index) if index.isdigit() else 0, seen)
+            await self._writes.receive(shard_id, body, int(index) if index.isdigit() else 0, floor)
             return web.Response(status=204)
 
         return await self._signed(store)(request)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dsdbd.cluster.acks import AckCount, Consistency, Verdict, required_acks
 from dsdbd.cluster.handoff import Handoff
-from dsdbd.cluster.hybrid_clock import BEHIND_NS, is_behind
+from dsdbd.cluster.hybrid_clock import BEHIND_NS, Floor
 from dsdbd.cluster.node import Node
 from dsdbd.cluster.owners import Owners, WriteStats
 from dsdbd.cluster.peers import PeerUnreachable, error_from_body
@@ -40,11 +40,12 @@ LEVELS = (Consistency.ONE, Consistency.QUORUM, Consistency.ALL)
 class Owner:
     """Another node: what it has seen, and how its answers to one write come.
 
-    ``before``, ``after``: turns of the event loop until it stores, and from then until it answers. ``fails``: how each
-    of its answers ends, the last one for ever.
+    ``lately``: it has seen it just now, not long ago. ``before``, ``after``: turns of the event loop until it stores,
+    and from then until it answers. ``fails``: how each of its answers ends, the last one for ever.
     """
 
     ahead_s: float
+    lately: bool
     before: int
     after: int
     fails: list[str]
@@ -53,8 +54,14 @@ class Owner:
     answers: list[str] = field(default_factory=list)
     refusals: int = 0
 
+    def confirmed_ns(self) -> int:
+        """The version below which it confirms no later write."""
+        return self.seen - (BEHIND_NS if self.lately else 0)
+
     async def take(self, version: int, *, compares: bool) -> None:
-        seen = self.seen
+        known = Floor(0)
+        known.note(0.0, self.seen)
+        floor = known.look(0.1 if self.lately else BEHIND_NS / 1e9)
         for _ in range(self.before):
             await asyncio.sleep(0)
         how = self.fails.pop(0) if len(self.fails) > 1 else self.fails[0]
@@ -65,11 +72,10 @@ class Owner:
             raise PeerUnreachable("it went down", sent=True)
         if how == "full":
             raise DiskFull("its disk is full")
-        if compares and is_behind(version, seen):
+        if compares and version < floor:
             self.refusals += 1
-            raise VersionBehind("it has seen newer ones", seen)
+            raise VersionBehind("it has seen newer ones", self.seen)
         self.held.append(version)
-        self.seen = max(self.seen, version)
         for _ in range(self.after):
             await asyncio.sleep(0)
         if how == "silent":
@@ -79,6 +85,7 @@ class Owner:
 owners = st.builds(
     Owner,
     ahead_s=st.sampled_from((0.0, 2.9, 60.0, 300.0)),
+    lately=st.booleans(),
     before=st.integers(0, 6),
     after=st.integers(0, 6),
     fails=st.lists(st.sampled_from(("", "", "", "away", "lost", "full", "silent")), min_size=1, max_size=3),
@@ -155,15 +162,23 @@ def judge(
         assert isinstance(error, Unavailable)
         assert not newest, "nothing is stored"
         assert not any(kept)
-    if all(one.ahead_s * 1e9 <= BEHIND_NS for one in others):
+    if all(one.confirmed_ns() <= first for one in others):
         assert newest in (0, first), "clocks that are kept cost nothing"
         assert not any(one.refusals for one in others)
 
 
-@given(st.integers(0, 2**62), st.integers(0, 2**62))
-def test_only_what_is_far_below_is_behind(version: int, seen: int) -> None:
-    assert is_behind(version, seen) == (seen - version > BEHIND_NS)
-    assert not is_behind(version, 0), "what is not compared is never behind"
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 4 * 10**9)), min_size=1, max_size=40))
+def test_only_what_is_far_below_or_below_what_was_seen_long_ago_is_refused(steps: list[tuple[float, int]]) -> None:
+    floor, seen, now_s, last = Floor(7), [(-10.0, 7)], 0.0, 7
+    for pause_s, growth in steps:
+        now_s += pause_s
+        before = [version for at_s, version in seen if at_s <= now_s - BEHIND_NS / 1e9]
+        nearly = [version for at_s, version in seen if at_s <= now_s - BEHIND_NS / 1e9 + 0.25]
+        least = max(max(before), last - BEHIND_NS if last > max(before) else 0)
+        assert least <= floor.look(now_s) <= max(max(nearly), last - BEHIND_NS)
+        last += growth
+        floor.note(now_s, last)
+        seen.append((now_s, last))
 
 
 def test_an_answer_for_an_earlier_version_is_neither_a_confirmation_nor_nothing() -> None:
@@ -195,10 +210,10 @@ def test_an_owner_refuses_a_new_write_only_and_remembers_what_it_took(tmp_path: 
         batch = make_batch(ahead, [("h", 1, {"f": 1.0})])
         old = encode_batch(make_batch(ahead - BEHIND_NS - 1, [("h", 1, {"f": 2.0})]))
         try:
-            await writes.receive(7, encode_batch(batch), 1, writes.clock.last)
+            await writes.receive(7, encode_batch(batch), 1, writes.clock.floor())
             assert CeilingFile(node.config.meta.dir / "versions").load() >= ahead, "before it is confirmed"
             try:
-                await writes.receive(7, old, 1, writes.clock.last)
+                await writes.receive(7, old, 1, writes.clock.floor())
             except VersionBehind as error:
                 assert error.seen == ahead
             else:
