@@ -74,6 +74,7 @@ class FailureDetector:
         self.counters = dict.fromkeys(("looks", "downs", "returns"), 0)
         node.service_stats["detector"] = self.counters
         self._on_back: list[Callable[[int], None]] = []
+        self._on_open: list[Callable[[int], None]] = []
         self._on_lost: list[Callable[[int, float], None]] = []
 
     # --- questions
@@ -179,6 +180,10 @@ class FailureDetector:
     def on_back(self, callback: Callable[[int], None]) -> None:
         """Call with the id of every data node that answers again, on the event loop."""
         self._on_back.append(callback)
+
+    def on_open(self, callback: Callable[[int], None]) -> None:
+        """Call on the event loop with the id of every data node that answers again, as soon as its storage is open."""
+        self._on_open.append(callback)
 
     def on_lost(self, callback: Callable[[int, float], None]) -> None:
         """Call on the event loop for every node that does not answer any more, or answers as another process.
@@ -315,7 +320,7 @@ class FailureDetector:
             if answer.uuid != watched.uuid:
                 contact.failed("another node answers at its address", refused=False)
                 return
-            watched.serves, watched.settled = answer.serves, answer.settled
+            was_open, watched.serves, watched.settled = watched.serves, answer.serves, answer.settled
             watched.clear_index, watched.kept_for_s = answer.clear_index, answer.kept_for_s
             if node.versions is not None:
                 # So that a node that has just come gives none that are older than what others confirmed before.
@@ -325,17 +330,19 @@ class FailureDetector:
             silent_s = time.monotonic() - contact.seen_s
             is_another = watched.started_ns not in (0, answer.started_ns)
             watched.started_ns = answer.started_ns
-            if not contact.answered(time.monotonic(), ahead_s):
-                if is_another:
-                    # It ended and began between two looks.
-                    self._tell_lost(watched, silent_s)
-                    self._tell(self._on_back, watched)
-            else:
+            is_back = contact.answered(time.monotonic(), ahead_s)
+            if is_back:
                 log.info("a node is back", address=watched.address, data_id=watched.data_id)
                 self.counters["returns"] += 1
                 watched.way.begin_anew()
                 node.peers.set_up(watched.address)
+            elif is_another:
+                # It ended and began between two looks.
+                self._tell_lost(watched, silent_s)
+            if is_back or is_another:
                 self._tell(self._on_back, watched)
+            if answer.serves and (is_back or is_another or not was_open):
+                self._tell(self._on_open, watched)
 
     @staticmethod
     def _age_s(watched: _Watched) -> float:

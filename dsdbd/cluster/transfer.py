@@ -75,7 +75,7 @@ class Transfer:
         self.switching = Switching(node, self._pulls)
         self._changed = asyncio.Event()
         self._better = asyncio.Event()
-        """Set, and replaced by a new one, when another node is back: what failed may go well now."""
+        """Set, and replaced by a new one, when another node is back and open: what failed may go well now."""
         self._room = asyncio.Semaphore(self._config.max_shards)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._under_way: dict[int, MoveProgress] = {}
@@ -84,7 +84,7 @@ class Transfer:
         node.service_stats["transfer"] = self.counters
         node.metadata.on_change(lambda _: self._changed.set())
         if node.detector is not None:
-            node.detector.on_back(self._try_again)
+            node.detector.on_open(self._try_again)
 
     def progress(self) -> list[dict[str, Any]]:
         """Copies under way and lately ended, as plain values (``MoveProgress.as_row``)."""
