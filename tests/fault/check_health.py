@@ -273,18 +273,19 @@ def check_health(history: list[dict[str, Any]], nodes: Iterable[int], seen_s: fl
         if one.why_not:
             count["unjudged"] += 1
             continue
-        if one.seen_s is None and one.length_s < seen_s:
-            count["short"] += 1
-            continue
-        count["judged"] += 1
         where = f"{one.kind} at {one.begun:.3f} for {one.length_s:g} s on /{one.page}"
-        if one.seen_s is None or one.seen_s > seen_s:
+        is_late = one.seen_s is None or one.seen_s > seen_s
+        # What was over before it had to be named need not be; when it is, it has to be forgotten in time.
+        is_short = is_late and one.length_s < seen_s
+        count["short" if is_short else "judged"] += 1
+        if is_late and not is_short:
             count["late"] += 1
             seen = "never" if one.seen_s is None else f"after {one.seen_s:g} s"
             verdict.problems.append(f"{where}: seen {seen}")
         if one.seen_s is None or one.cleared_s is None:
             continue
-        spread["seen"].append(one.seen_s)
+        if not is_short:
+            spread["seen"].append(one.seen_s)
         if one.shown and one.cleared_s <= cleared_s:
             continue
         spread["cleared"].append(one.cleared_s)

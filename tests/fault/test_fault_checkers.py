@@ -110,6 +110,8 @@ def test_an_overwritten_value_that_is_still_there_is_found() -> None:
     assert check_superseded([first, second], new).ok
     assert not check_superseded([first, second], old).ok
     assert check_superseded([first, second | {"begun": 1.5}], old).ok, "side by side either may win"
+    assert check_superseded([first, second], old, apart_s=1.1).ok, "clocks were set meanwhile"
+    assert not check_superseded([first, second], old, apart_s=0.9).ok
     unsure = first | {"outcome": "unknown"}
     assert check_superseded([unsure, first, second], old).ok, "the attempt without an answer may have come later"
 
@@ -404,6 +406,18 @@ def test_a_verdict_that_is_late_stays_or_never_comes_is_found() -> None:
     assert "seen never" in judged(*elsewhere, *gone)[0]
     assert "cleared after 7 s" in judged(*elsewhere, page(11, 3, "health", disk), *gone, page(21, 3, "health"))[0]
     assert "and still" in judged(*elsewhere, page(11, 3, "health", disk), *gone)[0]
+
+
+def test_a_fault_that_is_over_before_it_has_to_be_named_may_be_named_late_and_not_for_long() -> None:
+    loss, lost = hit("loss", 10, 11, [3]), "network: 10.77.0.3:8088: packets are lost on the way"
+
+    def judged(cleared_s: float) -> list[str]:
+        said = [page(13, 1, "health", lost), page(cleared_s, 1, "health")]
+        status = [page(11, 1, "status", lost), page(12, 1, "status")]
+        return check_health([*QUIET, loss, *said, *status], [1, 2, 3], 2.0, 5.0).problems
+
+    assert judged(15.0) == []
+    assert judged(17.0) == ["loss at 10.000 for 1 s on /health: cleared after 6 s"]
 
 
 # --- files and the schedule
