@@ -46,6 +46,9 @@ _FILES = 1_000
 _WARM_UP_POINTS = 1_000
 _WARM_UP_S = 120.0
 _LONGEST_ROUND_S = 480.0
+_APART_S = 3.0
+"""Between a write and one that is said to replace it, while versions may be ahead of all clocks: in a round that sets
+clocks and in the next."""
 _DISK_FULL_CODE = 10
 """A daemon that ended because its disk was full is one that did as documented."""
 
@@ -56,6 +59,7 @@ class Campaign:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.work = Path(arguments.work)
+        self._versions_ahead = False
         self.cluster = FaultCluster(self.work, _DISK_BYTES, arguments.broken)
         self.report: dict[str, Any] = {"seed": arguments.seed, "nodes": arguments.nodes, "rounds": []}
 
@@ -70,7 +74,7 @@ class Campaign:
         end_s = time.monotonic() + arguments.minutes * 60
         number = 0
         while True:
-            # Clocks are set in every third round only: what a later write replaces is certain in the others.
+            # Clocks are set in every third round only: what a later write replaces is certain at once in the others.
             chosen = [kind for kind in kinds if kind != "clock" or number % 3 == arguments.clock_round]
             faults = schedule(arguments.seed + number, chosen)
             left_s = end_s - time.monotonic()
@@ -193,9 +197,9 @@ class Campaign:
             check_last(history, numbers, each),
             check_alive(history, frozenset({_DISK_FULL_CODE})),
         ]
-        if not nemesis.clock_stepped:
-            verdicts += [check_superseded(history, contents), check_deleted(history, contents)]
-        return verdicts
+        apart_s = _APART_S if nemesis.clock_stepped or self._versions_ahead else 0.0
+        self._versions_ahead = nemesis.clock_stepped
+        return [*verdicts, check_superseded(history, contents, apart_s=apart_s), check_deleted(history, contents)]
 
     def write_report(self) -> None:
         """The report so far, as JSON."""

@@ -160,10 +160,10 @@ def _difference(left: pa.Table | None, right: pa.Table | None) -> tuple[int, str
     return len(only_left) + len(only_right), example
 
 
-def check_superseded(history: list[dict[str, Any]], nodes: Mapping[int, Content]) -> Verdict:
+def check_superseded(history: list[dict[str, Any]], nodes: Mapping[int, Content], *, apart_s: float = 0.0) -> Verdict:
     """No cell holds a value that an acknowledged write, begun after that value's was acknowledged, has overwritten.
 
-    Only for rounds in which no clock was set. A batch with an attempt of unknown outcome may arrive at any time later.
+    ``apart_s``: how long after it, at least. A batch with an attempt of unknown outcome may arrive at any time later.
     """
     verdict = Verdict("superseded")
     begun: dict[tuple[int, int], float] = {}
@@ -196,7 +196,7 @@ def check_superseded(history: list[dict[str, Any]], nodes: Mapping[int, Content]
                 writer, serial = value >> 40, value & ((1 << 40) - 1)
                 batch = (writer, serial - serial % rows if rows else serial)
                 later_s = newest.get((int(shared_cell(serial, writer)), field), 0.0)
-                if ended.get(batch, float("inf")) < later_s:
+                if ended.get(batch, float("inf")) + apart_s < later_s:
                     verdict.problems.append(
                         f"node {number} holds value {value} of shared.{field}, acknowledged at {ended[batch]:.3f}, "
                         f"though a write begun at {later_s:.3f} was acknowledged, too"
