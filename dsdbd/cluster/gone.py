@@ -76,17 +76,15 @@ class Lately:
         found = [(took_s, shard) for shard, took_s in self._took_s.items() if took_s >= since_s]
         return [shard for _, shard in sorted(found, reverse=True)]
 
-    def reaches(self, since_s: float) -> bool:
-        """Whether it was looked at as long ago as that."""
-        return bool(self._versions) and self._versions[0][0] <= since_s
-
     def version(self, since_s: float) -> int:
-        """A version below all that were given since then, or since the first look, by nodes that hear of this one's.
+        """A version below all that were given since then by nodes that hear of this one's.
 
-        Whatever their wall clocks say: each gives greater ones than it has seen.
+        Whatever their wall clocks say: each gives greater ones than it has seen. Before the first look they are taken
+        to have grown with time.
         """
-        first = self._versions[0][1] if self._versions else 0
-        return max((version for seen_s, version in self._versions if seen_s <= since_s), default=first)
+        first_s, first = self._versions[0] if self._versions else (since_s, 0)
+        before = first - int((first_s - since_s) * 1e9)
+        return max((version for seen_s, version in self._versions if seen_s <= since_s), default=before)
 
 
 def in_turn(found: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
@@ -231,8 +229,9 @@ class GoneCoordinators:
 
     async def _bring(self, check: _Check) -> None:
         since_s, ago_s = check.since_s, self._now_s() - check.since_s
-        if ago_s > _REMEMBERED_S or not self._lately.reaches(since_s):
+        if ago_s > _REMEMBERED_S:
             self._doubt()
+            return
         found = await self._written_lately(self._co_owners() - {check.number}, ago_s)
         turns = in_turn(found)
         late = list(turns)[_MOST_SHARDS:]
