@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.5
 """Pause between two attempts to reach the same peer; it bounds how late a returned node is back."""
-DIAL_TIMEOUT_S: Final = 3.0
+DIAL_TIMEOUT_S: Final = 1.5
+"""A kernel sends the first packet again after one second and then after two more; a new attempt is sooner than that."""
 KEEP_ALIVE_S: Final = 1.0
 
 
