@@ -7,15 +7,12 @@ names it: an answer is never silently short.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
-import re2
-import structlog
 
 from dsdbd import query
 from dsdbd.cluster import nested
@@ -23,30 +20,28 @@ from dsdbd.cluster.asking import Asking, Part, ReadRequest, decode_request
 from dsdbd.cluster.cancellation import Cancellation as Cancellation
 from dsdbd.cluster.demand import ReadLevel
 from dsdbd.cluster.freshness import reach_index
-from dsdbd.cluster.owners import not_owner
+from dsdbd.cluster.local_reads import LocalReads
 from dsdbd.cluster.relayed_reads import RelayedReads
 from dsdbd.cluster.small_reads import SmallReads
 from dsdbd.cluster.whole_reads import WholeReads
 from dsdbd.errors import NotFound, RequestError, ShardUnavailable, Unavailable
-from dsdbd.influxql import parse
 from dsdbd.influxql.condition import split_condition
 from dsdbd.meta import views
 from dsdbd.model.times import MAX_TIME_NS, MIN_TIME_NS
 from dsdbd.query import AnswerPart
-from dsdbd.query.select_limits import CountedShard, check_series, limit_buckets
+from dsdbd.query.select_limits import limit_buckets
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from dsdbd.cluster.node import Node
-    from dsdbd.influxql import ast, ast_show
+    from dsdbd.influxql import ast
     from dsdbd.meta.views import ShardPlace
     from dsdbd.query import MeasurementSchema, Partial, SelectPlan, SeriesBlock, Steps
     from dsdbd.query.plan import Schemas
     from dsdbd.storage import Shard
 
-log = structlog.get_logger("query")
 _Source = tuple[str, str]
 _Result = TypeVar("_Result")
 _Args = ParamSpec("_Args")
@@ -79,6 +74,7 @@ class ReadPath:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
+        self._local = LocalReads(node)
         self._asking = Asking(node, self._answer_here)
         self._whole = WholeReads(node, self, self._asking)
         self.small = SmallReads(node, self)
@@ -203,8 +199,8 @@ class ReadPath:
             raise ShardUnavailable(
                 "this node's metadata does not hold all of the shards; they may just have been dropped"
             )
-        await self._switched(places)
-        answer = await self.work(self._run, request, places, cancelled)
+        await self._local.hold_all(places)
+        answer = await self.work(self._local.run, request, places, cancelled)
         return answer if isinstance(answer, bytes) else await self.work(query.encode_partial, answer)
 
     # --- what is where
@@ -312,8 +308,7 @@ class ReadPath:
         for key, request, places in self._schema_requests(statement, now_ns):
             if not self._are_here(places):
                 raise _Elsewhere
-            with self._reading(places):
-                schemas[key] = query.shard_schema(self._readers(places), _names_of(request))
+            schemas[key] = self._local.schema(request, places)
         plan = self._plan(statement, schemas, now_ns)
         return plan, query.divide(plan, schemas)
 
@@ -338,7 +333,7 @@ class ReadPath:
                 raise _Elsewhere
             kind = "groups" if step.groups else "select"
             request = ReadRequest(kind, source.database, source.policy, [], most_rows=step.most_rows)
-            part = self._run(request, places, cancelled, step.plan)
+            part = self._local.run(request, places, cancelled, step.plan)
             if not isinstance(part, query.Partial):
                 return None
             parts.append(part)
@@ -349,107 +344,8 @@ class ReadPath:
         return self._node.store is not None and all(map(self._asking.is_read_here, places))
 
     async def _answer_here(self, part: Part, places: Sequence[ShardPlace], cancelled: Cancellation) -> bytes | Partial:
-        await self._switched(places)
-        return await self.work(self._run, part.request, tuple(places), cancelled, part.plan)
-
-    async def _switched(self, places: Sequence[ShardPlace]) -> None:
-        """Wait until this node holds what others confirmed: before it was an owner, or for a coordinator that is gone.
-
-        Raises ShardUnavailable.
-        """
-        node = self._node
-        if node.repair is not None:
-            await node.repair.gone.over(places)
-        if node.transfer is not None:
-            await node.transfer.switching.over(places, node.config.cluster.shard_mapper_timeout_s / 2)
-
-    def _readers(self, places: Iterable[ShardPlace]) -> list[query.ShardReader]:
-        """The shards of this node that hold anything; raises ShardUnavailable while the storage opens."""
-        store = self._node.store
-        if store is None:
-            raise ShardUnavailable("the storage of this node is still opening")
-        readers: list[query.ShardReader] = []
-        for place in places:
-            shard = store.shard(place.shard.id)
-            if shard is not None:
-                readers.append(query.BoundedShard(shard, place.group.start_ns, place.group.end_ns))
-        return readers
-
-    @contextlib.contextmanager
-    def _reading(self, places: Sequence[ShardPlace]) -> Iterator[None]:
-        """Refuse what was read inside where it may lack rows that another owner has: that one is asked then.
-
-        Raises NotOwner where a shard was moved away, whose files may have been gone already, and ShardUnavailable where
-        files cannot be read or were found damaged. A shard without other owners goes on without its damaged files;
-        shards that were dropped meanwhile may lack anything.
-        """
-        node, before = self._node, self._damages(places)
-        try:
-            yield
-        except OSError as error:
-            log.warning("this node cannot read its files", reason=str(error))
-            raise ShardUnavailable(f"data node {node.data_id} cannot read its files: {error}") from error
-        # Files go only after the metadata says so, hence it is looked at when all is read.
-        for place in views.newest(node.metadata.state, places):
-            if node.data_id not in place.shard.owners:
-                raise not_owner(node, place.shard.id)
-        for shard_id, count in self._damages(places).items():
-            if count > before.get(shard_id, 0):
-                raise ShardUnavailable(
-                    f"data node {node.data_id} found a file of shard {shard_id} damaged while it was read"
-                )
-
-    def _damages(self, places: Iterable[ShardPlace]) -> dict[int, int]:
-        """How often files of the shards with other owners were found damaged, by the shard's id."""
-        store = self._node.store
-        shared = [place.shard.id for place in places if len(place.shard.owners) > 1]
-        found = () if store is None else map(store.shard, shared)
-        return {shard.shard_id: shard.damages for shard in found if shard is not None}
-
-    def _run(
-        self,
-        request: ReadRequest,
-        places: tuple[ShardPlace, ...],
-        cancelled: Cancellation,
-        plan: SelectPlan | None = None,
-    ) -> bytes | Partial:
-        with self._reading(places):
-            return self._read(request, self._readers(places), cancelled, plan)
-
-    def _read(
-        self,
-        request: ReadRequest,
-        readers: list[query.ShardReader],
-        cancelled: Cancellation,
-        plan: SelectPlan | None,
-    ) -> bytes | Partial:
-        if request.kind == "schema":
-            return query.encode_schema(query.shard_schema(readers, _names_of(request)))
-        if request.kind in ("select", "groups"):
-            plan = query.decode_plan(request.argument) if plan is None else plan
-            source = (request.database, request.policy)
-            readers = self._limited(plan, source, readers, cancelled)
-            if request.kind == "groups":
-                return query.run_groups(plan, source, readers, cancelled)
-            try:
-                return query.run_partial(plan, source, readers, cancelled, request.most_rows)
-            except query.TooManyRows:
-                return b""
-        if request.kind == "show":
-            statement = cast("ast_show.SchemaStatement", parse(request.argument.decode())[0])
-            return query.show_partial(statement, readers, request.now_ns, cancelled)
-        raise RequestError(f"unknown kind of read request {request.kind!r}; run equal versions on all nodes")
-
-    def _limited(
-        self, plan: SelectPlan, source: _Source, readers: list[query.ShardReader], cancelled: Cancellation
-    ) -> list[query.ShardReader]:
-        """The shards as the settings let a SELECT read them. Raises RequestError for too many series."""
-        settings = self._node.config.cluster
-        if settings.max_select_series:
-            check_series(plan, source, readers, settings.max_select_series)
-        if not settings.max_select_point:
-            return readers
-        return [CountedShard.of(reader, cancelled.points, settings.max_select_point) for reader in readers]
+        await self._local.hold_all(places)
+        return await self.work(self._local.run, part.request, tuple(places), cancelled, part.plan)
 
 
 async def _only(series: list[SeriesBlock]) -> AsyncGenerator[AnswerPart, None]:
@@ -465,10 +361,6 @@ def _times_of(statement: ast.Select, now_ns: int) -> tuple[int, int]:
     _, span = split_condition(statement.condition, now_ns)
     low = MIN_TIME_NS if span.min_ns is None else span.min_ns
     return low, MAX_TIME_NS if span.max_ns is None else span.max_ns
-
-
-def _names_of(request: ReadRequest) -> list[Any]:
-    return [*request.names, *(re2.compile(pattern) for pattern in request.patterns)]
 
 
 def _united(step: query.Ask, answers: Sequence[bytes | Partial]) -> Partial:
