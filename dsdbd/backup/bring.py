@@ -10,7 +10,7 @@ import msgspec
 
 from dsdb_cli.errors import ShellError
 from dsdbd.backup.directory import BackupDirectory
-from dsdbd.backup.look import check_files, held_digests
+from dsdbd.backup.look import check_files, chosen, held_digests
 from dsdbd.backup.opened import opened_shard
 from dsdbd.cluster.archive import DatabaseEntry, add_digests, chosen_shards, differing
 from dsdbd.cluster.restored import Compared, Preparation, Prepared
@@ -67,12 +67,10 @@ class Restore:
         A restore that was broken off is completed by running it again.
         """
         options = self._options
-        number = self._directory.newest() if options.number is None else options.number
-        manifest = self._directory.read(number)
+        _, number, manifest = chosen(options, self._say)
         shards = chosen_shards(manifest, options.scope)
         if not any(file.rows for shard in shards for file in shard.files if file.path):
             raise ShellError(f"{self._directory.manifest_path(number)} holds no points there; nothing was restored")
-        self._say(f"Using metastore snapshot: {self._directory.manifest_path(number)}")
         self._check_files(shards)
         self._prepare(manifest, shards)
         self._say(f"Restoring from backup {self._pattern()}")

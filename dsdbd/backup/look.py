@@ -7,15 +7,42 @@ from typing import TYPE_CHECKING
 
 from dsdbd.backup.directory import BackupDirectory
 from dsdbd.backup.opened import opened_shard
-from dsdbd.cluster.archive import chosen_shards, differing, grid_digests
-from dsdbd.errors import CorruptData
+from dsdbd.cluster.archive import Scope, chosen_shards, differing, grid_digests
+from dsdbd.errors import CorruptData, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dsdbd.backup.flags import RestoreOptions
-    from dsdbd.cluster.archive import Digests, Manifest, Scope, ShardRecord
+    from dsdbd.cluster.archive import Digests, Manifest, ShardRecord
     from dsdbd.storage.replica import Replica
+
+
+def chosen(options: RestoreOptions, say: Callable[[str], None]) -> tuple[BackupDirectory, int, Manifest]:
+    """The backup that a command line names, the newest one where it names none; what it is is said.
+
+    Raises NotFound, CorruptData.
+    """
+    directory = BackupDirectory(options.path)
+    number = directory.newest() if options.number is None else options.number
+    manifest = directory.read(number)
+    say(f"Using metastore snapshot: {directory.manifest_path(number)}")
+    if options.number is None and manifest.scope != Scope():
+        older = next((one for one in reversed(directory.numbers()) if _is_everything(directory, one)), None)
+        hint = (
+            ""
+            if older is None
+            else f"; the newest of everything is {directory.manifest_path(older).name}, -number {older}"
+        )
+        say(f"{directory.manifest_path(number).name} is a backup of {scope_text(manifest.scope)} only{hint}")
+    return directory, number, manifest
+
+
+def _is_everything(directory: BackupDirectory, number: int) -> bool:
+    try:
+        return directory.read(number).scope == Scope()
+    except (CorruptData, NotFound):
+        return False
 
 
 def list_backups(options: RestoreOptions, show: Callable[[str], None]) -> None:
@@ -28,10 +55,7 @@ def list_backups(options: RestoreOptions, show: Callable[[str], None]) -> None:
 
 def verify_backup(options: RestoreOptions, say: Callable[[str], None]) -> None:
     """Read a backup, or a part of it, as a restore would. Raises NotFound, CorruptData, OSError."""
-    directory = BackupDirectory(options.path)
-    number = directory.newest() if options.number is None else options.number
-    manifest = directory.read(number)
-    say(f"Using metastore snapshot: {directory.manifest_path(number)}")
+    directory, _, manifest = chosen(options, say)
     shards = chosen_shards(manifest, options.scope)
     check_files(directory, shards, "")
     for shard in shards:

@@ -308,13 +308,13 @@ class Backup:
             )
 
     def _report(self, shards: list[ShardRecord], gone: list[int]) -> None:
-        files = [file for shard in shards for file in shard.files]
+        files = [file for shard in shards for file in shard.files if file.path]
         rows, size_bytes = sum(file.rows for file in files), sum(file.size_bytes for file in files)
         self._say(
             f"verified {len(shards)} shards: {len(files)} files, {rows} rows, {size_bytes} bytes; copied now "
             f"{self._copied_files} files, {self._copied_bytes} bytes"
         )
-        missing = [file for file in files if not file.path]
+        missing = [file for shard in shards for file in shard.files if not file.path]
         if missing:
             self._say(
                 f"{len(missing)} files with {sum(file.rows for file in missing)} rows were written before the time of "

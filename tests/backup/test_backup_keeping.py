@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from dsdbd.backup.directory import BackupDirectory
+from dsdbd.backup.flags import parse_restore
 from dsdbd.backup.keeping import outdated
+from dsdbd.backup.look import chosen
 from dsdbd.cluster.archive import FORMAT, FileRecord, Manifest, Scope, ShardRecord
 
 if TYPE_CHECKING:
@@ -40,6 +42,24 @@ def test_a_backup_that_leaves_files_out_replaces_none() -> None:
     assert outdated(held, 1) == []
     assert outdated({**held, 3: manifest("f")}, 1) == [0, 1, 2]
     assert outdated({**held, 3: manifest("f")}, 2) == []
+
+
+def test_a_newest_backup_of_a_part_is_not_taken_for_one_of_everything(tmp_path: Path) -> None:
+    directory = BackupDirectory(tmp_path)
+    for number, scope in enumerate((EVERYTHING, EVERYTHING, Scope("db", "rp", 1))):
+        assert directory.begin() == number
+        directory.finish(number, manifest("f", scope=scope))
+    directory.manifest_path(1).write_bytes(b"damaged")
+    said: list[str] = []
+    options = parse_restore([str(tmp_path)], {})
+    assert options is not None
+    assert chosen(options, said.append)[1] == 2
+    assert said[1] == "meta.02 is a backup of shard 1 of db.rp only; the newest of everything is meta.00, -number 0"
+    said.clear()
+    options = parse_restore(["-number", "0", str(tmp_path)], {})
+    assert options is not None
+    assert chosen(options, said.append)[1] == 0
+    assert said == [f"Using metastore snapshot: {tmp_path / 'meta.00'}"]
 
 
 FILES = {
