@@ -74,7 +74,7 @@ class HybridClock:
         if ahead_ns <= AHEAD_NS:
             return ""
         cause = (
-            "its clock was set back, or was ahead before the last start"
+            "its clock was set back, or versions were ahead before the last start"
             if self._ahead_from is None
             else f"node {self._ahead_from} wrote with a clock that was ahead"
         )
