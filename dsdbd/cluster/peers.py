@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import os
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -243,7 +244,7 @@ class PeerClient:
     @contextlib.asynccontextmanager
     async def stream(
         self, address: str, method: str, path_qs: str, body: bytes = b"", *, timeout_s: float, piece_bytes: int
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[Pieces]:
         """The body of a 2xx answer in pieces, as they come; about ``piece_bytes`` are read before they are taken.
 
         It has a connection of its own, so that it holds up no other request. ``timeout_s`` bounds the silence. Raises
@@ -265,7 +266,7 @@ class PeerClient:
         ):
             if response.status >= 300:
                 raise error_from_body(response.status, await self._read(response, address), address)
-            yield _Pieces(response.content)
+            yield Pieces(response)
 
     def _signed(self, method: str, path_qs: str, cluster: str, uuid: str, body: bytes) -> dict[str, str]:
         return {
@@ -291,11 +292,27 @@ class PeerClient:
         return b"".join(parts)
 
 
-class _Pieces:
+class Pieces:
     """The pieces of a body as they came: whoever makes them longer copies every byte once more."""
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._content = response.content
+
+    def take_over(self) -> tuple[bytes, socket.socket | None]:
+        """What has come of the body, and the connection to read the rest of it from, in a thread; None where all came.
+
+        For bodies of a known length only. The loop reads nothing more of it: what it did for every byte of a long body
+        writes would have to wait for. Whoever takes the socket closes it.
+        """
+        came = self._content.read_nowait()
+        connection = self._response.connection
+        if connection is None or connection.transport is None or connection.protocol is None:
+            return came, None
+        connection.protocol.pause_reading()
+        # A descriptor of its own: the transport may close its one at any time.
+        taken = socket.socket(fileno=os.dup(connection.transport.get_extra_info("socket").fileno()))
+        return came, taken
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

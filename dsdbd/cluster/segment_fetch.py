@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING
 
+from dsdbd.cluster.peers import PeerUnreachable
 from dsdbd.cluster.segment_messages import (
     DIGEST_BYTES,
     PIECE_BYTES,
@@ -28,6 +30,7 @@ from dsdbd.errors import CorruptData, DSDBError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from dsdbd.cluster.peers import PeerClient
@@ -63,33 +66,36 @@ async def fetch(
     entry: FileEntry,
     target: Path,
     pace: Callable[[int], Awaitable[None]],
+    threads: Executor | None = None,
 ) -> bytes:
     """Bring one listed file to ``target``, going on with what is there; not yet synced in its last bytes.
 
-    Returns the digest of its bytes. ``pace`` is told of bytes that came, and may wait. Raises CorruptData where the
-    digest differs (the target is removed, the next try begins anew), PeerUnreachable, the owner's error, and OSError.
+    Returns the digest of its bytes. ``pace`` is told of bytes that came, and may wait. ``threads``: where they are
+    received. Raises CorruptData where the digest differs (the target is removed, the next try begins anew),
+    PeerUnreachable, the owner's error, and OSError.
     """
+    loop = asyncio.get_running_loop()
     copy = await asyncio.to_thread(_Copy, target, entry.size_bytes)
     try:
-        waiting: list[bytes] = []
-        held = 0
-        # The last bytes are the digest. Not in a generator: when the owner goes down what is awaited here is cancelled,
-        # and only from within this block does the stream see that, and say which node it is.
+        left = copy.left_bytes
         path = f"/internal/files/{token}/{index}?offset={copy.size_bytes}"
+        # When the owner goes down what is awaited here is cancelled, and only from within this block does the stream
+        # see that, and say which node it is.
         async with peers.stream(address, "GET", path, timeout_s=_SILENCE_S, piece_bytes=PIECE_BYTES) as stream:
-            async for piece in stream:
-                waiting.append(piece)
-                held += len(piece)
-                if held >= PIECE_BYTES:
-                    await asyncio.to_thread(copy.take, waiting)
-                    await pace(held)
-                    waiting, held = [], 0
-        await asyncio.to_thread(copy.take, waiting)
-        await pace(held)
+            came, connection = stream.take_over()
+            copy.receives_from(address, connection)
+            await asyncio.to_thread(copy.take, came)
+            left -= len(came)
+            while left > 0:
+                size_bytes = await loop.run_in_executor(threads, copy.receive, min(left, PIECE_BYTES))
+                left -= size_bytes
+                await pace(size_bytes)
+        await pace(len(came))
         whole = await asyncio.to_thread(copy.is_whole)
     finally:
+        copy.hang_up()
         # In a thread: when this was cancelled, one may still be writing.
-        _ = asyncio.get_running_loop().run_in_executor(None, copy.close)
+        _ = loop.run_in_executor(None, copy.close)
     if not whole:
         await asyncio.to_thread(target.unlink, missing_ok=True)
         raise CorruptData(f"{entry.name} of measurement {entry.measurement!r} did not arrive as {address} has it")
@@ -103,7 +109,7 @@ async def sizes_at(peers: PeerClient, address: str, shard_ids: Iterable[int] = (
 
 
 class _Copy:
-    """A file that grows to ``wanted_bytes``; every method blocks.
+    """A file that grows to ``wanted_bytes``; every method but ``hang_up`` and ``receives_from`` blocks.
 
     The lock keeps a writer that nobody waits for any more from a descriptor that is closed, and is another file's then.
     """
@@ -115,6 +121,9 @@ class _Copy:
         self._digest = new_digest()
         self._rest = b""
         self._unsynced_bytes = 0
+        self._address = ""
+        self._connection: socket.socket | None = None
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
         self.size_bytes = 0
         if self._file.seek(0, os.SEEK_END) > wanted_bytes:
             self._file.truncate(0)
@@ -122,21 +131,51 @@ class _Copy:
             self._digest.update(data)
             self.size_bytes += len(data)
 
-    def take(self, pieces: Iterable[bytes]) -> None:
+    @property
+    def left_bytes(self) -> int:
+        """What is still to come, the digest included."""
+        return self._wanted_bytes - self.size_bytes + DIGEST_BYTES - len(self._rest)
+
+    def receives_from(self, address: str, connection: socket.socket | None) -> None:
+        """Take the connection from which ``receive`` shall read; it is closed with the copy."""
+        self._address, self._connection = address, connection
+        if connection is not None:
+            connection.settimeout(_SILENCE_S)
+
+    def receive(self, size_bytes: int) -> int:
+        """Append so many bytes of the stream; returns how many. Raises PeerUnreachable, OSError."""
+        with self._lock:
+            came = 0
+            while came < size_bytes:
+                came += self._receive_some(self._buffer[came:size_bytes])
+            self._take(self._buffer[:came])
+            return came
+
+    def _receive_some(self, space: memoryview) -> int:
+        try:
+            came = 0 if self._connection is None else self._connection.recv_into(space)
+        except OSError as error:
+            raise PeerUnreachable(f"no answer from {self._address}: {error.strerror or error}", sent=True) from error
+        if not came:
+            raise PeerUnreachable(f"no answer from {self._address}: the file ends in the middle", sent=True)
+        return came
+
+    def take(self, data: bytes) -> None:
         """Append bytes of the stream: first the file's, then its digest."""
         with self._lock:
-            for piece in pieces:
-                own = piece[: self._wanted_bytes - self.size_bytes]
-                self._rest += piece[len(own) :]
-                self._digest.update(own)
-                self._write(own)
-            if self._unsynced_bytes >= _SYNC_BYTES:
-                os.fdatasync(self._file.fileno())
-                self._unsynced_bytes = 0
+            self._take(memoryview(data))
 
-    def _write(self, data: bytes) -> None:
+    def _take(self, data: memoryview) -> None:
+        own = data[: self._wanted_bytes - self.size_bytes]
+        self._rest += data[len(own) :]
+        self._digest.update(own)
+        self._write(own)
+        if self._unsynced_bytes >= _SYNC_BYTES:
+            os.fdatasync(self._file.fileno())
+            self._unsynced_bytes = 0
+
+    def _write(self, view: memoryview) -> None:
         """At the end, where the file is open to be added to; a closed one raises ValueError, which nobody sees."""
-        view = memoryview(data)
         while view:
             written = self._file.write(view)
             self.size_bytes += written
@@ -151,6 +190,14 @@ class _Copy:
         """Of the bytes that came."""
         return self._digest.digest()
 
+    def hang_up(self) -> None:
+        """End a ``receive`` that waits."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         with self._lock:
+            if self._connection is not None:
+                self._connection.close()
             self._file.close()

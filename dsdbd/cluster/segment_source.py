@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dsdbd import limits
+from dsdbd.cluster.gentle import gentle_threads
 from dsdbd.cluster.segment_messages import PIECE_BYTES, FileEntry, Listing, new_digest, wire_sums
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.errors import NotFound, Overloaded, RequestError, ShardUnavailable, Unavailable
@@ -27,6 +28,7 @@ from dsdbd.storage.tombstones import encode_tombstones
 if TYPE_CHECKING:
     import io
     from collections.abc import AsyncGenerator, Collection
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from dsdbd.cluster.node import Node
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from dsdbd.storage import Store
 
 log = structlog.get_logger("transfer")
+_READERS = 2
+"""Threads that read files for others, a piece at a time."""
 _MOST_SUMS_BYTES = 32 << 20
 """What a listing says of the rows of files; of further files a copy finds it out by reading them."""
 
@@ -60,6 +64,7 @@ class SegmentSource:
         self._open: dict[str, _Open] = {}
         self._opening = 0
         self._closing: set[asyncio.Task[None]] = set()
+        self._reading = gentle_threads(_READERS, "dsdb-copy")
 
     async def list_files(self, shard_id: int) -> Listing:
         """Write out what is in memory and list the shard's files, which stay until ``close``.
@@ -98,7 +103,7 @@ class SegmentSource:
             raise RequestError(f"offset {offset} lies outside the file of {size} bytes")
         self._use(found)
         try:
-            async for piece in file_pieces(found.paths[index], size, offset):
+            async for piece in file_pieces(found.paths[index], size, offset, self._reading):
                 yield piece
         finally:
             found.readers -= 1
@@ -213,17 +218,19 @@ class _Reading:
                 self._file.close()
 
 
-async def file_pieces(path: Path, size_bytes: int, offset: int) -> AsyncGenerator[bytes, None]:
-    """The file from ``offset``, then its digest; the next piece is read while one is being sent."""
+async def file_pieces(
+    path: Path, size_bytes: int, offset: int, threads: Executor | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The file from ``offset``, then its digest; the next piece is read while one is being sent, by ``threads``."""
     loop, file = asyncio.get_running_loop(), _Reading(path)
     reading: asyncio.Future[bytes] | None = None
     try:
-        await loop.run_in_executor(None, file.skip, offset)
+        await loop.run_in_executor(threads, file.skip, offset)
         at = offset
         while at < size_bytes:
-            data = await (reading or loop.run_in_executor(None, file.next, size_bytes))
+            data = await (reading or loop.run_in_executor(threads, file.next, size_bytes))
             at += len(data)
-            reading = loop.run_in_executor(None, file.next, size_bytes) if at < size_bytes else None
+            reading = loop.run_in_executor(threads, file.next, size_bytes) if at < size_bytes else None
             yield data
         yield file.digest()
     finally:

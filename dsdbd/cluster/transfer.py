@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.gentle import gentle_threads
 from dsdbd.cluster.segment_messages import sums_of
 from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.switching import Switching, of_each
@@ -77,6 +78,7 @@ class Transfer:
         self._better = asyncio.Event()
         """Set, and replaced by a new one, when another node is back and open: what failed may go well now."""
         self._room = asyncio.Semaphore(self._config.max_shards)
+        self._receiving = gentle_threads(self._config.max_shards, "dsdb-copy")
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._under_way: dict[int, MoveProgress] = {}
         self._recent: deque[MoveProgress] = deque(maxlen=_RECENT)
@@ -120,6 +122,7 @@ class Transfer:
                         await self._tidy()
                     await self._changed.wait()
         finally:
+            self._receiving.shutdown(wait=False, cancel_futures=True)
             await self.switching.close()
 
     def _wanted(self) -> dict[int, ShardPlace]:
@@ -308,7 +311,9 @@ class Transfer:
             self.counters["bytes"] += size_bytes
             await asyncio.sleep(self._rate.wait_s(size_bytes, asyncio.get_running_loop().time()))
 
-        digest = await segment_fetch.fetch(self._node.peers, address, listing.token, index, entry, part, pace)
+        digest = await segment_fetch.fetch(
+            self._node.peers, address, listing.token, index, entry, part, pace, self._receiving
+        )
         progress.done_bytes = done_bytes + entry.size_bytes
         return part, digest
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from dsdbd.cluster import segment_fetch
+from dsdbd.cluster.gentle import gentle_threads
 from dsdbd.cluster.peers import PeerClient, PeerUnreachable
 from dsdbd.cluster.segment_messages import (
     DIGEST_BYTES,
@@ -72,7 +76,7 @@ class Owner:
 
 
 @contextlib.asynccontextmanager
-async def serving(owner: Owner) -> AsyncIterator[tuple[PeerClient, str]]:
+async def serving(owner: Owner | Silent) -> AsyncIterator[tuple[PeerClient, str]]:
     app = web.Application()
     app.router.add_get("/internal/files/token/0", owner.answer)
     runner = web.AppRunner(app, handle_signals=False)
@@ -226,3 +230,72 @@ def test_what_an_owner_knows_of_a_file_counts_for_its_very_bytes() -> None:
     ):
         other = msgspec.structs.replace(known, **wrong)
         assert sums_of(msgspec.structs.replace(entry, known=other), digest) is None
+
+
+class Silent:
+    """Sends the beginning of a file, and then nothing more; ``asked`` is set by then."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = SIZE + DIGEST_BYTES
+        await response.prepare(request)
+        await response.write(b"x" * 100_000)
+        self.asked.set()
+        await self.over.wait()
+        return response
+
+
+def test_nothing_waits_for_an_owner_that_nobody_listens_to_any_more(tmp_path: Path) -> None:
+    threads = ThreadPoolExecutor(1)
+
+    async def act() -> None:
+        owner = Silent()
+        async with serving(owner) as (peers, address):
+            target = tmp_path / "copy.part"
+            copying = asyncio.create_task(
+                segment_fetch.fetch(peers, address, "token", 0, ENTRY, target, never, threads)
+            )
+            await owner.asked.wait()
+            while not threads._threads:
+                await asyncio.sleep(0.01)
+            copying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await copying
+            owner.over.set()
+            # The thread would wait for half a minute.
+            async with asyncio.timeout(25):
+                await asyncio.to_thread(threads.shutdown)
+
+    async def never(_: int) -> None:
+        raise AssertionError("a whole piece came")
+
+    asyncio.run(act())
+
+
+def test_an_owner_that_falls_silent_did_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_fetch, "_SILENCE_S", 0.2)
+
+    async def act() -> None:
+        owner = Silent()
+        async with serving(owner) as (peers, address):
+            with pytest.raises(PeerUnreachable, match="timed out"):
+                await segment_fetch.fetch(peers, address, "token", 0, ENTRY, tmp_path / "copy.part", ignored)
+            owner.over.set()
+
+    async def ignored(_: int) -> None:
+        pass
+
+    asyncio.run(act())
+
+
+def test_threads_for_copies_let_others_go_first() -> None:
+    with gentle_threads(1, "some") as threads:
+        theirs, name = threads.submit(
+            lambda: (os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), threading.current_thread().name)
+        ).result()
+    assert theirs == min(19, os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + 10)
+    assert name.startswith("some")
