@@ -74,7 +74,7 @@ class FailureDetector:
         self.counters = dict.fromkeys(("looks", "downs", "returns"), 0)
         node.service_stats["detector"] = self.counters
         self._on_back: list[Callable[[int], None]] = []
-        self._on_open: list[Callable[[int], None]] = []
+        self._on_serving: list[Callable[[int], None]] = []
         self._on_lost: list[Callable[[int, float], None]] = []
 
     # --- questions
@@ -181,9 +181,12 @@ class FailureDetector:
         """Call with the id of every data node that answers again, on the event loop."""
         self._on_back.append(callback)
 
-    def on_open(self, callback: Callable[[int], None]) -> None:
-        """Call on the event loop with the id of every data node that answers again, as soon as its storage is open."""
-        self._on_open.append(callback)
+    def on_serving(self, callback: Callable[[int], None]) -> None:
+        """Call on the event loop with the id of every data node of which there is reason to believe that it serves now.
+
+        It answers again and its storage is open, or the way to it, which lost or delayed packets, is mended.
+        """
+        self._on_serving.append(callback)
 
     def on_lost(self, callback: Callable[[int, float], None]) -> None:
         """Call on the event loop for every node that does not answer any more, or answers as another process.
@@ -239,6 +242,8 @@ class FailureDetector:
             watched.way.look(now_s, peers.readings(address, Lane.PULSE), others)
             if watched.way.is_doubtful and not (doubted and named):
                 watched.hurry.set()
+            if named and watched.serves and not watched.way.problem():
+                self._tell(self._on_serving, watched)
         if contact.tick(now_s):
             reason = contact.reason or "it does not answer"
             log.warning("a node is down", address=watched.address, data_id=watched.data_id, reason=reason)
@@ -342,7 +347,7 @@ class FailureDetector:
             if is_back or is_another:
                 self._tell(self._on_back, watched)
             if answer.serves and (is_back or is_another or not was_open):
-                self._tell(self._on_open, watched)
+                self._tell(self._on_serving, watched)
 
     @staticmethod
     def _age_s(watched: _Watched) -> float:

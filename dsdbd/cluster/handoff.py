@@ -84,7 +84,7 @@ class Handoff:
         self.counters = dict.fromkeys(_COUNTED, 0)
         node.service_stats["handoff"] = self.counters
         if node.detector is not None:
-            node.detector.on_open(self.wake)
+            node.detector.on_serving(self.wake)
 
     async def open(self) -> None:
         """Take up what earlier runs kept. Raises OSError."""

@@ -63,7 +63,7 @@ class LostShards:
         self._attempts = Attempts(min(_LONGEST_PAUSE_S, node.config.anti_entropy.check_interval_s))
         if node.detector is not None:
             # It takes all owners: any of them may have been the one that was missing.
-            node.detector.on_open(lambda _: self._attempts.begin_anew())
+            node.detector.on_serving(lambda _: self._attempts.begin_anew())
 
     async def run(self) -> None:
         """Look every second; runs until cancelled."""

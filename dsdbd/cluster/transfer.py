@@ -86,7 +86,7 @@ class Transfer:
         node.service_stats["transfer"] = self.counters
         node.metadata.on_change(lambda _: self._changed.set())
         if node.detector is not None:
-            node.detector.on_open(self._try_again)
+            node.detector.on_serving(self._try_again)
 
     def progress(self) -> list[dict[str, Any]]:
         """Copies under way and lately ended, as plain values (``MoveProgress.as_row``)."""

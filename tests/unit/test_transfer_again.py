@@ -47,7 +47,7 @@ def test_a_node_that_is_back_ends_the_pause_and_what_was_said(tmp_path: Path) ->
         (said,) = transfer.problems()
         assert "shard 7 of 'd' cannot be copied to this node yet: " in said
         for times in (2, 3):
-            for callback in node.detector._on_open:
+            for callback in node.detector._on_serving:
                 callback(2)
             await until(lambda times=times: transfer.counters["failures"] == times)  # type: ignore[misc]
             assert len(transfer.problems()) == 1, "it failed once more"
