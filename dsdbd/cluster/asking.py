@@ -215,6 +215,8 @@ class Asking:
                 chosen.setdefault(self._best(place, owners), []).append(place)
                 continue
             reason = failures.reasons.get(place.shard.id, "it has no owner")
+            if cancelled is not None:
+                reason = cancelled.demand.needed(len(place.shard.owners)) + reason
             if cancelled is None or not cancelled.demand.may_lack(place.shard.id):
                 raise ShardUnavailable(f"shard {place.shard.id} of {place.database.name} cannot be read: {reason}")
             cancelled.demand.missing[place.shard.id] = reason

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dsdbd.meta import views
+from dsdbd.meta.refusals import LISTED_SHARDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from dsdbd.cluster.node import Node
     from dsdbd.meta.state import MetaState
@@ -31,28 +32,34 @@ class Check(NamedTuple):
 class ShardCounts(NamedTuple):
     """Live shards of a cluster, given which data nodes are down.
 
-    ``unavailable``: none of their owners answers. ``short``: some do, but fewer than the policy asks for.
+    ``lost``: ids of the first of those of which no owner answers, ``unavailable`` in all. ``few``, ``short``: of those
+    of which some do, but fewer than the policy asks for.
     """
 
     groups: int
     total: int
     unavailable: int
     short: int
+    lost: tuple[int, ...] = ()
+    few: tuple[int, ...] = ()
 
 
 def count_shards(state: MetaState, down: Collection[int]) -> ShardCounts:
     """Count the shards. Pure; a pass over all of them."""
-    groups, total, unavailable, short = set(), 0, 0, 0
+    groups, total = set(), 0
+    lost: list[int] = []
+    few: list[int] = []
     most, away = len(state.data_nodes), set(down)
     for place in views.all_shards(state):
         groups.add(place.group.id)
         total += 1
         there = sum(owner not in away for owner in place.shard.owners)
         if not there:
-            unavailable += 1
+            lost.append(place.shard.id)
         elif there < min(place.policy.replica_n, most):
-            short += 1
-    return ShardCounts(len(groups), total, unavailable, short)
+            few.append(place.shard.id)
+    named = (tuple(lost[:LISTED_SHARDS]), tuple(few[:LISTED_SHARDS]))
+    return ShardCounts(len(groups), total, len(lost), len(few), *named)
 
 
 def own_checks(node: Node) -> list[Check]:
@@ -109,10 +116,18 @@ def shard_problems(counts: ShardCounts) -> list[str]:
     """What the counts of shards have to say."""
     found = []
     if counts.unavailable:
-        found.append(f"{counts.unavailable} shards have no owner that answers")
+        found.append(
+            f"{counts.unavailable} shards have no owner that answers: {_named(counts.lost, counts.unavailable)}"
+        )
     if counts.short:
-        found.append(f"{counts.short} shards have fewer copies that answer than they should")
+        named = _named(counts.few, counts.short)
+        found.append(f"{counts.short} shards have fewer copies that answer than they should: {named}")
     return found
+
+
+def _named(first: Sequence[int], count: int) -> str:
+    more = f" and {count - len(first)} more" if count > len(first) else ""
+    return ", ".join(str(shard_id) for shard_id in first) + more
 
 
 def is_cut_off(node: Node) -> bool:

@@ -64,6 +64,12 @@ class Demand:
         """Whether the answer may leave out this shard."""
         return self.allows_partial and (not self.told or shard_id in self.missing)
 
+    def needed(self, owners: int) -> str:
+        """What a shard of so many owners needs for this request, before the reason why it is not there."""
+        if self.level is not ReadLevel.QUORUM or owners < 2:
+            return ""
+        return f"consistency=quorum needs {owners // 2 + 1} of its {owners} owners: "
+
     def lacks_completion(self, owner: int, shard_id: int, measurements: frozenset[str] | None) -> bool:
         """Whether the owner still has to take in what a quorum has, for a quorum read of these measurements."""
         if self.level is not ReadLevel.QUORUM:

@@ -92,7 +92,6 @@ async def cluster_status(node: Node) -> dict[str, Any]:
     down = {row["data_id"] for row in rows.values() if row["state"] == "down" and row["data_id"] is not None}
     shards = count_shards(state, down)
     problems += shard_problems(shards)
-    raft = None if node.raft is None else node.raft.status()
     leader = next((meta for meta in state.meta_nodes if meta.tcp_addr == leader_addr), None)
     if node.is_member and (leader is None or is_leaderless(node)):
         problems.append(no_leader(node))
@@ -103,8 +102,8 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         "status": FAIL if failed else WARN if problems else PASS,
         "problems": list(dict.fromkeys(problems)),
         "leader": None if leader is None else {"meta_id": leader.id, "tcp_addr": leader.tcp_addr},
-        "term": 0 if raft is None else raft.term,
-        "commit_index": 0 if raft is None else raft.commit_index,
+        "term": _newest(answer.term for answer in answers if isinstance(answer, StatusAnswer)),
+        "commit_index": _newest(answer.commit_index for answer in answers if isinstance(answer, StatusAnswer)),
         "nodes": sorted(rows.values(), key=lambda row: row["meta_id"] or row["data_id"] or 0),
         "shards": {
             "groups": shards.groups,
@@ -115,6 +114,11 @@ async def cluster_status(node: Node) -> dict[str, Any]:
         "moves": _moves(node, rows.values()),
         "handoff_bytes": sum(row["kept_bytes"] or 0 for row in rows.values()),
     }
+
+
+def _newest(told: Iterable[int]) -> int | None:
+    """The highest number that any node told of; nodes without a vote tell 0, None where no other answered."""
+    return max(told, default=0) or None
 
 
 def _contacts(node: Node) -> dict[str, float]:

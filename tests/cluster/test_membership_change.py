@@ -278,6 +278,8 @@ def mixed(cluster: Cluster) -> list[Daemon]:
 def test_nodes_with_one_role(cluster: Cluster, mixed: list[Daemon]) -> None:
     meta, hybrid, data = mixed
     data.rows("CREATE DATABASE d WITH REPLICATION 2")
+    told = data.status()
+    assert min(told["term"], told["commit_index"]) > 0, "which a node without a vote has from the others"
     for position, daemon in enumerate(mixed):
         wait_until(lambda daemon=daemon: ["d"] in daemon.rows("SHOW DATABASES"), "the database is everywhere")
         assert (

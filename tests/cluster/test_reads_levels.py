@@ -116,4 +116,5 @@ def test_a_quorum_read_needs_a_quorum(nodes: list[Daemon]) -> None:
     nodes[1].kill()
     lone = ask(nodes[0], "SELECT count(v) FROM m", db="three", consistency="quorum")
     assert lone.status == 503, lone
+    assert "consistency=quorum needs 2 of its 3 owners" in lone.json["error"]
     assert ask(nodes[0], "SELECT count(v) FROM m", db="three").status == 200

@@ -35,11 +35,15 @@ def test_status_tells_a_whole_cluster_from_a_damaged_one(cluster: Cluster) -> No
     whole = shown(first)
     assert (whole.returncode, "status   pass" in whole.stdout) == (0, True), whole
 
+    number_of_third = next(row["data_id"] for row in document["nodes"] if row["tcp_addr"] == third.address)
     third.kill()
     wait_until(lambda: first.status()["status"] == "fail", "a shard without an owner")
     document = first.status()
     assert document["shards"]["unavailable"] == 1
     assert any(third.address in problem for problem in document["problems"])
+    lost = {int(row[0]) for row in first.rows("SHOW SHARDS") if row[-1] == str(number_of_third)}
+    named = next(one for one in document["problems"] if "no owner that answers" in one)
+    assert {int(named.rpartition(": ")[2])} == lost
     damaged = shown(first)
     assert (damaged.returncode, "status   fail" in damaged.stdout) == (1, True), damaged
 
