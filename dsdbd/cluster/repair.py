@@ -164,6 +164,8 @@ class Repair:
         """Whether that is so for all copies of this node, as of a moment ago."""
         if not self._config.enabled:
             return True
+        if self._node.transfer is not None and self._node.transfer.switching.late():
+            return False
         return self._all_clean and not (self._node.detector is not None and self._node.detector.was_paused())
 
     def settled(self, shard_id: int) -> int:

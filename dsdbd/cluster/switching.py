@@ -11,17 +11,18 @@ A crash in this moment leaves the rows to their former owner, which keeps its co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from dsdbd.cluster.transfer_plan import may_complete
+from dsdbd.cluster.transfer_plan import may_answer
 from dsdbd.errors import DSDBError, ShardUnavailable
 from dsdbd.meta import views
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from dsdbd.cluster.node import Node
     from dsdbd.cluster.whole_pull import WholePull
@@ -31,17 +32,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger("transfer")
 _Result = TypeVar("_Result")
 _LONGEST_S = 10.0
-"""An owner that fails for so long just now is not waited for: what it alone holds comes when it is back."""
+"""An owner that fails for so long just now is not waited for: what it alone holds comes when it is back. For what a
+majority confirmed there is no such bound."""
 _AGAIN_S = 0.1
+_LATE_AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
 class _Switch:
-    """A shard with its owners of before; ``since``: the versions from which on each of them is to be looked at."""
+    """A shard with its owners of before; ``since``: the versions from which on each of them is to be looked at.
+
+    ``brought``: those that were, by the metadata that made this node an owner. ``late``: some fail for long.
+    """
 
     shard: Shard
     replaces: int
     since: Mapping[int, int]
+    brought: set[int] = field(default_factory=set)
+    late: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -68,6 +76,10 @@ class Switching:
     def is_under_way(self, shard_id: int) -> bool:
         """Whether this node, where it is an owner, may lack what was confirmed. Any thread may call it."""
         return shard_id in self._open
+
+    def late(self) -> list[int]:
+        """Shards about which this node has answered nothing for long. Any thread may call it."""
+        return sorted(shard_id for shard_id, switch in tuple(self._open.items()) if switch.late)
 
     async def over(self, places: Iterable[ShardPlace], timeout_s: float) -> None:
         """Wait until this node may answer for all of these shards. Raises ShardUnavailable."""
@@ -107,40 +119,61 @@ class Switching:
 
     async def _finish(self, shard_id: int, switch: _Switch) -> None:
         try:
-            async with asyncio.timeout(_LONGEST_S):
+            try:
+                async with asyncio.timeout(_LONGEST_S):
+                    await self._until_brought(shard_id, switch)
+            except TimeoutError:
+                switch.late = True
+                log.warning("a former owner does not give what it may have confirmed last", shard=shard_id)
                 while True:
-                    if await self._brought(shard_id, switch):
-                        return
-                    await asyncio.sleep(_AGAIN_S)
-        except TimeoutError:
-            log.warning("a former owner does not give what it may have confirmed last", shard=shard_id)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LONGEST_S):
+                            await self._until_brought(shard_id, switch)
+                            return
         except Exception:
             log.exception("looking at former owners failed by a defect of dsdbd", shard=shard_id)
         finally:
             self._end(shard_id)
 
-    async def _brought(self, shard_id: int, switch: _Switch) -> bool:
+    async def _until_brought(self, shard_id: int, switch: _Switch) -> None:
+        while not self._is_brought(shard_id, switch):
+            await self._bring_more(shard_id, switch)
+            if self._is_brought(shard_id, switch):
+                return
+            await asyncio.sleep(_LATE_AGAIN_S if switch.late else _AGAIN_S)
+
+    def _is_brought(self, shard_id: int, switch: _Switch) -> bool:
         """Whether this node now holds what the owners of before had confirmed, or needs it no more."""
-        state = self._node.metadata.state
+        state, detector = self._node.metadata.state, self._node.detector
         place = views.find_shard(state, shard_id)
         if place is None or self._node.data_id not in place.shard.owners:
             return True
-        away = self._away(state, switch.shard.owners)
-        pulls = {owner: self._bring(place, owner, switch) for owner in switch.shard.owners if owner not in away}
-        brought, failure = await of_each(pulls)
+        left = {one for one in switch.shard.owners if views.data_node(state, one) is None}
+        away = left if detector is None else left | detector.down()
+        return may_answer(switch.shard, switch.replaces, switch.brought, away, left, late=switch.late)
+
+    async def _bring_more(self, shard_id: int, switch: _Switch) -> None:
+        """Look at the owners of before that are there and were not looked at yet."""
+        state, detector = self._node.metadata.state, self._node.detector
+        place = views.find_shard(state, shard_id)
+        down = () if detector is None else detector.down()
+        asked = [
+            owner
+            for owner in switch.shard.owners
+            if owner not in switch.brought and owner not in down and views.data_node(state, owner) is not None
+        ]
+        if place is None:
+            return
+        _, failure = await of_each({owner: self._bring(place, owner, switch) for owner in asked})
         if failure is not None:
             log.info("a former owner could not be looked at", shard=shard_id, reason=failure.message)
-        return may_complete(switch.shard, switch.replaces, brought, away)
 
     async def _bring(self, place: ShardPlace, owner: int, switch: _Switch) -> None:
         if owner in switch.since:
             await self._pulls.catch_up(place, owner, switch.since[owner])
         else:
             await self._pulls.pull(place, owner)
-
-    def _away(self, state: MetaState, owners: Iterable[int]) -> Collection[int]:
-        down = () if self._node.detector is None else self._node.detector.down()
-        return {one for one in owners if one in down or views.data_node(state, one) is None}
+        switch.brought.add(owner)
 
 
 async def of_each(asked: Mapping[int, Awaitable[_Result]]) -> tuple[dict[int, _Result], DSDBError | None]:

@@ -98,7 +98,12 @@ class Transfer:
 
     def problems(self) -> list[str]:
         """Sentences for /health: copies that do not get on."""
-        return [
+        waiting = [
+            f"shard {shard_id} is not read from this node yet: too few of its former owners answer, and what they "
+            "confirmed last may be missing here"
+            for shard_id in self.switching.late()
+        ]
+        return waiting + [
             f"shard {one.shard_id} of {one.database!r} cannot be copied to this node yet: {one.error}"
             for one in self._under_way.values()
             if one.error

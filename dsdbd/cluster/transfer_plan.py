@@ -87,6 +87,20 @@ def may_complete(shard: Shard, replaces: int, compared: Collection[int], down: C
     return must <= set(compared)
 
 
+def may_answer(
+    shard: Shard, replaces: int, compared: Collection[int], away: Collection[int], left: Collection[int], *, late: bool
+) -> bool:
+    """Whether a new owner that has looked at the owners ``compared`` of before holds all that they confirmed.
+
+    ``away``: owners that do not answer, ``left``: those of them that are no members any more, so that nothing of theirs
+    ever comes. ``late``: it has waited long for one that fails. What that one alone confirmed it then goes without, but
+    not without what a majority did: of those it shares at least one with ``owners_needed``.
+    """
+    if may_complete(shard, replaces, compared, away) or {*shard.owners} - {*left} <= {*compared}:
+        return True
+    return late and len({*compared} & {*shard.owners}) >= owners_needed(shard)
+
+
 def owners_needed(shard: Shard) -> int:
     """How many owners share at least one with every majority: compared with fewer, a copy may lack acknowledged points.
 
