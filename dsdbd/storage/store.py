@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from dsdbd.model.columns import Batch, encode_batch
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.compactor import Compactor
 from dsdbd.storage.deleting import deleted_in_files
+from dsdbd.storage.flusher import Flusher
 from dsdbd.storage.forgetting import Forgetter
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.opener import Opener
@@ -38,18 +38,11 @@ from dsdbd.storage.tombstones import Tombstone
 from dsdbd.storage.waiting import Waiting
 from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
-from dsdbd.storage.writeout import due
 
 _MAX_PROBLEMS = 100
 """Sentences kept for problems(); when more happen the oldest go, they are in the daemon's log as well."""
-_FLUSH_LOOK_S = 1.0
-"""How often heads are looked at for their age."""
 _CATCH_UP_S = 0.05
 """How long a replay rests while it waits for heads to be written out."""
-_COUNT_S = 0.01
-"""Age at which the size of all heads is added up anew; with thousands of shards that takes a part of a millisecond."""
-_RETRY_S = 2.0
-"""Pause after a failed attempt to write segments."""
 
 
 class Store:
@@ -84,14 +77,10 @@ class Store:
         self._shards: dict[int, Shard] = {}
         self._problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
         self._trim_failure = ""
-        self._flush_failures: dict[int, str] = {}
         self._fatal: BaseException | None = None
         self._queue: deque[Waiting] = deque()
         self._queue_bytes = 0
-        self._head_bytes = 0
-        self._counted_s = 0.0
         self._work = threading.Condition(threading.Lock())
-        self._flush_due = threading.Event()
         self._closing = False
         self._roll_due = False
         self._trim_due = False
@@ -99,9 +88,10 @@ class Store:
         self._threads: list[threading.Thread] = []
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
+        self._flusher = Flusher(self.shards, self._settings, data_dir, self._compactor, self._after_flushing)
         self._opener = Opener(self.shards, self._cache, data_dir)
         self._forgetter = Forgetter(self.shards, wal_dir, late_ns, settled)
-        self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0, "flushes": 0}
+        self._counts = {"writes": 0, "rows": 0, "groups": 0, "overloaded": 0, "disk_full": 0}
 
     # --- life
 
@@ -118,7 +108,7 @@ class Store:
                 self._shards[key.shard_id] = self._make_shard(key, directory)
             progress(f"{len(self._shards)} shards found in {self._data_dir}")
             # Heads that grow too big during the replay are written out beside it.
-            self._start_thread("dsdb-flush", self._flush_loop)
+            self._start_thread("dsdb-flush", self._flusher.run)
             self._start_thread("dsdb-merge", self._compactor.run)
             last, rows = replay_log(
                 self._wal_dir, self._shard_for, wait=self._wait_for_memory, note=self._note, progress=progress
@@ -136,7 +126,7 @@ class Store:
         if rows:
             # They may be in segments already, then the files they came from can go.
             self._trim_due = True
-            self._flush_due.set()
+            self._flusher.wake()
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -145,10 +135,10 @@ class Store:
 
     def _wait_for_memory(self) -> None:
         """Let the thread that writes out catch up; where it cannot, the rows stay in memory and in the log."""
-        self._count_heads()
-        while self._head_bytes > self._settings.head_hard_bytes and not self._flush_failures:
+        self._flusher.count()
+        while self._flusher.head_bytes > self._settings.head_hard_bytes and not self._flusher.failures:
             time.sleep(_CATCH_UP_S)
-            self._count_heads()
+            self._flusher.count()
 
     def close(self, write_out_s: float = 0.0) -> None:
         """Finish what is queued and stop the threads; rows in memory stay in the log and come back at the next open.
@@ -159,7 +149,7 @@ class Store:
         with self._work:
             self._closing = True
             self._work.notify_all()
-        self._flush_due.set()
+        self._flusher.stop()
         self._compactor.stop()
         self._opener.stop()
         for thread in self._threads:
@@ -175,7 +165,7 @@ class Store:
         """Leave as little in the log as there is time for. A crash anywhere leaves the log, or what replaces it."""
         for shard in sorted(self.shards(), key=lambda shard: -shard.head_bytes):
             if time.monotonic() < deadline_s:
-                self._flush_one(shard)
+                self._flusher.write_out(shard)
         try:
             if self._all_written():
                 log.roll()
@@ -224,7 +214,7 @@ class Store:
                 why = f"its log failed: {self._fatal}" if self._fatal is not None else "it is not open"
                 raise ShardUnavailable(f"storage does not take writes: {why}")
             waits = self._queue_bytes + size > self._settings.queue_max_bytes and self._queue
-            full = waits or self._head_bytes + self._queue_bytes > self._settings.head_hard_bytes
+            full = waits or self._flusher.head_bytes + self._queue_bytes > self._settings.head_hard_bytes
             if waiting.batch is not None and full:
                 self._counts["overloaded"] += 1
                 reason = next(iter(self._failures()), "the disk does not keep up with the writes")
@@ -233,14 +223,6 @@ class Store:
             self._queue_bytes += size
             self._work.notify()
         return waiting.done
-
-    def _count_heads(self) -> None:
-        """Add up the heads, for the bound on memory, and wake the thread that writes out when it has work."""
-        sizes = [shard.head_bytes for shard in self.shards()]
-        self._head_bytes = total = sum(sizes)
-        self._counted_s = time.monotonic()
-        if total > self._settings.head_total_bytes or max(sizes, default=0) > self._settings.head_max_bytes:
-            self._flush_due.set()
 
     def _log_loop(self) -> None:
         group: list[Waiting] | None = []
@@ -279,7 +261,7 @@ class Store:
             self._trim_failure = f"no log file can be begun in {self._wal_dir}: {error}"
             return
         self._trim_due = True
-        self._flush_due.set()
+        self._flusher.wake()
 
     def _commit(self, group: list[Waiting]) -> None:
         """Log a group, make it visible, tell its callers; in this order."""
@@ -309,8 +291,7 @@ class Store:
         self._counts["groups"] += 1
         for waiting in accepted:
             waiting.done.set_result(None)
-        if time.monotonic() - self._counted_s > _COUNT_S:
-            self._count_heads()
+        self._flusher.count_if_old()
 
     def _apply(self, waiting: Waiting, sequence: int) -> None:
         if waiting.deleted:
@@ -319,7 +300,7 @@ class Store:
         if waiting.batch is None:
             with self._lock:
                 self._shards.pop(waiting.record.key.shard_id, None)
-            self._flush_failures.pop(waiting.record.key.shard_id, None)
+            self._flusher.forget(waiting.record.key.shard_id)
             self._compactor.forget(waiting.record.key.shard_id)
             return
         self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic())
@@ -387,7 +368,7 @@ class Store:
             remove_empty_parents(shard.directory, self._data_dir)
             self._enqueue(Waiting(Record(Kind.DROP, shard.key, b""), None, Future())).result()
         if doomed:
-            self._count_heads()
+            self._flusher.count()
             self._trim_log()
         return len(doomed)
 
@@ -397,47 +378,21 @@ class Store:
         """Write the rows in memory of one shard, or of all, to segments. Raises OSError."""
         for shard in self.shards():
             if shard_id is None or shard.shard_id == shard_id:
-                self._counts["flushes"] += shard.flush()
-        self._count_heads()
+                self._flusher.flush(shard)
+        self._flusher.count()
         self._trim_log()
 
-    def _flush_loop(self) -> None:
-        pause_s = _FLUSH_LOOK_S
-        while not self._closing:
-            self._flush_due.wait(pause_s)
-            self._flush_due.clear()
-            if self._closing:
-                return
-            found = itertools.takewhile(
-                lambda _: not self._closing, due(self.shards(), self._settings, time.monotonic())
-            )
-            good = [self._flush_one(shard) for shard in found]
-            self._count_heads()
-            pause_s = _FLUSH_LOOK_S if all(good) else _RETRY_S
-            try:
-                if good or self._trim_due:
-                    self._trim_due = False
-                    self._ask_to_roll()
-                    self._trim_log()
-                    self._trim_failure = ""
-                self._forgetter.look()
-            except Exception as error:  # the thread goes on, else nothing is written out any more
-                self._trim_failure = f"old log files or deletions cannot be removed in {self._wal_dir}: {error}"
-
-    def _flush_one(self, shard: Shard) -> bool:
-        """Write out one shard; what fails is tried again later, the rows stay in memory and in the log."""
+    def _after_flushing(self, looked_at: int) -> None:
+        """Have log files go that nothing needs any more, and shards forget deletions."""
         try:
-            self._counts["flushes"] += shard.flush()
-            self._compactor.wake(shard)
-        except Exception as error:  # whatever it is, other shards still want to be written out
-            full = isinstance(error, OSError) and is_disk_full(error)
-            why = str(error) or type(error).__name__
-            self._flush_failures[shard.shard_id] = (
-                f"{self._data_dir} is full" if full else f"shard {shard.shard_id} cannot be written out: {why}"
-            )
-            return False
-        self._flush_failures.pop(shard.shard_id, None)
-        return True
+            if looked_at or self._trim_due:
+                self._trim_due = False
+                self._ask_to_roll()
+                self._trim_log()
+                self._trim_failure = ""
+            self._forgetter.look()
+        except Exception as error:  # the thread goes on, else nothing is written out any more
+            self._trim_failure = f"old log files or deletions cannot be removed in {self._wal_dir}: {error}"
 
     def _all_written(self) -> bool:
         """Whether no row is in memory only."""
@@ -475,7 +430,7 @@ class Store:
 
     def _failures(self) -> list[str]:
         """Why rows or log files stay longer than they should; shards that fail alike say it once."""
-        failures = [*dict.fromkeys([*self._flush_failures.values(), *self._compactor.failures.values()])]
+        failures = [*dict.fromkeys([*self._flusher.failures.values(), *self._compactor.failures.values()])]
         return [*failures[:_MAX_PROBLEMS], *([self._trim_failure] if self._trim_failure else [])]
 
     def stats(self) -> dict[str, Any]:
@@ -484,6 +439,7 @@ class Store:
         shards = {shard.shard_id: shard.stats() for shard in self.shards()}
         return {
             **self._counts,
+            **self._flusher.counts,
             **self._compactor.counts,
             **self._cache.stats(),
             "queue_bytes": self._queue_bytes,
