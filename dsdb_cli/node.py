@@ -18,7 +18,7 @@ Usage of dsdb node:
   dsdb node list                    every node with its shards, their bytes, and what is on the way
   dsdb node add <id>                give a node that has joined its share of the shards
   dsdb node drain <id>              move every shard away from a node, which stays a member
-  dsdb node cancel <id>             let a node that is drained keep its shards and get new ones
+  dsdb node cancel <id>             end a drain or an addition: the node keeps the shards that it has now
   dsdb node remove <id>             drain a node and take it out of the cluster
   dsdb node replace <old> <new>     move the shards of one node, dead or alive, to another and remove the first
   dsdb node rebalance               even out what the nodes hold
@@ -191,7 +191,7 @@ class Unavailable(ShellError):
 _DONE = {
     "add": "node {node} has its share",
     "drain": "node {node} owns no shards any more",
-    "cancel": "node {node} keeps the shards that it has, and gets new ones",
+    "cancel": "node {node} keeps the shards that it has; copies that were on the way from it or to it have ended",
     "remove": "node {node} was removed",
     "replace": "node {node} was replaced by node {to} and removed",
     "rebalance": "the shards are balanced",

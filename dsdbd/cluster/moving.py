@@ -328,7 +328,7 @@ class Moving:
     async def _mark(self, order: Order) -> None:
         """Say in the metadata whether the node gives its shards away; a crash after it leaves a node without new ones.
 
-        Where it is to serve again, moves of its shards to others end.
+        Where it is to serve again, moves of its shards to others end; "cancel" ends those to it, too.
         """
         metadata = self._node.metadata
         if order.op == "rebalance" or (data := self._machine(order.node).data) is None:
@@ -338,6 +338,8 @@ class Moving:
             await metadata.propose(SetDraining(data.id, draining=leaves))
         if order.op == "cancel" or (order.op == "add" and data.draining):
             await metadata.propose(CancelMoves(replaces=data.id))
+        if order.op == "cancel":
+            await metadata.propose(CancelMoves(node_id=data.id))
 
     async def _is_done(self, order: Order, holding: Holding) -> bool:
         """Whether an order that needs no move has none under way either; a node to be removed is removed then."""

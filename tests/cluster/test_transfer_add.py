@@ -195,6 +195,23 @@ def test_a_fourth_node_takes_its_share_and_another_leaves_while_points_are_writt
     assert all("Traceback" not in node.log for node in cluster.daemons)
 
 
+def test_an_addition_is_cancelled_and_what_was_on_the_way_stays_where_it_is(cluster: Cluster) -> None:
+    first = cluster.add().start()
+    create([first], "d", "REPLICATION 1")
+    expected = fill(first, weeks=4, per_week=5_000)
+    slow = {"transfer": ['max-throughput = "1k"', "max-shards = 1"]}
+    second = cluster.add(join=[first.meta_address], settings=slow).start()
+    cluster.wait_servers(2)
+    new = data_id(second)
+    assert "begun: dsdb node list shows how far it is" in done(first, "add", new, "-detach")
+    assert moves(first)
+    assert f"node {new} keeps the shards that it has" in done(second, "cancel", new)
+    assert moves(first) == []
+    holding = holdings(first)[new]
+    assert (holding["state"], holding["incoming"]) == ("up", 0)
+    assert values(second) == expected
+
+
 def test_what_would_lose_points_or_the_metadata_is_refused_by_name(cluster: Cluster) -> None:
     nodes = cluster.grow(3)
     create(nodes, "d", "REPLICATION 1")
