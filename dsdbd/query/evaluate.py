@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from dsdbd.query.plan_types import Expr, FieldLeaf, Lit, MathCall, Op, Pattern, 
 
 _OF_BOOLEANS = frozenset({"&", "|", "^", "=", "!="})
 COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
+_RING: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+"""What is the same for whole numbers and for others; division is not."""
 _LITERAL_TYPES = {bool: FieldType.BOOLEAN, int: FieldType.INTEGER, float: FieldType.FLOAT, str: FieldType.STRING}
 
 
@@ -151,12 +154,8 @@ def _integer_math(op: str, lhs: Any, rhs: Any) -> Any:
     """Whole numbers wrap around as int64 does; the rest of a division by 0 is 0."""
     left, right = np.asarray(lhs, dtype=np.int64), np.asarray(rhs, dtype=np.int64)
     with np.errstate(all="ignore"):
-        if op == "+":
-            return left + right
-        if op == "-":
-            return left - right
-        if op == "*":
-            return left * right
+        if op in _RING:
+            return _RING[op](left, right)
         if op == "%":
             return np.where(right == 0, 0, np.fmod(left, np.where(right == 0, 1, right)))
     return _bitwise(op, left, right)
@@ -166,12 +165,8 @@ def _float_math(op: str, lhs: Any, rhs: Any) -> Any:
     """Division by 0 is 0, as in InfluxDB 1.x."""
     left, right = np.asarray(lhs, dtype=np.float64), np.asarray(rhs, dtype=np.float64)
     with np.errstate(all="ignore"):
-        if op == "+":
-            return left + right
-        if op == "-":
-            return left - right
-        if op == "*":
-            return left * right
+        if op in _RING:
+            return _RING[op](left, right)
         if op == "%":
             return np.fmod(left, right)
         zero = right == 0

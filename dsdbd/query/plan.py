@@ -19,7 +19,7 @@ from dsdbd.query import mathfunctions
 from dsdbd.query.aggregates import SELECTORS
 from dsdbd.query.plan_calls import aggregate_plan, checked, picked_tags, transform_plan, value_type
 from dsdbd.query.plan_check import TRANSFORMS, check_select, time_dimension
-from dsdbd.query.plan_condition import divide_condition
+from dsdbd.query.plan_condition import divide_condition, literal
 from dsdbd.query.plan_derived import Outer, condition_schema, derived_place
 from dsdbd.query.plan_fields import column_names, expand_dimensions, expand_fields, is_time, simplified
 from dsdbd.query.plan_types import (
@@ -313,14 +313,11 @@ class Planner:
                 return MathCall(name, [self._expr(arg) for arg in args])
             case ast.Distinct():
                 return self._call_slot(self._call(expr))
-            case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
-                return Lit(value)
-            case ast.BooleanLiteral(truth):
-                return Lit(truth)
-            case ast.UnsignedLiteral(value):
-                return Lit(float(value))
             case ast.DurationLiteral(value):
                 return Lit(value)
+        found = literal(expr)
+        if found is not None:
+            return found
         raise RequestError(f"the select list cannot use this expression: {to_text(expr)}")
 
     def _ref_slot(self, ref: Ref) -> Slot:

@@ -112,6 +112,18 @@ def _tag_comparison(op: str, key: str, value: ast.Expr) -> TagPredicate | None:
     return NO_SERIES
 
 
+def literal(expr: ast.Expr) -> Lit | None:
+    """The number, text or truth value that an expression is; None where it is none."""
+    match expr:
+        case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
+            return Lit(value)
+        case ast.BooleanLiteral(truth):
+            return Lit(truth)
+        case ast.UnsignedLiteral(value):
+            return Lit(float(value))
+    return None
+
+
 def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
     match expr:
         case ast.ParenExpr(inner):
@@ -126,14 +138,11 @@ def _row_expr(expr: ast.Expr, schema: MeasurementSchema) -> Expr:
             return MathCall(name, [_row_expr(arg, schema) for arg in args])
         case ast.RegexLiteral(pattern):
             return Pattern(pattern)
-        case ast.NumberLiteral(value) | ast.IntegerLiteral(value) | ast.StringLiteral(value):
-            return Lit(value)
-        case ast.BooleanLiteral(truth):
-            return Lit(truth)
-        case ast.UnsignedLiteral(value):
-            return Lit(float(value))
         case ast.DurationLiteral() | ast.TimeLiteral():
             return _NOTHING
+    found = literal(expr)
+    if found is not None:
+        return found
     raise RequestError(f"WHERE cannot use this expression: {to_text(expr)}")
 
 
