@@ -29,10 +29,12 @@ from dsdbd.cluster.segment_messages import (
     wire_sums,
 )
 from dsdbd.cluster.segment_source import file_pieces
+from dsdbd.cluster.transfer import _adopt as adopt_file
 from dsdbd.cluster.transfer_files import WORK_DIR, Workspace, remove_leftovers
 from dsdbd.errors import CorruptData
 from dsdbd.model.digest import CELLS, Grid, TimeRanges
-from dsdbd.storage.file_sums import FileSums
+from dsdbd.storage.file_sums import FileSums, digest_of_file
+from tests.storage.storage_model import KEY, open_store, put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -299,3 +301,32 @@ def test_threads_for_copies_let_others_go_first() -> None:
         ).result()
     assert theirs == min(19, os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + 10)
     assert name.startswith("some")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_file_damaged_after_its_owner_added_it_up_is_read_and_refused(tmp_path: Path, damaged: bool) -> None:
+    source, target = open_store(tmp_path / "a"), open_store(tmp_path / "b")
+    put(source, 1, [("h1", time_ns, {"f": time_ns / 3, "s": "text" * 9}) for time_ns in range(200)])
+    replica, theirs = (store.make_replica(KEY, 0, 1_000) for store in (target, source))
+    # What is compared is added up when it is written.
+    theirs.digests()
+    work = Workspace(replica.shard.directory)
+    work.open()
+    with theirs.files() as held:
+        (one,) = held.files
+        assert one.sums is not None
+        known = wire_sums(one.sums)
+        entry = FileEntry(one.measurement, one.path.name, one.size_bytes, one.rows, 0, known)
+        part = work.part(1, entry)
+        content = bytearray(one.path.read_bytes())
+    if damaged:
+        content[len(content) // 3] ^= 0xFF
+    part.write_bytes(content)
+    digest = digest_of_file(part)
+    assert (sums_of(entry, digest) is None) == damaged
+    adopt_file(replica, work, 1, entry, part, digest)
+    assert work.has(1, entry) and not part.exists()
+    found = [(name, grid.total) for name, grid in replica.digests().items()]
+    assert found == ([] if damaged else [(name, grid.total) for name, grid in theirs.digests().items()])
+    source.close()
+    target.close()
