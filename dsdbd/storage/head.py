@@ -158,11 +158,14 @@ class Head:
     """Tables by measurement.
 
     ``oldest_wal``: number of the first log file that holds a record of this head; that file and all later ones must
-    stay until the head is on disk. ``since_s``: monotonic time of the first row. ``tables`` needs the shard's lock.
+    stay until the head is on disk. ``logged``: the position behind its last record; those of the shard before it are in
+    this head or in what was written out before. ``since_s``: monotonic time of the first row. ``logged`` and ``tables``
+    need the shard's lock.
     """
 
     def __init__(self, oldest_wal: int, since_s: float) -> None:
         self.oldest_wal = oldest_wal
+        self.logged = (oldest_wal, 0)
         self.since_s = since_s
         self.tables: dict[str, HeadTable] = {}
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dsdbd.errors import CorruptData, DSDBError
 from dsdbd.model.columns import Batch, decode_keys, decode_lazily
 from dsdbd.storage.key_blocks import KeyBlock, KnownNumbers
+from dsdbd.storage.log_mark import renew_log_id
 from dsdbd.storage.settings import ShardKey
 from dsdbd.storage.shard import Shard
 from dsdbd.storage.tombstones import Tombstone, decode_tombstones
@@ -38,6 +40,14 @@ class _Read:
     content: Batch | tuple[Tombstone, ...] | CorruptData
 
 
+class Replayed(NamedTuple):
+    """Number of the newest file of a log, 0 without any; rows brought back; and records that files hold already."""
+
+    newest: int
+    rows: int
+    skipped: int
+
+
 def replay_log(
     wal_dir: Path,
     shard_for: Callable[[ShardKey], Shard],
@@ -45,15 +55,15 @@ def replay_log(
     wait: Callable[[], None],
     note: Callable[[str], None],
     progress: Callable[[str], None],
-) -> tuple[int, int]:
-    """Bring the log's records back into heads; returns the number of the newest file, 0 without any, and of rows.
+) -> Replayed:
+    """Bring the log's records back into heads.
 
     ``wait`` is called often and returns when memory may take more. Rows in front of a shard's last DROP record must not
     even reach a segment, because segments of the same shard may be there that were written after the DROP; so these
-    records are looked for first. A second thread reads, checks and decodes ahead. Raises OSError where a file cannot be
-    read at all.
+    records are looked for first. What stands before a shard's mark is in its files. A second thread reads, checks and
+    decodes ahead. Raises OSError where a file cannot be read at all.
     """
-    void_before = last_drops(wal_dir)
+    begins_at = _Beginnings(last_drops(wal_dir), shard_for)
     begins: dict[int, int] = {}
     total_bytes = 0
     for sequence, path in log_files(wal_dir):
@@ -62,7 +72,7 @@ def replay_log(
     rows = 0
     known = KnownNumbers()
     said_s = looked_s = time.monotonic()
-    with _Ahead(_decoded(wal_dir, void_before, known, note)) as records:
+    with _Ahead(_decoded(wal_dir, begins_at, known, note)) as records:
         for read in records:
             rows += _apply(read, shard_for, known, note)
             now_s = time.monotonic()
@@ -73,16 +83,46 @@ def replay_log(
                 said_s = now_s
                 done = (begins[read.position[0]] + read.position[1]) / max(total_bytes, 1)
                 progress(f"replaying the log, {done:.0%} done, {rows} rows")
-    progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB")
-    return max(begins, default=0), rows
+    held = f"; {begins_at.skipped} records were in files" if begins_at.skipped else ""
+    progress(f"log replayed, {rows} rows from {total_bytes >> 20} MB{held}")
+    return Replayed(max(begins, default=0), rows, begins_at.skipped)
+
+
+class _Beginnings:
+    """From where on records count, by shard."""
+
+    def __init__(self, void_before: dict[int, Position], shard_for: Callable[[ShardKey], Shard]) -> None:
+        self.skipped = 0
+        self._void_before = void_before
+        self._shard_for = shard_for
+        self._marks: dict[int, Position] = {}
+
+    def count(self, position: Position, key: ShardKey) -> bool:
+        """Whether a record at this position counts. Raises OSError where the shard cannot be read."""
+        if position <= self._void_before.get(key.shard_id, _BEFORE_ALL):
+            return False
+        mark = self._marks.get(key.shard_id)
+        if mark is None:
+            mark = self._marks[key.shard_id] = self._mark_of(key)
+        self.skipped += position < mark
+        return position >= mark
+
+    def _mark_of(self, key: ShardKey) -> Position:
+        try:
+            shard = self._shard_for(key)
+        except DSDBError:
+            return _BEFORE_ALL
+        # A damaged file makes the mark void.
+        shard.load()
+        return shard.log_mark() or _BEFORE_ALL
 
 
 def _decoded(
-    wal_dir: Path, void_before: dict[int, Position], known: KnownNumbers, note: Callable[[str], None]
+    wal_dir: Path, begins_at: _Beginnings, known: KnownNumbers, note: Callable[[str], None]
 ) -> Iterator[_Read]:
     """The records that count."""
-    for position, record in replay(wal_dir, note):
-        if position > void_before.get(record.key.shard_id, _BEFORE_ALL):
+    for position, record in replay(wal_dir, note, lambda: renew_log_id(wal_dir)):
+        if begins_at.count(position, record.key):
             yield _Read(position, record.key, _content_of(record, known))
 
 
@@ -123,7 +163,8 @@ def _apply(
             shard.settle({one.measurement for one in read.content})
             return 0
         shard.check_types(read.content)
-        shard.insert(read.content, read.position[0], time.monotonic())
+        sequence, at = read.position
+        shard.insert(read.content, sequence, time.monotonic(), at + 1)
     except DSDBError as error:
         note(f"a record of shard {read.key.shard_id} in log file {read.position[0]} is left out: {error.message}")
         return 0

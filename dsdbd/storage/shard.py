@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,6 +17,7 @@ from dsdbd.storage.digesting import sums_of_written
 from dsdbd.storage.file_sums import BlockSums, digest_of_file, sums_of_parts
 from dsdbd.storage.head import BACKGROUND_ROWS, READER_ROWS, Head, flushed
 from dsdbd.storage.inline import locked, must_wait
+from dsdbd.storage.log_mark import store_mark
 from dsdbd.storage.measurement import Measurement
 from dsdbd.storage.merging import segment_name
 from dsdbd.storage.pieces import gathered
@@ -145,6 +147,9 @@ class Shard(ShardCopies):
                 with self._lock:
                     self._frozen.remove(head)
                     self.head_bytes -= sum(table.size_bytes for table in head.tables.values())
+            if frozen and self.log_id and not self.dropped and not self.damages and self.directory.is_dir():
+                with contextlib.suppress(OSError):
+                    store_mark(self.directory, self.log_id, frozen[-1].logged)
         return written
 
     def _flush_table(self, head: Head, name: str) -> None:

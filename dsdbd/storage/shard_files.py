@@ -14,6 +14,7 @@ from dsdbd.errors import CorruptData
 from dsdbd.model.columns import Int64s
 from dsdbd.model.scan import SeriesSet
 from dsdbd.storage.cache import ColumnCache
+from dsdbd.storage.log_mark import forget_mark
 from dsdbd.storage.merging import parse_segment_name, segment_name, superseded
 from dsdbd.storage.rows import Rows
 from dsdbd.storage.segment import Segment, series_starts, write_segment
@@ -165,6 +166,8 @@ class ShardFiles:
         """Move a damaged file out of the way and say so."""
         kept = path.parent / CORRUPT_DIR / path.name
         try:
+            # First: the log may still hold rows of the file, a start has to look.
+            forget_mark(self.directory)
             fsio.make_dirs(kept.parent)
             path.rename(kept)
             fsio.fsync_dir(path.parent)

@@ -22,6 +22,7 @@ from dsdbd.storage.deletions import Deletions
 from dsdbd.storage.head import BACKGROUND_ROWS, Head, HeadTable
 from dsdbd.storage.inline import locked
 from dsdbd.storage.liveness import live_series
+from dsdbd.storage.log_mark import load_mark
 from dsdbd.storage.measurement import Measurement
 from dsdbd.storage.merging import parse_segment_name
 from dsdbd.storage.names import escape_name
@@ -31,6 +32,7 @@ from dsdbd.storage.selection import MAX_NS, MIN_NS
 from dsdbd.storage.settings import ShardKey, StoreSettings
 from dsdbd.storage.shard_files import ShardFiles
 from dsdbd.storage.tombstones import Tombstone, marked
+from dsdbd.storage.wal import Position
 
 
 class Glance(NamedTuple):
@@ -50,6 +52,7 @@ class ShardState:
     ``head_bytes``: memory of the rows that are not in segments; may be read without a lock. ``changes``: grows with
     whatever may change what the shard holds, not when it is only written out or merged. ``damages``: grows when files
     are found damaged, before anyone reads without them; ``on_damaged`` is called with the shard's id afterwards.
+    ``log_id``: of the log the rows come from; empty where that need not be known.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class ShardState:
         self.shard_id = key.shard_id
         self.directory = directory
         self.dropped = False
+        self.log_id = ""
         self._settings = settings
         self._disk = ShardFiles(key, directory, cache or ColumnCache(settings.read_cache_bytes), told)
         self._lock = threading.RLock()
@@ -128,24 +132,24 @@ class ShardState:
                 if left is not None:
                     self._measurement(left.measurement).fix_types(left)
 
-    def insert(self, batch: Batch, wal_sequence: int, now_s: float) -> None:
-        """Make the rows of a logged batch visible."""
-        self.insert_many((batch,), wal_sequence, now_s)
-
-    def insert_many(self, batches: Sequence[Batch], wal_sequence: int, now_s: float) -> None:
-        """Make the rows of logged batches visible, in their order."""
+    def insert(self, batch: Batch, wal_sequence: int, now_s: float, wal_end: int = 0) -> None:
+        """Make the rows of a logged batch visible; ``wal_end``: no record that follows begins before it in its file."""
         with self._lock:
             if self._head is None:
                 self._head = Head(wal_sequence, now_s)
-            for batch in batches:
-                for points in batch.points:
-                    left = self._deletions.left_of(points, batch.version)
-                    if left is not None:
-                        known = self._measurement(left.measurement)
-                        if known.deleted_from:
-                            known.know_types(left)
-                        self.head_bytes += self._head.add(left, batch.version, known.index)
-                        self._changed(known)
+            self._head.logged = wal_sequence, wal_end
+            for points in batch.points:
+                left = self._deletions.left_of(points, batch.version)
+                if left is not None:
+                    known = self._measurement(left.measurement)
+                    if known.deleted_from:
+                        known.know_types(left)
+                    self.head_bytes += self._head.add(left, batch.version, known.index)
+                    self._changed(known)
+
+    def log_mark(self) -> Position | None:
+        """Before it all records of the log are in files, None where that is not known; call it after ``load``."""
+        return None if self.damages else load_mark(self.directory, self.log_id)
 
     def _heads(self) -> list[Head]:
         """Oldest first; needs the lock."""

@@ -27,6 +27,7 @@ from dsdbd.storage.compactor import Compactor
 from dsdbd.storage.deleting import deleted_in_files
 from dsdbd.storage.flusher import Flusher
 from dsdbd.storage.forgetting import Forgetter
+from dsdbd.storage.log_mark import open_marks
 from dsdbd.storage.names import escape_name
 from dsdbd.storage.opener import Opener
 from dsdbd.storage.replay import replay_log
@@ -85,6 +86,7 @@ class Store:
         self._roll_due = False
         self._trim_due = False
         self._log: LogWriter | None = None
+        self._log_id = ""
         self._threads: list[threading.Thread] = []
         self._cache = ColumnCache(self._settings.read_cache_bytes)
         self._compactor = Compactor(self.shards, self._settings)
@@ -107,10 +109,12 @@ class Store:
             for key, directory in found_shards(self._data_dir, self._directory, self._note):
                 self._shards[key.shard_id] = self._make_shard(key, directory)
             progress(f"{len(self._shards)} shards found in {self._data_dir}")
+            newest = max((number for number, _ in log_files(self._wal_dir)), default=0)
+            self._log_id = open_marks(self._wal_dir, newest, self.shards())
             # Heads that grow too big during the replay are written out beside it.
             self._start_thread("dsdb-flush", self._flusher.run)
             self._start_thread("dsdb-merge", self._compactor.run)
-            last, rows = replay_log(
+            replayed = replay_log(
                 self._wal_dir, self._shard_for, wait=self._wait_for_memory, note=self._note, progress=progress
             )
         except OSError as error:
@@ -120,11 +124,11 @@ class Store:
             raise StorageCorrupt(
                 f"storage cannot start: {error}; check the disk under {self._data_dir} and {self._wal_dir}"
             ) from error
-        self._log = LogWriter(self._wal_dir, last, self._settings.wal_segment_bytes)
+        self._log = LogWriter(self._wal_dir, replayed.newest, self._settings.wal_segment_bytes)
         self._start_thread("dsdb-log", self._log_loop)
         self._start_thread("dsdb-open", self._opener.run)
-        if rows:
-            # They may be in segments already, then the files they came from can go.
+        if replayed.rows or replayed.skipped:
+            # They may all be in segments already, then the files they came from can go.
             self._trim_due = True
             self._flusher.wake()
 
@@ -286,14 +290,14 @@ class Store:
         except OSError as error:
             self._fail(error, accepted)
             return
-        for waiting in accepted:
-            self._apply(waiting, sequence)
+        for waiting, end in zip(accepted, self._log.ends, strict=True):
+            self._apply(waiting, sequence, end)
         self._counts["groups"] += 1
         for waiting in accepted:
             waiting.done.set_result(None)
         self._flusher.count_if_old()
 
-    def _apply(self, waiting: Waiting, sequence: int) -> None:
+    def _apply(self, waiting: Waiting, sequence: int, end: int) -> None:
         if waiting.deleted:
             self._shard_for(waiting.record.key).settle(waiting.deleted)
             return
@@ -303,7 +307,7 @@ class Store:
             self._flusher.forget(waiting.record.key.shard_id)
             self._compactor.forget(waiting.record.key.shard_id)
             return
-        self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic())
+        self._shard_for(waiting.record.key).insert(waiting.batch, sequence, time.monotonic(), end)
         self._counts["writes"] += 1
         self._counts["rows"] += len(waiting.batch)
 
@@ -327,7 +331,9 @@ class Store:
         return self._data_dir / escape_name(key.database) / escape_name(key.policy) / str(key.shard_id)
 
     def _make_shard(self, key: ShardKey, directory: Path) -> Shard:
-        return Shard(key, directory, self._settings, self._note, self._cache, self._on_damaged)
+        shard = Shard(key, directory, self._settings, self._note, self._cache, self._on_damaged)
+        shard.log_id = self._log_id
+        return shard
 
     def _shard_for(self, key: ShardKey) -> Shard:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import mmap
 import os
 import time
@@ -58,6 +59,8 @@ class LogWriter:
         self._fd: int | None = None
         self._good = 0
         self._began_s: float | None = None
+        self.ends: list[int] = []
+        """Where in the newest file each of the records ends that were appended last."""
         self.full = ""
         """Why the last records were not taken; empty when they were, or when there is space again."""
 
@@ -98,7 +101,8 @@ class LogWriter:
         return _LOOK_FOR_SPACE_S if self.full else None
 
     def _append(self, records: list[Record]) -> int:
-        data = b"".join(piece for record in records for piece in encode_record(record))
+        encoded = [encode_record(record) for record in records]
+        data = b"".join(itertools.chain.from_iterable(encoded))
         fd = self._writable()
         try:
             written = 0
@@ -114,6 +118,8 @@ class LogWriter:
                 f"write-ahead log in {self.directory} is full; the points were not stored, writes resume when there is "
                 "space"
             ) from error
+        sizes = [sum(map(len, pieces)) for pieces in encoded]
+        self.ends = list(itertools.accumulate(sizes, initial=self._good))[1:]
         self._good += len(data)
         return self.sequence
 
@@ -222,11 +228,14 @@ def last_drops(directory: Path) -> dict[int, Position]:
     return found
 
 
-def replay(directory: Path, note: Callable[[str], None]) -> Iterator[tuple[Position, Record]]:
+def replay(
+    directory: Path, note: Callable[[str], None], moving: Callable[[], object] = lambda: None
+) -> Iterator[tuple[Position, Record]]:
     """Every good record with its position, oldest first; one file at a time is in memory.
 
     A torn end is cut off. A file with damage before good records is copied to ``corrupt/`` and written anew with what
-    passes its check; ``note`` is told in a sentence. Raises OSError only where a file cannot be read at all.
+    passes its check; ``note`` is told in a sentence, and ``moving`` is called before, because records get other
+    positions. Raises OSError only where a file cannot be read at all.
     """
     files = log_files(directory)
     for number, (sequence, path) in enumerate(files):
@@ -237,7 +246,7 @@ def replay(directory: Path, note: Callable[[str], None]) -> Iterator[tuple[Posit
             count += 1
             yield (sequence, at), record
         if damage.corrupt_at:
-            _quarantine(path, sequence, data, count, damage, note)
+            _quarantine(path, sequence, data, count, damage, note, moving)
         elif damage.torn_at is not None:
             _cut(path, damage.torn_at, len(data), note)
 
@@ -259,7 +268,13 @@ def _cut(path: Path, torn_at: int, size: int, note: Callable[[str], None]) -> No
 
 
 def _quarantine(
-    path: Path, sequence: int, data: bytes, count: int, damage: Damage, note: Callable[[str], None]
+    path: Path,
+    sequence: int,
+    data: bytes,
+    count: int,
+    damage: Damage,
+    note: Callable[[str], None],
+    moving: Callable[[], object],
 ) -> None:
     """Keep the damaged file aside, then replace it by its good records; a crash in between repeats both."""
     kept = path.parent / CORRUPT_DIR / path.name
@@ -267,6 +282,7 @@ def _quarantine(
     try:
         fsio.make_dirs(kept.parent)
         fsio.write_atomic(kept, data)
+        moving()
         fsio.write_atomic(path, [encode_header(sequence), *(data[start:end] for start, end in damage.good)])
     except OSError as error:
         note(
