@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from dsdbd.model.versions import NODE_BITS, NODES
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-NODE_BITS = 10
-NODES = 1 << NODE_BITS
-"""Versions of one node are this far apart; in between are those of others."""
 RESERVE_NS = 2_000_000_000
 """How far the ceiling is set ahead of the newest version; a start after a crash begins there."""
 BEHIND_NS = 3_000_000_000
