@@ -142,14 +142,25 @@ class Command:
             again = f"; {_AGAIN}" if self._options.command in _LEAVE else ""
             print(f"begun: dsdb node list shows how far it is{again}")
             return 0
+        try:
+            self._wait(begun)
+        except KeyboardInterrupt:
+            again = f"; {_AGAIN}" if self._options.command in _LEAVE else ""
+            print(
+                f"\nnot waited for: what was ordered goes on, dsdb node list shows how far it is{again}",
+                file=sys.stderr,
+            )
+            raise
+        self._show("")
+        self._say_done()
+        return 0
+
+    def _wait(self, begun: Mapping[str, Any]) -> None:
         while begun["done"] is not True:
             self._follow({(move["shard"], move["to"]) for move in begun["moves"]})
             if begun["moves"] and self._options.command in _ONCE:
                 break
             begun = self._patiently(lambda: self._post("/cluster/apply"))
-        self._show("")
-        self._say_done()
-        return 0
 
     def _say_done(self) -> None:
         print(_DONE[self._options.command].format(node=self._options.node, to=self._options.to))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -204,6 +205,19 @@ def test_an_addition_is_cancelled_and_what_was_on_the_way_stays_where_it_is(clus
     cluster.wait_servers(2)
     new = data_id(second)
     assert "begun: dsdb node list shows how far it is" in done(first, "add", new, "-detach")
+    assert moves(first)
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "dsdb_cli.main", "node", "add", new, "-host", first.host, "-port", str(first.http_port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    while "copies made" not in waiting.stdout.readline():
+        assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    _, told = waiting.communicate(timeout=SETTLE_S)
+    assert (waiting.returncode, "what was ordered goes on" in told) == (130, True), told
     assert moves(first)
     assert f"node {new} keeps the shards that it has" in done(second, "cancel", new)
     assert moves(first) == []
