@@ -37,7 +37,7 @@ from dsdbd.storage.shard import Shard
 from dsdbd.storage.shard_files import found_shards, remove_empty_parents
 from dsdbd.storage.tombstones import Tombstone
 from dsdbd.storage.waiting import Waiting
-from dsdbd.storage.wal import LogWriter, is_disk_full, log_files, remove_before
+from dsdbd.storage.wal import LOOK_FOR_SPACE_S, LogWriter, is_disk_full, log_files, remove_before
 from dsdbd.storage.wal_format import Kind, Record
 
 _MAX_PROBLEMS = 100
@@ -233,16 +233,19 @@ class Store:
         try:
             while (group := self._next_group()) is not None:
                 self._roll_log()
-                self._commit(group)
+                if group:
+                    self._commit(group)
+                elif self._log is not None:
+                    self._log.look_for_space()
         except BaseException as error:
             # Whatever it is: nobody may wait for ever on a dead thread.
             self._fail(error, group or [])
 
     def _next_group(self) -> list[Waiting] | None:
-        """The records that share the next fdatasync; None when the store is closing and nothing waits."""
+        """The records that share the next fdatasync, none after a while; None when the store is closing as well."""
         with self._work:
-            while not self._queue and not self._closing and not self._roll_due:
-                self._work.wait(None if self._log is None else self._log.recheck_s())
+            if not self._queue and not self._closing and not self._roll_due:
+                self._work.wait(LOOK_FOR_SPACE_S)
             if not self._queue and self._closing:
                 return None
             group: list[Waiting] = []

@@ -36,9 +36,11 @@ FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _STALLED_S = 1.0
 """An fdatasync that takes longer is worth a word: writes of this node wait for it."""
-_LOOK_FOR_SPACE_S = 1.0
+LOOK_FOR_SPACE_S = 1.0
 _SPACE_BYTES = 16 << 20
 """Free space with which a full disk counts as no longer full."""
+_NO_SPACE_BYTES = 64 << 10
+"""Free space that is none: the next records, or the next file, need more."""
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -90,15 +92,16 @@ class LogWriter:
             found.append(f"the disk of {self.directory} has not answered for {waited_s:.0f}s; writes wait for it")
         return found
 
-    def recheck_s(self) -> float | None:
-        """Look whether space is back, which else only the next record would tell; when to look again, None: no more."""
-        if not self.full:
-            return None
+    def look_for_space(self) -> None:
+        """See whether there is space, which else only the next record would tell."""
         with contextlib.suppress(OSError):
             found = os.statvfs(self.directory)
-            if found.f_bavail * found.f_frsize >= _SPACE_BYTES:
+            # Some is kept for the superuser, for whom it is no less free.
+            free_bytes = (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize
+            if free_bytes >= _SPACE_BYTES:
                 self.full = ""
-        return _LOOK_FOR_SPACE_S if self.full else None
+            elif free_bytes < _NO_SPACE_BYTES and not self.full:
+                self.full = f"no space is left for the write-ahead log in {self.directory}; writes resume when there is"
 
     def _append(self, records: list[Record]) -> int:
         encoded = [encode_record(record) for record in records]
