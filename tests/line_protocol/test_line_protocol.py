@@ -16,6 +16,7 @@ from dsdbd.model.series import Series, parse_key
 from dsdbd.model.times import PRECISION_NS
 from dsdbd.model.types import FieldType
 from tests.examples import examples
+from tests.line_text import escape, field_text
 
 NOW_NS = 1_700_000_000_123_456_789
 
@@ -213,20 +214,6 @@ times = st.integers(-(2**63) + 2, 2**63 - 2)
 values = st.one_of(numbers, integers, strings, st.booleans())
 
 
-def escape(text: str, characters: str) -> str:
-    return "".join("\\" + one if one in characters else one for one in text)
-
-
-def render(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value}i"
-    if isinstance(value, float):
-        return repr(value)
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 @st.composite
 def lines(draw: st.DrawFn) -> tuple[str, tuple]:
     measurement = draw(names.filter(lambda name: name[0] not in "# ," and name == name.strip()))
@@ -236,7 +223,7 @@ def lines(draw: st.DrawFn) -> tuple[str, tuple]:
     key = escape(measurement, ", ") + "".join(
         f",{escape(name, ', =')}={escape(value, ', =')}" for name, value in draw(st.permutations(list(tags.items())))
     )
-    text = ",".join(f"{escape(name, ', =')}={render(value)}" for name, value in fields.items())
+    text = ",".join(f"{escape(name, ', =')}={field_text(value)}" for name, value in fields.items())
     # The protocol unescapes a quote in a field key as well; the generator writes it bare, which is the same.
     return f"{key} {text} {time_ns}", (Series(measurement, tuple(sorted(tags.items()))), time_ns, fields)
 

@@ -8,22 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.query.query_engine import Row, Value
+from tests.line_text import escape, field_text
+from tests.query.query_engine import Row
 from tests.reference.influxd import Influxd, influxd
-
-
-def escape(text: str) -> str:
-    return text.replace(",", r"\,").replace(" ", r"\ ").replace("=", r"\=")
-
-
-def field_text(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value}i"
-    if isinstance(value, float):
-        return repr(value)
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def line_of(row: Row) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.query.influx_reference import filled_influxd, same_json
+from tests.query.influx_reference import same_json
 from tests.query.query_engine import MemoryShard, Row, json_answer
 from tests.query.sample_data import ROWS, S, random_rows
 from tests.reference.influxd import Influxd, needs_influxd
@@ -54,18 +53,6 @@ def cluster(rows: list[Row]) -> list[list[MemoryShard]]:
         [MemoryShard(early, 1, -(2**63), cut_ns), MemoryShard(one, 2, cut_ns, 2**63 - 1)],
         [MemoryShard(other, 3, cut_ns, 2**63 - 1)],
     ]
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    with filled_influxd(tmp_path_factory.mktemp("influxd"), ROWS) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def random_reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    with filled_influxd(tmp_path_factory.mktemp("influxd"), random_rows(1)) as server:
-        yield server
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.query.influx_reference import filled_influxd, same_json
+from tests.query.influx_reference import same_json
 from tests.query.nested_statements import Statements
 from tests.query.query_engine import json_answer
 from tests.query.sample_data import ROWS, random_rows
@@ -24,18 +23,6 @@ SEEDS = range(4)
 OF_A_SEED = 25
 
 pytestmark = [pytest.mark.slow, pytest.mark.debian, needs_influxd]
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    with filled_influxd(tmp_path_factory.mktemp("influxd"), ROWS) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def random_reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    with filled_influxd(tmp_path_factory.mktemp("influxd"), random_rows(1)) as server:
-        yield server
 
 
 def test_the_table_answers_like_influxd(reference: Influxd) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from tests.line_text import escape, field_text
+
 SECOND_NS = 1_000_000_000
 WEEK_S = 7 * 24 * 3600
 
@@ -32,24 +34,9 @@ SETUP = (
 )
 
 
-def escape(name: str) -> str:
-    return name.replace(",", r"\,").replace(" ", r"\ ").replace("=", r"\=")
-
-
-def field_text(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value}i"
-    if isinstance(value, float):
-        return repr(value)
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def line(measurement: str, tags: Tags, time_s: float, fields: dict[str, Value], time_ns: int = 0) -> str:
     """A line of line protocol; ``time_ns`` is added to ``time_s``."""
-    name = measurement.replace(",", r"\,").replace(" ", r"\ ")
-    head = name + "".join(f",{escape(key)}={escape(value)}" for key, value in tags.items())
+    head = escape(measurement, ", ") + "".join(f",{escape(key)}={escape(value)}" for key, value in tags.items())
     values = ",".join(f"{escape(key)}={field_text(value)}" for key, value in fields.items())
     return f"{head} {values} {round(time_s * 1000) * 1_000_000 + time_ns}"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from hypothesis import strategies as st
 
 from dsdbd.model.columns import Batch, Column, Points
 from dsdbd.model.predicate import EVERY_SERIES, TagPredicate
@@ -16,6 +17,7 @@ from dsdbd.model.scan import Edge, Piece, ScanRequest
 from dsdbd.model.series import Series, parse_key
 from dsdbd.model.types import FieldType
 from dsdbd.storage import Shard, ShardKey, Store, StoreSettings
+from dsdbd.storage.rows import Rows
 
 MIN_NS, MAX_NS = -(1 << 63), (1 << 63) - 1
 TYPES = {"f": FieldType.FLOAT, "i": FieldType.INTEGER, "s": FieldType.STRING, "b": FieldType.BOOLEAN}
@@ -23,6 +25,17 @@ _DTYPES = {"f": np.float64, "i": np.int64, "b": np.bool_}
 
 Row = tuple[str, int, dict[str, Any]]
 """Value of the tag ``host`` (empty: no tag), time, values of some of the fields f, i, s, b."""
+
+CELLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "f": st.integers(0, 9).map(float),
+        "i": st.integers(0, 9),
+        "s": st.sampled_from(["", "x", "y"]),
+        "b": st.booleans(),
+    },
+).filter(bool)
+"""Values of some of the fields, at least one."""
 
 
 def series_of(host: str, measurement: str = "m") -> Series:
@@ -48,6 +61,14 @@ def make_points(rows: Iterable[Row], measurement: str = "m") -> Points:
         np.array([time_ns for _, time_ns, _ in rows], dtype=np.int64),
         fields,
     )
+
+
+def make_rows(version: int, written: Iterable[Row], hosts: Sequence[str]) -> Rows:
+    """Rows of one version; a series has the number of its host."""
+    points = make_points(written)
+    numbers = np.array([hosts.index(parse_key(key).tag("host")) for key in points.series], dtype=np.int64)
+    versions = np.full(len(points), version, dtype=np.int64)
+    return Rows(numbers[points.series_index], points.time_ns, versions, points.fields)
 
 
 def make_batch(version: int, rows: Iterable[Row], measurement: str = "m") -> Batch:

@@ -17,20 +17,20 @@ from dsdbd.storage.scanning import Limits, Scan, Source
 from dsdbd.storage.selection import RunLookup, Wanted
 from dsdbd.storage.tombstones import Hidden
 from tests.examples import examples
-from tests.storage.storage_model import MAX_NS, MIN_NS, TYPES, as_points, make_points, rows_of, series_of
+from tests.storage.storage_model import (
+    CELLS,
+    MAX_NS,
+    MIN_NS,
+    TYPES,
+    as_points,
+    make_rows,
+    rows_of,
+    series_of,
+)
 
 HOSTS = ("a", "b", "c", "")
 times = st.one_of(st.integers(0, 12), st.sampled_from([MIN_NS, MAX_NS]))
-cells = st.fixed_dictionaries(
-    {},
-    optional={
-        "f": st.integers(0, 9).map(float),
-        "i": st.integers(0, 9),
-        "s": st.sampled_from(["", "x", "y"]),
-        "b": st.booleans(),
-    },
-).filter(bool)
-rows_written = st.lists(st.tuples(st.sampled_from(HOSTS), times, cells), min_size=1, max_size=14)
+rows_written = st.lists(st.tuples(st.sampled_from(HOSTS), times, CELLS), min_size=1, max_size=14)
 bounds = st.one_of(st.integers(-1, 13), st.sampled_from([MIN_NS, MAX_NS]))
 edges = st.one_of(st.none(), st.builds(Edge, st.integers(1, 4), st.booleans()))
 limits = st.builds(Limits, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 32]))
@@ -44,15 +44,8 @@ deletions = st.lists(
 )
 
 
-def as_rows(version: int, written: list) -> Rows:
-    points = make_points(written)
-    numbers = np.array([HOSTS.index(parse_key(key).tag("host")) for key in points.series], dtype=np.int64)
-    versions = np.full(len(points), version, dtype=np.int64)
-    return Rows(numbers[points.series_index], points.time_ns, versions, points.fields)
-
-
 def blocks_of(written: list[list]) -> list[MemoryBlock]:
-    return [MemoryBlock.sealed(as_rows(version, rows)) for version, rows in enumerate(written, 1)]
+    return [MemoryBlock.sealed(make_rows(version, rows, HOSTS)) for version, rows in enumerate(written, 1)]
 
 
 def scan_of(blocks: list[MemoryBlock], hosts: set[str], low: int, high: int, fields: tuple, **more: Any) -> Scan:
@@ -156,7 +149,7 @@ def test_small_shares_of_many_blocks_are_one_piece() -> None:
 
 
 def test_only_series_that_two_blocks_hold_at_the_same_times_are_copied() -> None:
-    blocks = [*far_apart(4, 500, 2), MemoryBlock.sealed(as_rows(2, [("c", 100, {"i": 1})]))]
+    blocks = [*far_apart(4, 500, 2), MemoryBlock.sealed(make_rows(2, [("c", 100, {"i": 1})], HOSTS))]
     pieces = list(scan_of(blocks, set(HOSTS), MIN_NS, MAX_NS, (), limits=Limits(join_rows=10)).pieces())
     assert sum(map(len, pieces)) == 4_000
     copied = [piece for piece in pieces if not np.shares_memory(piece.time_ns, blocks[0].time_ns)]

@@ -7,35 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdbd.model.columns import Points
-from dsdbd.model.series import parse_key
 from dsdbd.storage.rows import Rows, concat_rows, fold_for_storage, sort_rows, unite_versions
 from tests.examples import examples
-from tests.storage.storage_model import TYPES, Model, make_points, rows_of
+from tests.storage.storage_model import CELLS, TYPES, Model, make_points, make_rows, rows_of
 
 HOSTS = ("a", "b", "")
-cells = st.fixed_dictionaries(
-    {},
-    optional={
-        "f": st.integers(0, 9).map(float),
-        "i": st.integers(0, 9),
-        "s": st.sampled_from(["", "x", "y"]),
-        "b": st.booleans(),
-    },
-).filter(bool)
 batches = st.lists(
     st.tuples(
-        st.integers(1, 4), st.lists(st.tuples(st.sampled_from(HOSTS), st.integers(0, 3), cells), min_size=1, max_size=6)
+        st.integers(1, 4), st.lists(st.tuples(st.sampled_from(HOSTS), st.integers(0, 3), CELLS), min_size=1, max_size=6)
     ),
     min_size=1,
     max_size=6,
 )
-
-
-def as_rows(version: int, written: list) -> Rows:
-    points = make_points(written)
-    numbers = np.array([HOSTS.index(parse_key(key).tag("host")) for key in points.series], dtype=np.int64)
-    versions = np.full(len(points), version, dtype=np.int64)
-    return Rows(numbers[points.series_index], points.time_ns, versions, points.fields)
 
 
 def visible(rows: Rows) -> list[tuple]:
@@ -51,7 +34,7 @@ def test_the_newest_version_of_each_field_counts(written: list) -> None:
     model = Model()
     for version, rows in written:
         model.write(version, rows)
-    assert visible(concat_rows([as_rows(*one) for one in written], TYPES)) == model.rows()
+    assert visible(concat_rows([make_rows(*one, HOSTS) for one in written], TYPES)) == model.rows()
 
 
 @settings(deadline=None, max_examples=examples(80))
@@ -59,7 +42,7 @@ def test_the_newest_version_of_each_field_counts(written: list) -> None:
 def test_folding_in_any_groups_changes_nothing_a_later_row_can_see(written: list, first: int, second: int) -> None:
     """Segments are folded groups of batches; merges fold folded ones; a reader must not notice either."""
     low, high = sorted((first, second))
-    parts = [as_rows(*one) for one in written]
+    parts = [make_rows(*one, HOSTS) for one in written]
     groups = [group for group in (parts[:low], parts[low:high], parts[high:]) if group]
     folded = [fold_for_storage(sort_rows(concat_rows(group, TYPES))) for group in groups]
     merged = fold_for_storage(sort_rows(concat_rows(folded[:-1], TYPES))) if len(folded) > 1 else None
@@ -70,7 +53,7 @@ def test_folding_in_any_groups_changes_nothing_a_later_row_can_see(written: list
 @settings(deadline=None, max_examples=examples(40))
 @given(batches)
 def test_folding_leaves_no_row_without_a_value_and_no_replaced_value(written: list) -> None:
-    folded = fold_for_storage(sort_rows(concat_rows([as_rows(*one) for one in written], TYPES)))
+    folded = fold_for_storage(sort_rows(concat_rows([make_rows(*one, HOSTS) for one in written], TYPES)))
     seen = set()
     for row in range(len(folded)):
         filled = [key for key, column in folded.fields.items() if column.valid is None or column.valid[row]]
@@ -82,8 +65,9 @@ def test_folding_leaves_no_row_without_a_value_and_no_replaced_value(written: li
 
 
 def test_a_version_that_arrives_late_replaces_the_older_field_and_not_the_newer() -> None:
-    old_and_new = concat_rows([as_rows(1, [("a", 0, {"i": 1})]), as_rows(3, [("a", 0, {"f": 3.0})])], TYPES)
-    stored = fold_for_storage(sort_rows(old_and_new))
-    late = as_rows(2, [("a", 0, {"i": 2, "f": 2.0})])
+    old = make_rows(1, [("a", 0, {"i": 1})], HOSTS)
+    new = make_rows(3, [("a", 0, {"f": 3.0})], HOSTS)
+    stored = fold_for_storage(sort_rows(concat_rows([old, new], TYPES)))
+    late = make_rows(2, [("a", 0, {"i": 2, "f": 2.0})], HOSTS)
     ((_, _, values),) = visible(concat_rows([stored, late], TYPES))
     assert values == {"i": 2, "f": 3.0}
