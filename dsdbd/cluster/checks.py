@@ -116,13 +116,16 @@ def shard_problems(counts: ShardCounts) -> list[str]:
     """What the counts of shards have to say."""
     found = []
     if counts.unavailable:
-        found.append(
-            f"{counts.unavailable} shards have no owner that answers: {_named(counts.lost, counts.unavailable)}"
-        )
+        have = _have(counts.unavailable)
+        found.append(f"{have} no owner that answers: {_named(counts.lost, counts.unavailable)}")
     if counts.short:
-        named = _named(counts.few, counts.short)
-        found.append(f"{counts.short} shards have fewer copies that answer than they should: {named}")
+        have = _have(counts.short)
+        found.append(f"{have} fewer copies that answer than they should: {_named(counts.few, counts.short)}")
     return found
+
+
+def _have(count: int) -> str:
+    return "1 shard has" if count == 1 else f"{count} shards have"
 
 
 def _named(first: Sequence[int], count: int) -> str:

@@ -88,7 +88,8 @@ def refusal(state: MetaState, request: JoinRequest) -> DSDBError | None:
     names = " and ".join(f"{role.value} node {node.id} ({node.tcp_addr}, uuid {node.uuid})" for role, node in taken)
     drops = " and ".join(f"DROP {role.name} SERVER {node.id}" for role, node in taken)
     return MembershipRefused(
-        f"node already exists: {names} is registered at this node's address with another identity. If that machine "
+        f"node already exists: {names} {'is' if len(taken) == 1 else 'are'} registered at this node's address with "
+        "another identity. If that machine "
         f"lost its disk, run {drops} on a member and start this node again; if two machines share the address, "
         "change one."
     )

@@ -135,6 +135,7 @@ class Moving:
         receivers = sorted({one.node for _, one in ordered})
         answers = await asyncio.gather(*(self._progress_of(state, receiver) for receiver in receivers))
         told = {(row["to"], row["shard"]): row for rows in answers for row in rows if not row["ended_ns"]}
+        silent = {one: self._silence(one) for one in receivers}
         return [
             told.get((one.node, place.shard.id))
             or {
@@ -149,10 +150,15 @@ class Moving:
                 "total_bytes": 0,
                 "started_ns": one.begun_ns,
                 "ended_ns": None,
-                "error": "",
+                "error": silent[one.node],
             }
             for place, one in ordered
         ]
+
+    def _silence(self, data_id: int) -> str:
+        """Why a receiver does nothing; empty where it is there."""
+        detector = self._node.detector
+        return f"data node {data_id} does not answer" if detector is not None and detector.is_down(data_id) else ""
 
     async def _progress_of(self, state: MetaState, data_id: int) -> list[dict[str, Any]]:
         peer = views.data_node(state, data_id)

@@ -73,6 +73,8 @@ def test_a_node_that_lost_its_disk_is_replaced_through_a_crash(cluster: Cluster)
     (left,) = [path.stat().st_size for path in parts(fresh)]
     assert PIECE_BYTES <= left < total_bytes
     assert {move["state"] for move in moves(staying[0])} == {"waiting"}, "shown although the node is away"
+    silent = {f"data node {new} does not answer"}
+    wait_until(lambda: {move["error"] for move in moves(staying[0])} == silent, "it is said why", SETTLE_S)
     fresh.settings = {"transfer": ['retry-interval = "100ms"']}
     with Writer([*staying, fresh], weeks=3, consistency="one") as writer:
         fresh.start()
