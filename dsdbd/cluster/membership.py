@@ -321,7 +321,7 @@ class Membership:
                 raise
             raise MetaRefused(
                 f'{error.message}: data node {data.id} has their only copy. "dsdb node remove {data.id}" moves it to '
-                "another node first; FORCE gives their points up."
+                "another node first, while this one is there; FORCE gives their points up."
             ) from error
         log.info("data node dropped", id=data.id, address=data.tcp_addr, force=force, value=str(result.value))
 
