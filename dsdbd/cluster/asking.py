@@ -299,7 +299,7 @@ class Asking:
             return
         if self._node.repair is None:
             raise ShardUnavailable("this node cannot compare owners yet; consistency=quorum needs it")
-        await self._node.repair.complete_at(
+        await self._node.repair.completion.at(
             owner, short, None if names is None else sorted(names), part.min_ns, part.max_ns
         )
         demand.completed(owner, [place.shard.id for place in short], names)

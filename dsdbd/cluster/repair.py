@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from dsdbd.cluster.former_shards import FormerShards, may_forget
-from dsdbd.cluster.freshness import reach_index
 from dsdbd.cluster.gone import GoneCoordinators
 from dsdbd.cluster.hybrid_clock import Settled
 from dsdbd.cluster.lateness import late_ns
-from dsdbd.cluster.owners import not_owner
 from dsdbd.cluster.pieces import in_groups
+from dsdbd.cluster.repair_complete import Completion
 from dsdbd.cluster.repair_lost import LostShards
 from dsdbd.cluster.repair_messages import (
-    COMPLETE_PATH,
     SUMMARIES_PATH,
-    CompleteRequest,
     Range,
     SummariesAnswer,
     SummariesRequest,
     Summary,
     decode_answer,
-    decode_request,
     encode,
 )
 from dsdbd.cluster.repair_plan import (
@@ -37,15 +33,13 @@ from dsdbd.cluster.repair_plan import (
     KnownCells,
     Ledger,
     Outcome,
-    enough,
 )
 from dsdbd.cluster.repair_progress import RecentRepairs, RepairProgress
 from dsdbd.cluster.repair_pull import Pulled, Puller
 from dsdbd.cluster.repair_source import RepairSource
 from dsdbd.cluster.transfer_plan import Rate
-from dsdbd.errors import DSDBError, ShardUnavailable
+from dsdbd.errors import DSDBError
 from dsdbd.meta import views
-from dsdbd.storage.selection import MAX_NS, MIN_NS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,9 +61,6 @@ _TIMEOUT_S = 10.0
 _LEAST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _BARRIER_TIMEOUT_S = 5.0
-_METADATA_TIMEOUT_S = 5.0
-_COMPLETED_AT_ONCE = 4
-"""Shards of one request that are completed side by side."""
 
 
 class _Look(NamedTuple):
@@ -101,7 +92,6 @@ class Repair:
         self._seen_changes: dict[int, tuple[int, float]] = {}
         self._doubted: dict[int, tuple[Shard, int]] = {}
         self.former = FormerShards(node)
-        self.gone = GoneCoordinators(node, self.source.places, clock, partial(self._pull, self._puller), self.doubt)
         self._owned: dict[int, tuple[int, ...]] = {}
         self._owned_index = 0
         self._may_forget = False
@@ -111,6 +101,9 @@ class Repair:
         self.counters = dict.fromkeys(
             ("compared", "different", "rows", "bytes", "deletions", "failed", "completed", "unequal"), 0
         )
+        fast, rated = (partial(self._pull, puller) for puller in (self._unbound, self._puller))
+        self.gone = GoneCoordinators(node, self.source.places, clock, rated, self.doubt)
+        self.completion = Completion(node, self.source.places, self.counters, fast, rated)
         node.service_stats["antiEntropy"] = self.counters
         node.metadata.on_change(lambda _: self._changed.set())
         if node.detector is not None:
@@ -118,34 +111,6 @@ class Repair:
             node.detector.on_back(lambda node_id: self.doubt(node=node_id))
 
     # --- for others on this node
-
-    async def complete_at(
-        self,
-        owner: int,
-        places: Sequence[ShardPlace],
-        measurements: Collection[str] | None,
-        min_ns: int,
-        max_ns: int,
-    ) -> None:
-        """Have an owner of shards hold what a majority of their owners holds of some measurements.
-
-        ``measurements``: None for all; times are inclusive. Then a read of that owner sees all that a majority had
-        acknowledged before. Raises ShardUnavailable where no majority answers.
-        """
-        if owner == self._node.data_id:
-            await self._complete(places, Range(measurements=measurements, min_ns=min_ns, max_ns=max_ns))
-            return
-        wanted = None if measurements is None else sorted(measurements)
-        shards = [place.shard.id for place in places]
-        await self._ask_to_complete(owner, shards, wanted, min_ns, max_ns, everyone=False)
-
-    async def complete_all_at(self, owner: int, places: Sequence[ShardPlace]) -> None:
-        """Have an owner of shards hold what all their other owners hold. Raises ShardUnavailable where one is away."""
-        if owner == self._node.data_id:
-            await self._complete(places, Range(), everyone=True)
-        else:
-            shards = [place.shard.id for place in places]
-            await self._ask_to_complete(owner, shards, None, MIN_NS, MAX_NS, everyone=True)
 
     def is_clean(self, shard_id: int) -> bool:
         """Whether this node's copy of a shard is known to hold all that a majority of the owners does.
@@ -194,75 +159,6 @@ class Repair:
     def progress(self) -> list[Row]:
         """Pulls under way and lately done at this node."""
         return self._recent.rows()
-
-    # --- for other nodes
-
-    async def complete(self, body: bytes) -> bytes:
-        """Answer a CompleteRequest. Raises NotOwner, ShardUnavailable."""
-        request = decode_request(body, CompleteRequest)
-        await reach_index(self._node, request.metadata_index, _METADATA_TIMEOUT_S)
-        places = []
-        for shard_id in request.shards:
-            place = self.source.places.get(shard_id)
-            if place is None:
-                continue  # dropped
-            if self._node.data_id not in place.shard.owners:
-                raise not_owner(self._node, shard_id)
-            places.append(place)
-        part = Range(measurements=request.measurements, min_ns=request.min_ns, max_ns=request.max_ns)
-        await self._complete(places, part, everyone=request.everyone)
-        return b""
-
-    async def _complete(self, places: Sequence[ShardPlace], part: Range, *, everyone: bool = False) -> None:
-        for some in in_groups(places, _COMPLETED_AT_ONCE):
-            results = await asyncio.gather(
-                *(self._complete_one(place, part, everyone=everyone) for place in some), return_exceptions=True
-            )
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-
-    async def _complete_one(self, place: ShardPlace, part: Range, *, everyone: bool) -> None:
-        """Pull from other owners until enough of them have given what they have."""
-        owners = place.shard.owners
-        others = [owner for owner in owners if owner != self._node.data_id]
-        needed = len(others) if everyone else enough(owners)
-        puller = self._puller if everyone else self._unbound
-        pulls = {asyncio.create_task(self._pull(puller, place, other, part)) for other in others}
-        reasons: list[str] = []
-        done_count = 0
-        try:
-            waiting = pulls
-            while waiting and done_count < needed:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for one in done:
-                    error = one.exception()
-                    if error is None:
-                        done_count += 1
-                    elif isinstance(error, DSDBError):
-                        reasons.append(error.message)
-                    else:
-                        raise error
-        finally:
-            for one in pulls:
-                one.cancel()
-            await asyncio.gather(*pulls, return_exceptions=True)
-        if done_count < needed:
-            raise ShardUnavailable(
-                f"{done_count + 1} of {len(owners)} owners of shard {place.shard.id} answer, {needed + 1} are needed: "
-                + "; ".join(reasons)
-            )
-        self.counters["completed"] += 1
-
-    async def _ask_to_complete(
-        self, owner: int, shards: list[int], measurements: list[str] | None, min_ns: int, max_ns: int, *, everyone: bool
-    ) -> None:
-        peer = views.data_node(self._node.metadata.state, owner)
-        if peer is None:
-            raise ShardUnavailable(f"data node {owner} is not registered")
-        index = self._node.metadata.state.index
-        request = CompleteRequest(index, shards, measurements, min_ns, max_ns, everyone)
-        await self._node.peers.call(peer.tcp_addr, "POST", COMPLETE_PATH, encode(request), timeout_s=_TIMEOUT_S)
 
     # --- one pull
 

@@ -104,7 +104,7 @@ class LostShards:
         places = self._repair.source.places.all()
         owned = sorted(one for one in shards if one in places and owner in places[one].shard.owners)
         for some in in_groups(owned, _SHARDS_AT_ONCE):
-            await self._repair.complete_all_at(owner, [places[one] for one in some])
+            await self._repair.completion.all_at(owner, [places[one] for one in some])
 
     def _now_s(self) -> float:
         return self._node.clock.monotonic_s()

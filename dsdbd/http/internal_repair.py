@@ -59,7 +59,7 @@ class RepairRoutes:
             return await in_pieces(request, web.StreamResponse(), frames)
 
     async def _complete(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        return await answer_of(request, self._repair().complete(body))
+        return await answer_of(request, self._repair().completion.answer(body))
 
     async def _lately(self, _request: web.Request, body: bytes) -> web.StreamResponse:
         return web.Response(body=await self._repair().gone.lately(body))

@@ -96,8 +96,8 @@ def test_old_metadata_confirm_nothing(store: Store, tmp_path: Path) -> None:
             await deletes.receive(node, writes, encode_kept(key(10), encoded, 5))  # dropped
             await deletes.receive(node, writes, encode_kept(key(7), encoded, 5))
             with pytest.raises(ShardUnavailable, match=r"index 5\) are older"):
-                await repair.complete(encode(CompleteRequest(6, [10])))
-            await repair.complete(encode(CompleteRequest(5, [10])))
+                await repair.completion.answer(encode(CompleteRequest(6, [10])))
+            await repair.completion.answer(encode(CompleteRequest(5, [10])))
         finally:
             repair.source.close()
 
