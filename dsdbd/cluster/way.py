@@ -15,7 +15,7 @@ WINDOW_S = 2.5
 """For so long packets that were lost are worth a word."""
 LEAST_RESENT = 2
 SOON_S = 1.0
-LEAST_RESENT_SOON = 4
+LEAST_RESENT_SOON = 3
 """So many in a shorter time tell as well, of a way where much was sent before without a loss."""
 RESENT_SHARE = 0.05
 """Of the packets sent; a few are lost on good networks, too."""
