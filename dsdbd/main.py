@@ -6,6 +6,9 @@ be asked what it waits for.
 
 from __future__ import annotations
 
+from dsdbd import loading
+
+# isort: split
 import asyncio
 import contextlib
 import gc
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from dsdbd.config import Config
     from dsdbd.services.leading import LeaderJob
 
+loading.done()
 log = structlog.get_logger("daemon")
 _STOP_TIMEOUT_S = 25.0
 _WRITE_OUT_S = 12.0

@@ -224,8 +224,11 @@ class Subscriber:
     async def _post(self, destination: _Destination, body: bytes) -> str | None:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._settings.http_timeout_s)
-            connector = aiohttp.TCPConnector(limit=0, ssl=_tls(self._settings))
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+            # Reading the authorities takes a tenth of a second.
+            tls = await asyncio.to_thread(_tls, self._settings)
+            if self._session is None:
+                connector = aiohttp.TCPConnector(limit=0, ssl=tls)
+                self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         place = destination.place
         params = {"db": place.database, "rp": place.policy, "precision": "ns"}
         url = destination.url.rstrip("/") + "/write"
@@ -249,6 +252,4 @@ def _tls(settings: SubscriberConfig) -> ssl.SSLContext | bool:
     """What is asked of an https destination's certificate. Raises OSError for a file that cannot be used."""
     if settings.insecure_skip_verify:
         return False
-    if settings.ca_certs is None:
-        return True
-    return ssl.create_default_context(cafile=str(settings.ca_certs))
+    return ssl.create_default_context(cafile=None if settings.ca_certs is None else str(settings.ca_certs))
