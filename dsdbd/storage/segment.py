@@ -6,29 +6,27 @@ file is the shard's decision.
 
 from __future__ import annotations
 
-import bisect
 import errno
-import itertools
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsdbd.errors import CorruptData
-from dsdbd.model.columns import Column, Int64s, concat_columns
+from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.scan import TagColumn
 from dsdbd.model.types import FieldType
 from dsdbd.storage.block import Runs
-from dsdbd.storage.cache import ColumnCache, Extent, next_file_id
+from dsdbd.storage.cache import ColumnCache, next_file_id
 from dsdbd.storage.inline import must_read
-from dsdbd.storage.ranges import coalesce, expand, gather_column, slice_column
+from dsdbd.storage.ranges import coalesce, expand
 from dsdbd.storage.rows import Rows
+from dsdbd.storage.segment_columns import EXTENT_GROUPS, GroupColumns, open_reader
 from dsdbd.storage.segment_format import (
     METADATA_KEY,
     ROW_GROUP_ROWS,
@@ -43,11 +41,6 @@ from dsdbd.storage.segment_write import write_segment
 
 __all__ = ["ROW_GROUP_ROWS", "Segment", "schema_of", "series_starts", "write_segment"]
 
-_EXTENT_GROUPS = 8
-"""Neighbouring row groups decoded in one call and kept as one array: a scan of them is a view, not a copy."""
-_EXTENT_BYTES = 64 << 20
-"""Decoded bytes of all columns of one such call, unless a single row group has more."""
-_FEW_RANGES = 32
 _ASKED_BYTES = re.compile(r"\bsize (\d+)")
 """In what Arrow says when it gets no memory."""
 _SANE_BYTES = 1 << 30
@@ -110,7 +103,7 @@ class Segment:
             raise CorruptData(f"segment {self.path} cannot be read: {error}") from error
 
     def _open(self) -> None:
-        reader = self._reader()
+        reader = open_reader(self.path, self._cache, self._id)
         metadata, schema = reader.metadata, reader.schema_arrow
         about = decode_about(metadata.metadata[METADATA_KEY])
         sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
@@ -124,10 +117,9 @@ class Segment:
         if len(groups) != len(sizes) or not sizes:
             raise CorruptData("it contradicts itself: row groups and what is said of them differ in number")
         self._group_times = groups[:, :2]
-        self._group_bytes = groups[:, 2]
-        self._group_starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)])
-        self._bounds: list[int] = self._group_starts.tolist()
-        self.rows = self._bounds[-1]
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes, dtype=np.int64)])
+        self._columns = GroupColumns(self.path, self._cache, self._id, starts, groups[:, 2])
+        self.rows = self._columns.bounds[-1]
         self.min_ns, self.max_ns = int(self._group_times[:, 0].min()), int(self._group_times[:, 1].max())
         self.tags: dict[str, str] = {}
         self._field_columns: dict[str, str] = {}
@@ -144,10 +136,6 @@ class Segment:
                     nullable.add(key)
         self.nullable_fields = frozenset(nullable)
 
-    def _reader(self) -> Any:
-        reader = self._cache.files.take(self._id)
-        return reader or pq.ParquetFile(self.path, page_checksum_verification=True)
-
     @property
     def file_id(self) -> int:
         """Its number in the cache."""
@@ -160,12 +148,12 @@ class Segment:
     @property
     def memory_bytes(self) -> int:
         """About the memory of all rows as columns."""
-        return int(self._group_bytes.sum())
+        return int(self._columns.sizes_bytes.sum())
 
     @property
     def group_bytes(self) -> int:
         """Memory of the largest row group as columns."""
-        return int(self._group_bytes.max())
+        return int(self._columns.sizes_bytes.max())
 
     def newest_version(self) -> int:
         """Greatest version of a row by the footer, or the greatest there is if it lacks it. Raises CorruptData."""
@@ -174,7 +162,7 @@ class Segment:
         return self._newest
 
     def _newest_version(self) -> int:
-        reader = self._reader()
+        reader = open_reader(self.path, self._cache, self._id)
         self._cache.files.give(self._id, reader)
         metadata = reader.metadata
         at = reader.schema_arrow.get_field_index(VERSION)
@@ -227,7 +215,7 @@ class Segment:
     @property
     def portions(self) -> Int64s:
         """First rows of the row groups that are decoded together."""
-        return self._group_starts[:-1:_EXTENT_GROUPS]
+        return self._columns.starts[:-1:EXTENT_GROUPS]
 
     # --- rows
 
@@ -239,7 +227,7 @@ class Segment:
         overlap = (self._group_times[:, 1] >= min_ns) & (self._group_times[:, 0] <= max_ns)
         if overlap.all():
             return starts, stops
-        low, high = coalesce(self._group_starts[:-1][overlap], self._group_starts[1:][overlap])
+        low, high = coalesce(self._columns.starts[:-1][overlap], self._columns.starts[1:][overlap])
         first = np.searchsorted(high, starts, side="right")
         last = np.searchsorted(low, stops, side="left")
         span = np.repeat(np.arange(len(starts)), np.maximum(last - first, 0))
@@ -252,13 +240,13 @@ class Segment:
         Raises CorruptData, OSError.
         """
         names = [TIME, *(self._field_columns[key] for key in fields)] + ([] if self.unique else [VERSION])
-        groups = self._touched(starts, stops)
-        self._reading(lambda: self._load_missing(groups, names))
+        groups = self._columns.touched(starts, stops)
+        self._reading(lambda: self._columns.load_missing(groups, names))
 
     def read_ahead(self, column: str, first: int, stop: int) -> None:
         """Decode a column of neighbouring row groups, where there are such. Raises CorruptData, OSError."""
         if column in (TIME, VERSION, *self._field_columns.values()) and 0 <= first < stop <= self.row_groups:
-            self._reading(lambda: self._load_missing(list(range(first, stop)), [column]))
+            self._reading(lambda: self._columns.load_missing(list(range(first, stop)), [column]))
 
     def times(self, starts: Int64s, stops: Int64s) -> Int64s:
         """Times in nanoseconds, int64. Raises CorruptData, OSError."""
@@ -267,14 +255,14 @@ class Segment:
 
     def times_of_each(self, starts: Int64s, stops: Int64s) -> list[Int64s]:
         """The same for each of a few ranges by itself. Raises CorruptData, OSError."""
-        parts = self._reading(lambda: self._extents(TIME, self._touched(starts, stops)))
+        parts = self._reading(lambda: self._columns.extents(TIME, self._columns.touched(starts, stops)))
         found: list[Int64s] = []
         at = 0
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            while self._bounds[parts[at].stop] <= start:
+            while self._columns.bounds[parts[at].stop] <= start:
                 at += 1
-            base = self._bounds[parts[at].first]
-            if stop <= self._bounds[parts[at].stop]:
+            base = self._columns.bounds[parts[at].first]
+            if stop <= self._columns.bounds[parts[at].stop]:
                 found.append(parts[at].column.values[start - base : stop - base])
             else:
                 found.append(self.times(np.array([start]), np.array([stop])))
@@ -289,55 +277,14 @@ class Segment:
         """Values of a field of ``fields``. Raises CorruptData, OSError."""
         return self._rows_of(self._field_columns[field], starts, stops)
 
-    def _touched(self, starts: Int64s, stops: Int64s) -> list[int]:
-        """The row groups that hold rows of the ranges, ascending."""
-        if len(starts) <= _FEW_RANGES:
-            touched: list[int] = []
-            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-                first = bisect.bisect_right(self._bounds, start) - 1
-                touched += range(first, bisect.bisect_left(self._bounds, stop))
-            return touched if len(starts) == 1 else sorted(set(touched))
-        first_groups = np.searchsorted(self._group_starts, starts, side="right") - 1
-        last_groups = np.searchsorted(self._group_starts, stops, side="left")
-        count = len(self._group_starts)
-        depth = np.bincount(first_groups, minlength=count) - np.bincount(last_groups, minlength=count)
-        groups: list[int] = np.flatnonzero(np.cumsum(depth)[:-1] > 0).tolist()
-        return groups
-
     def _rows_of(self, name: str, starts: Int64s, stops: Int64s) -> Column:
         """Rows of a column; a view where one range lies in row groups that were decoded together."""
         if len(starts) != 1:
             nonempty = stops > starts
             starts, stops = coalesce(starts[nonempty], stops[nonempty])
-        parts = self._reading(lambda: self._extents(name, self._touched(starts, stops)))
-        if 1 < len(starts) <= _FEW_RANGES:
-            return self._few_of(parts, starts, stops)
-        if len(parts) == 1:
-            base = self._bounds[parts[0].first]
-            return gather_column(parts[0].column, starts - base, stops - base)
-        gathered = []
-        for extent in parts:
-            low, high = self._bounds[extent.first], self._bounds[extent.stop]
-            first = int(np.searchsorted(stops, low, side="right"))
-            last = int(np.searchsorted(starts, high, side="left"))
-            inside = np.maximum(starts[first:last], low) - low, np.minimum(stops[first:last], high) - low
-            if last > first:
-                gathered.append(gather_column(extent.column, *inside))
-        return concat_columns(gathered) if gathered else self._empty(name)
-
-    def _few_of(self, parts: list[Extent], starts: Int64s, stops: Int64s) -> Column:
-        """Rows of a few ranges, slice by slice: looking for all ranges at once costs more than they do."""
-        bounds = self._bounds
-        found: list[Column] = []
-        at = 0
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            while start < stop:
-                while bounds[parts[at].stop] <= start:
-                    at += 1
-                base, end = bounds[parts[at].first], min(stop, bounds[parts[at].stop])
-                found.append(slice_column(parts[at].column, start - base, end - base))
-                start = end
-        return concat_columns(found)
+        parts = self._reading(lambda: self._columns.extents(name, self._columns.touched(starts, stops)))
+        found = self._columns.gathered(parts, starts, stops)
+        return self._empty(name) if found is None else found
 
     def _empty(self, name: str) -> Column:
         if name in (TIME, VERSION):
@@ -346,87 +293,26 @@ class Segment:
         missing = Column.missing(self.fields[key], 0)
         return Column(missing.type, missing.values)
 
-    def _extents(self, name: str, groups: list[int]) -> list[Extent]:
-        """Extents that hold the row groups, ascending; decodes those that are missing."""
-        found = self._cache.get(self._id, name, groups)
-        missing = [group for group in groups if group not in found]
-        if missing:
-            for extent in self._load([name], missing):
-                found.update(dict.fromkeys(range(extent.first, extent.stop), extent))
-        if len(groups) == 1:
-            return list(found.values())
-        return [extent for extent, _ in itertools.groupby(found[group] for group in groups)]
-
-    # --- decoding
-
-    def _load_missing(self, groups: list[int], names: list[str]) -> None:
-        """Decode what the cache lacks; columns that lack the same row groups together."""
-        wanted: dict[tuple[int, ...], list[str]] = {}
-        for name in names:
-            missing = tuple(self._cache.missing(self._id, name, groups))
-            if missing:
-                wanted.setdefault(missing, []).append(name)
-        for missing, together in wanted.items():
-            self._load(together, list(missing))
-
-    def _load(self, names: list[str], groups: list[int]) -> list[Extent]:
-        """Decode columns of row groups and offer them to the cache."""
-        must_read()
-        extents: list[Extent] = []
-        for span in self._spans(groups):
-            for name, column in self._decode(names, span).items():
-                extents.append(Extent(self._id, name, span[0], span[-1] + 1, column))
-                self._cache.put(extents[-1])
-        return extents
-
-    def _decode(self, names: list[str], groups: list[int]) -> dict[str, Column]:
-        """Columns of neighbouring row groups."""
-        reader = self._reader()
-        table = reader.read_row_groups(groups, columns=names, use_threads=len(names) > 1)
-        self._cache.files.give(self._id, reader)
-        if table.num_rows != self._bounds[groups[-1] + 1] - self._bounds[groups[0]]:
-            raise CorruptData("it contradicts itself: a row group is shorter than its footer says")
-        columns = {}
-        for name in names:
-            array = table.column(name)
-            columns[name] = Column.from_arrow(array.cast(pa.int64()) if name == TIME else array)
-        return columns
-
-    def _spans(self, groups: list[int]) -> list[list[int]]:
-        """The row groups as neighbours to decode in one call."""
-        spans: list[list[int]] = []
-        size = 0
-        for group in groups:
-            size += int(self._group_bytes[group])
-            # Spans begin at multiples, so that different reads of the same rows ask for the same ones.
-            joined = spans and spans[-1][-1] == group - 1 and group % _EXTENT_GROUPS and size <= _EXTENT_BYTES
-            if joined:
-                spans[-1].append(group)
-            else:
-                spans.append([group])
-                size = int(self._group_bytes[group])
-        return spans
-
     # --- reading from front to back
 
     @property
     def row_groups(self) -> int:
         """Number of row groups."""
-        return len(self._group_bytes)
+        return len(self._columns.sizes_bytes)
 
     def read_group(self, group: int, run_series: Int64s) -> Rows:
         """All rows of a row group, past the cache; ``run_series``: what stands for the series of each run.
 
         Raises CorruptData, OSError.
         """
-        low, high = self._bounds[group], self._bounds[group + 1]
+        low, high = self._columns.bounds[group], self._columns.bounds[group + 1]
         table = self._reading(self._table)
         first = int(np.searchsorted(self._starts, low, side="right")) - 1
         last = int(np.searchsorted(self._starts, high, side="left"))
         starts = self._starts[first:last]
         lengths = np.minimum(starts + table.lengths[first:last], high) - np.maximum(starts, low)
         names = [TIME, VERSION, *self._field_columns.values()]
-        columns = self._reading(lambda: self._decode(names, [group]))
+        columns = self._reading(lambda: self._columns.decode(names, [group]))
         return Rows(
             np.repeat(run_series[first:last], lengths),
             columns[TIME].values,

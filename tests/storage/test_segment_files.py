@@ -19,8 +19,7 @@ from dsdbd.model.columns import Column, Int64s
 from dsdbd.model.scan import SeriesSet
 from dsdbd.model.series import Series
 from dsdbd.model.types import FieldType
-from dsdbd.storage import segment as segment_module
-from dsdbd.storage import segment_format
+from dsdbd.storage import segment_columns, segment_format
 from dsdbd.storage.block import Block
 from dsdbd.storage.cache import ColumnCache
 from dsdbd.storage.rows import Rows
@@ -153,7 +152,7 @@ def test_a_segment_tells_its_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("few_ranges", [0, 32])
 def test_ranges_of_rows_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_ranges: int) -> None:
-    monkeypatch.setattr(segment_module, "_FEW_RANGES", few_ranges)
+    monkeypatch.setattr(segment_columns, "_FEW_RANGES", few_ranges)
     path = tmp_path / "00000001.parquet"
     rows = write_sample(path)
     scattered = [(at, at + 3) for at in range(5, 150_000 - 3, 611)]
