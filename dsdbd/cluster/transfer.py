@@ -227,6 +227,9 @@ class Transfer:
     def _try_again(self, _: int) -> None:
         better, self._better = self._better, asyncio.Event()
         better.set()
+        for one in self._under_way.values():
+            # Also of those that compare: a turn takes a while, and says it again where it is still so.
+            one.error = ""
 
     async def _take(self, place: ShardPlace, progress: MoveProgress) -> None:
         """Files, differences, ownership; in this order. Raises DSDBError and OSError."""
@@ -341,8 +344,9 @@ class Transfer:
             compared, failed_late = await of_each(
                 {owner: self._pulls.catch_up(place, owner, bounds[owner]) for owner in known}
             )
-            failure = failed_late or failed or failure
-            progress.error = "" if failure is None else failure.message
+            now_failed = failed_late or failed
+            failure = now_failed or failure
+            progress.error = "" if now_failed is None else now_failed.message
             place = self._place(place.shard.id)
             if may_complete(place.shard, progress.replaces, compared, self._down()):
                 progress.error = ""

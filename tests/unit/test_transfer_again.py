@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsdbd.cluster.detector import FailureDetector
 from dsdbd.cluster.transfer import Transfer
-from dsdbd.cluster.transfer_plan import MoveProgress
+from dsdbd.cluster.transfer_plan import COMPARING, MoveProgress
 from dsdbd.cluster.version_clock import VersionClock
 from dsdbd.meta.state import Incoming, Shard
 from dsdbd.storage import Store
@@ -53,6 +53,19 @@ def test_a_node_that_is_back_ends_the_pause_and_what_was_said(tmp_path: Path) ->
             assert len(transfer.problems()) == 1, "it failed once more"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        node.store.close()
+
+    asyncio.run(act())
+
+
+def test_what_a_copy_that_compares_said_of_a_node_is_over_when_that_is_back(tmp_path: Path) -> None:
+    async def act() -> None:
+        node, transfer = await begin(tmp_path)
+        transfer._under_way[7] = MoveProgress(7, "d", "p", 1, 0, state=COMPARING, error="a:2 does not answer any more")
+        assert len(transfer.problems()) == 1
+        for callback in node.detector._on_serving:
+            callback(2)
+        assert transfer.problems() == []
         node.store.close()
 
     asyncio.run(act())
