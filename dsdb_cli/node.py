@@ -131,7 +131,7 @@ class Command:
         plan = self._patiently(lambda: self._post("/cluster/plan"))
         if self._options.dry_run and self._options.output_format == "json":
             print(jsontext.encode(plan, "    "))
-        elif self._options.command != "cancel":
+        elif self._options.command != "cancel" or self._options.dry_run:
             print("\n".join(plan_lines(plan)))
         if plan["refusals"]:
             return 1
@@ -167,8 +167,10 @@ class Command:
 
     def _follow(self, own: Collection[tuple[str, str]]) -> None:
         """Wait until none of the order's moves is left, telling how far they are; of any move where it began none."""
+        most = len(own)
         while moves := [move for move in self._patiently(self._moves) if not own or (move["shard"], move["to"]) in own]:
-            self._show(progress_line(moves, max(len(own), len(moves))))
+            most = max(most, len(moves))
+            self._show(progress_line(moves, most))
             time.sleep(POLL_S)
         # What a former owner still holds is taken over before a node may go.
         time.sleep(POLL_S)
