@@ -8,9 +8,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-_NICENESS = 10
-"""More than that of the daemon. Of a busy processor a thread gets a tenth of what another one gets then: enough to let
-go of a lock soon."""
+_NICENESS = 5
+"""More than that of the daemon. Beside one that is busy a thread gets a quarter of a processor then: copies go on."""
 
 
 def gentle_threads(count: int, name: str) -> ThreadPoolExecutor:
