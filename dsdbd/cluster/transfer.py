@@ -21,6 +21,7 @@ from dsdbd.cluster.shard_places import key_of
 from dsdbd.cluster.switching import Switching, of_each
 from dsdbd.cluster.transfer_files import Workspace, remove_leftovers
 from dsdbd.cluster.transfer_plan import (
+    CANCELLED,
     COMPARING,
     COPYING,
     DONE,
@@ -155,7 +156,7 @@ class Transfer:
             took_s = {f"{phase}_s": round(seconds, 3) for phase, seconds in progress.phases_s.items()}
             log.info("this node holds a copy of a shard", shard=shard_id, bytes=progress.total_bytes, **took_s)
         else:
-            progress.state, progress.error = FAILED, "the copy is not wanted any more"
+            progress.state, progress.error = CANCELLED, "the copy is not wanted any more"
         self._recent.append(progress)
 
     async def _tidy(self) -> None:

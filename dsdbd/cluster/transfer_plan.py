@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dsdbd.meta.state import Shard
 
 WAITING, COPYING, COMPARING, DONE, FAILED = "waiting", "copying", "comparing", "done", "failed"
+CANCELLED = "cancelled"
 _BURST_S = 0.1
 
 

@@ -223,6 +223,9 @@ def test_an_addition_is_cancelled_and_what_was_on_the_way_stays_where_it_is(clus
     assert moves(first) == []
     holding = holdings(first)[new]
     assert (holding["state"], holding["incoming"]) == ("up", 0)
+    wait_until(
+        lambda: "cancelled" in {row[7] for row in first.rows("SHOW REPAIRS")}, "the receiver has ended it", SETTLE_S
+    )
     assert values(second) == expected
 
 
