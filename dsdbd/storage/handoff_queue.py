@@ -233,8 +233,9 @@ class HandoffQueue:
         if number == self._log.sequence:
             self._log.close()
         (self.directory / f"{number:08d}.wal").unlink(missing_ok=True)
-        self._sizes.pop(number, None)
+        # First its age: who sees that nothing waits is told of none.
         self._since_s.pop(number, None)
+        self._sizes.pop(number, None)
         if self._records is not None and self._records[0] == number:
             self._records = None
 

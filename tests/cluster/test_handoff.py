@@ -36,7 +36,7 @@ def test_an_owner_that_was_away_gets_what_it_missed(cluster: Cluster) -> None:
         assert health["status"] == "warn"
         told = f"writes are kept for data node {owner}"
         assert any(told in check["message"] for check in health["checks"])
-        wait_until(lambda node=node: stat(node, "oldestSeconds") > 0, "what is kept grows older")
+        wait_until(lambda node=node: stat(node, "oldestSeconds") > 0, "what is kept grows older", 60)
     # The queues are on disk: who keeps them may be killed as well.
     others[0].kill()
     others[0].start(wait=False)
