@@ -167,6 +167,10 @@ class GoneCoordinators:
         now_s = self._now_s()
         return any(one.until_s > now_s and one.waits_for(shard_id) is not None for one in checks)
 
+    def is_looking(self) -> bool:
+        """Whether a read of some shard may have to wait."""
+        return bool(self._checks) and any(one.until_s > self._now_s() for one in self._checks)
+
     async def over(self, places: Iterable[ShardPlace]) -> None:
         """Wait until this node holds what others have of coordinators that are gone, but not for long."""
         checks = tuple(self._checks)

@@ -69,7 +69,7 @@ class SmallReads:
     def _at_once(
         self, text: str, database: str, policy: str, now_ns: int, use: Callable[[Emit], _Result | None]
     ) -> _Result | None:
-        if len(text) > MAX_KEPT_QUERY_CHARS or self._is_counted:
+        if len(text) > MAX_KEPT_QUERY_CHARS or self._is_counted or self._waits():
             return None
         shape, values = shape_of(text)
         key = (shape, database, policy)
@@ -92,6 +92,10 @@ class SmallReads:
         if found is None:
             known.rest = _REST
         return found
+
+    def _waits(self) -> bool:
+        """Whether some copies of this node may be short for a moment: the usual way waits for them."""
+        return self._node.repair is not None and self._node.repair.gone.is_looking()
 
     def _read(
         self, known: _Known, text: str, values: tuple[str, ...], database: str, policy: str, now_ns: int

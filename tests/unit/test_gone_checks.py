@@ -147,8 +147,9 @@ def test_reads_wait_for_what_the_others_took_and_for_nothing_else(tmp_path: Path
     owners = Owners({2: [8, 7], 3: [8]})
 
     async def act(node: Node, gone: GoneCoordinators) -> None:
-        assert not gone.may_lack(7)
+        assert not gone.may_lack(7) and not gone.is_looking()
         gone._on_lost(4, 1.4)
+        assert gone.is_looking()
         assert gone.may_lack(7) and gone.may_lack(9), "nobody knows yet which"
         await gone.over(places(node, 9, 10))
         assert gone.may_lack(7) and gone.may_lack(8) and not gone.may_lack(9)
@@ -158,6 +159,8 @@ def test_reads_wait_for_what_the_others_took_and_for_nothing_else(tmp_path: Path
         owners.go.set()
         await read
         assert not gone.may_lack(7) and not gone.may_lack(8)
+        while gone.is_looking():
+            await asyncio.sleep(0)
 
     with_gone(tmp_path, owners, act)
     assert sorted(pulled[:2] for pulled in owners.pulled) == [(7, 2), (8, 2), (8, 3)]
