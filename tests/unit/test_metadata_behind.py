@@ -62,7 +62,7 @@ async def digests(node: Node, index: int) -> None:
 
 async def complete(node: Node, index: int) -> None:
     request = repair_messages.CompleteRequest(index, [7])
-    await Repair(node, WritePath(node).clock).complete(repair_messages.encode(request))
+    await Repair(node, WritePath(node).clock).completion.answer(repair_messages.encode(request))
 
 
 async def absorb(node: Node, index: int) -> None:
@@ -73,7 +73,7 @@ async def absorb(node: Node, index: int) -> None:
 def test_nothing_is_done_by_metadata_that_are_older_than_those_of_who_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Node, int], Awaitable[None]]
 ) -> None:
-    for module in ("absorb", "repair", "repair_source"):
+    for module in ("absorb", "repair_complete", "repair_source"):
         monkeypatch.setattr(f"dsdbd.cluster.{module}._METADATA_TIMEOUT_S", 0.02)
 
     async def all_of_it() -> None:
