@@ -428,7 +428,7 @@ class TransferConfig:
         int, integer("max-shards", 2, "Shards that are copied at the same time.", least=1, most=100, unit="shards")
     ]
     max_throughput_bytes: Annotated[
-        int, size("max-throughput", 75_497_472, "Most that is copied; 0: no limit.", unit="bytes per second")
+        int, size("max-throughput", 92_274_688, "Most that is copied; 0: no limit.", unit="bytes per second")
     ]
     retry_interval_s: Annotated[
         float, duration("retry-interval", "1s", "First pause after a copy that failed; it doubles.", least="10ms")
