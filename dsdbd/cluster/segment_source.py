@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("transfer")
 _READERS = 2
 """Threads that read files for others, a piece at a time."""
+_LISTERS = 2
+"""Threads that write out what is in memory of a shard before it is copied. Its rows stay readable meanwhile, and writes
+go on into the next head, so that nobody waits for them but the copy."""
 _MOST_SUMS_BYTES = 32 << 20
 """What a listing says of the rows of files; of further files a copy finds it out by reading them."""
 
@@ -65,6 +68,7 @@ class SegmentSource:
         self._opening = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._reading = gentle_threads(_READERS, "dsdb-copy")
+        self._listing = gentle_threads(_LISTERS, "dsdb-copy")
 
     async def list_files(self, shard_id: int) -> Listing:
         """Write out what is in memory and list the shard's files, which stay until ``close``.
@@ -85,7 +89,9 @@ class SegmentSource:
         key = key_of(place)
         self._opening += 1
         try:
-            found = await asyncio.to_thread(_hold_files, store, key, place.group.start_ns, place.group.end_ns)
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._listing, _hold_files, store, key, place.group.start_ns, place.group.end_ns
+            )
         finally:
             self._opening -= 1
         token = secrets.token_hex(16)
