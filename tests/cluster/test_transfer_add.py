@@ -200,7 +200,7 @@ def test_an_addition_is_cancelled_and_what_was_on_the_way_stays_where_it_is(clus
     first = cluster.add().start()
     create([first], "d", "REPLICATION 1")
     expected = fill(first, weeks=4, per_week=5_000)
-    slow = {"transfer": ['max-throughput = "1k"', "max-shards = 1"]}
+    slow = {"transfer": ['max-throughput = "20"', "max-shards = 1"]}
     second = cluster.add(join=[first.meta_address], settings=slow).start()
     cluster.wait_servers(2)
     new = data_id(second)
