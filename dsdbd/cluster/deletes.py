@@ -1,8 +1,9 @@
 """Deleting points at every owner of every shard concerned.
 
 A deletion hides what has an older version than its own, whenever that arrives; so owners agree on what is left whatever
-the order in which they hear of writes and deletions. It is done when it is durable at one owner of each shard and kept
-for the others.
+the order in which they hear of writes and deletions. It is done when a majority of the owners of each shard have it,
+or all of them that are not down, and it is kept for the others: what one alone had, with what it keeps, would be gone
+with its machine.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _SHARDS_AT_ONCE = 4
 """Each has a file of its own that is synced; the log is synced once for all that one thread deletes from."""
 _MOST_TURNS = 3
 """Rounds of a deletion while shards move on from the nodes it was told to."""
+_AGAIN_S = 0.1
+"""Pause before owners that are there and failed are told once more: just after a pause of this node none is asked."""
 _OBSERVE_TIMEOUT_S = 2.0
 """For telling the version to nodes that own nothing of it, and for asking what version others have seen."""
 
@@ -106,7 +109,7 @@ async def _learn_versions(node: Node, writes: WritePath) -> None:
     A deletion hides lower versions only. Clocks differ, and a node that has just come has seen nothing of what others
     confirmed a moment ago; of every point that a majority of its owners confirmed, one of those that answer knows.
     """
-    down = () if node.detector is None else node.detector.down()
+    down = _down(node)
     peers = [peer for peer in node.metadata.state.data_nodes if peer.id != node.data_id and peer.id not in down]
     asked = (node.peers.call(peer.tcp_addr, "GET", "/cluster/pulse", timeout_s=_OBSERVE_TIMEOUT_S) for peer in peers)
     for peer, answer in zip(peers, await asyncio.gather(*asked, return_exceptions=True), strict=True):
@@ -198,7 +201,7 @@ async def _here(node: Node, request: DeleteRequest) -> None:
 
 
 @dataclass
-class _Round:
+class Round:
     """One deletion at the nodes that shall hear of it: what each is told, and what became of it.
 
     ``keys``: the shards concerned; ``failures``: by node, those that did not confirm. ``to_tell``: nodes that are asked
@@ -213,7 +216,7 @@ class _Round:
     to_tell: list[int] = field(default_factory=list)
     begun: bool = False
 
-    def after(self, earlier: _Round) -> None:
+    def after(self, earlier: Round) -> None:
         """Take over what nodes said in an earlier round; those that have a shard more since, or moved on, are open."""
         self.begun = earlier.begun or any(
             request.shards and _may_have_deleted(earlier.failures.get(node_id))
@@ -237,15 +240,29 @@ class _Round:
             if self.is_done(shard_id)
         ]
 
+    def lacking(self, down: Collection[int]) -> dict[int, list[int]]:
+        """Owners that failed and are not down, with shards that some have deleted and fewer than a majority. Pure.
+
+        Not those that would refuse again, or are no owners any more: they are told by newer metadata.
+        """
+        found: dict[int, list[int]] = {}
+        for shard_id, owners in self.owners.items():
+            failed = [owner for owner in owners if owner in self.failures]
+            if 0 < len(owners) - len(failed) <= len(owners) // 2:
+                for owner in failed:
+                    if owner not in down and not isinstance(self.failures[owner], NotOwner | RequestError):
+                        found.setdefault(owner, []).append(shard_id)
+        return found
+
     def is_done(self, shard_id: int) -> bool:
         """Whether an owner of the shard confirmed."""
         return any(owner not in self.failures for owner in self.owners[shard_id])
 
 
-def _plan_round(node: Node, work: Mapping[int, Sequence[Tombstone]], version: int) -> _Round:
+def _plan_round(node: Node, work: Mapping[int, Sequence[Tombstone]], version: int) -> Round:
     """Tell every owner what to delete; every other data node only the version, so that what it writes is newer."""
     state = node.metadata.state
-    found = _Round({one.id: DeleteRequest(version, state.index, [], []) for one in state.data_nodes})
+    found = Round({one.id: DeleteRequest(version, state.index, [], []) for one in state.data_nodes})
     known: dict[int, dict[bytes, int]] = {}
     for place in views.all_shards(state):
         shard = place.shard
@@ -280,6 +297,7 @@ async def _at_owners(node: Node, work: Mapping[int, Sequence[Tombstone]], versio
     stale: NoLeader | None = None
     for _ in range(_MOST_TURNS):
         await _tell(node, found)
+        await _tell_again(node, found)
         try:
             await node.metadata.barrier(_BARRIER_TIMEOUT_S)
         except NoLeader as error:
@@ -293,15 +311,16 @@ async def _at_owners(node: Node, work: Mapping[int, Sequence[Tombstone]], versio
     for owner in found.to_tell:
         if found.requests[owner].shards and stale is None:
             found.failures.setdefault(owner, Unavailable("shards move faster than it can be told"))
+    lacking = found.lacking(_down(node))
     unkept = await _keep_missed(node, found)
-    raise_failures(found.owners, found.failures, unkept, begun=found.begun)
+    raise_failures(found.owners, found.failures, unkept, begun=found.begun, lacking=lacking)
     if stale is not None:
         raise OutcomeUnknown(
             f"deleted, but an owner that came meanwhile may not know of it: {stale.message}; repeat the statement"
         )
 
 
-async def _tell(node: Node, found: _Round) -> None:
+async def _tell(node: Node, found: Round) -> None:
     """Tell the nodes that are to be told, all at once, and note which of them did not confirm."""
     results = await asyncio.gather(
         *(_at_owner(node, owner, found.requests[owner]) for owner in found.to_tell), return_exceptions=True
@@ -314,7 +333,24 @@ async def _tell(node: Node, found: _Round) -> None:
             raise result
 
 
-async def _keep_missed(node: Node, found: _Round) -> set[int]:
+async def _tell_again(node: Node, found: Round) -> None:
+    """Tell owners that are there once more while too few of a shard have deleted, but not for long."""
+    deadline_s = node.clock.monotonic_s() + node.config.cluster.shard_writer_timeout_s
+    while (again := found.lacking(_down(node))) and node.clock.monotonic_s() < deadline_s:
+        await asyncio.sleep(_AGAIN_S)
+        # What they said before still counts for whether something may have been deleted.
+        found.begun = found.begun or any(_may_have_deleted(found.failures[owner]) for owner in again)
+        for owner in again:
+            del found.failures[owner]
+        found.to_tell = list(again)
+        await _tell(node, found)
+
+
+def _down(node: Node) -> Collection[int]:
+    return () if node.detector is None else node.detector.down()
+
+
+async def _keep_missed(node: Node, found: Round) -> set[int]:
     """Keep the deletion durably for every node that missed it; returns the nodes for which it could not be kept."""
     missed = found.missed()
     if node.handoff is None:
@@ -350,15 +386,17 @@ def raise_failures(
     unkept: Collection[int],
     *,
     begun: bool = False,
+    lacking: Mapping[int, Sequence[int]] | None = None,
 ) -> None:
     """Raise what a client is told: nothing, where each shard has an owner that deleted and the others will. Pure.
 
     ``owners``: those of each shard. ``failures``: nodes that did not confirm. ``unkept``: those of them for which the
-    deletion is not kept. ``begun``: nodes that are none of these may have deleted. Raises Unavailable if no owner did
-    anything, else OutcomeUnknown.
+    deletion is not kept. ``begun``: nodes that are none of these may have deleted. ``lacking``: nodes that are there
+    and did not confirm, with shards that too few have deleted. Raises Unavailable if no owner did anything, else
+    OutcomeUnknown.
     """
     undone = [shard_id for shard_id, those in owners.items() if all(one in failures for one in those)]
-    if not undone and not unkept:
+    if not undone and not unkept and not lacking:
         return
     reasons = "; ".join(f"data node {owner}: {error.message}" for owner, error in failures.items())
     nothing = not begun and not any(map(_may_have_deleted, failures.values()))
@@ -368,6 +406,12 @@ def raise_failures(
         raise OutcomeUnknown(
             f"deleted in {len(owners) - len(undone)} of {len(owners)} shards, no owner of the others has confirmed: "
             f"{reasons}; repeat the statement when they are there"
+        )
+    if not unkept:
+        shards = ", ".join(map(str, sorted({shard for those in (lacking or {}).values() for shard in those})))
+        raise OutcomeUnknown(
+            f"deleted, but fewer than a majority of the owners of shard {shards} have confirmed: {reasons}; it is kept "
+            "for the others by this node alone; repeating the statement is harmless"
         )
     raise OutcomeUnknown(
         f"deleted, but not at every owner, and not kept for all that are away: {reasons}; queries may still show the "

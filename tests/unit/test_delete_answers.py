@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dsdbd.cluster.deletes import add_shards, raise_failures
+from dsdbd.cluster.deletes import Round, add_shards, raise_failures
 from dsdbd.cluster.peers import PeerUnreachable
-from dsdbd.errors import DiskFull, OutcomeUnknown, RequestError, Unavailable
+from dsdbd.errors import DiskFull, NotOwner, OutcomeUnknown, RequestError, Unavailable
 from dsdbd.meta.state import RetentionPolicy, Shard, ShardGroup
 from dsdbd.model.predicate import TagEquals
 from dsdbd.query import Deletion
@@ -21,6 +21,22 @@ def test_an_owner_of_each_shard_is_enough_where_the_deletion_is_kept_for_the_oth
     raise_failures(SHARDS, {1: AWAY, 3: DiskFull("full"), 7: AWAY}, ())
     with pytest.raises(OutcomeUnknown, match=r"^deleted, but not at every owner, and not kept .*: data node 2: cannot"):
         raise_failures(SHARDS, {2: AWAY}, {2})
+
+
+def test_one_of_three_owners_is_too_few_where_the_others_are_there() -> None:
+    many = Round({}, owners={10: (1, 2, 3), 11: (1, 2, 4), 12: (2,)})
+    assert many.lacking(()) == {}
+    many.failures = {2: AWAY}
+    assert many.lacking(()) == {}, "two of three are a majority, and nobody has deleted in shard 12"
+    many.failures = {2: AWAY, 3: AWAY}
+    assert many.lacking(()) == {2: [10], 3: [10]}
+    assert many.lacking({2}) == {3: [10]}
+    assert many.lacking({2, 3}) == {}, "who is down gets it when it is back"
+    many.failures = {2: RequestError("no"), 3: NotOwner("moved")}
+    assert many.lacking(()) == {}, "told again they would say the same"
+    assert Round({}, owners={10: (1, 2)}, failures={2: AWAY}).lacking(()) == {2: [10]}
+    with pytest.raises(OutcomeUnknown, match=r"^deleted, but fewer than a majority of the owners of shard 10 have "):
+        raise_failures({10: (1, 2, 3)}, {2: AWAY, 3: AWAY}, (), lacking={2: [10], 3: [10]})
 
 
 def test_a_shard_without_any_owner_that_deleted_makes_it_fail() -> None:
