@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -206,17 +207,22 @@ def test_an_addition_is_cancelled_and_what_was_on_the_way_stays_where_it_is(clus
     new = data_id(second)
     assert "begun: dsdb node list shows how far it is" in done(first, "add", new, "-detach")
     assert moves(first)
-    waiting = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "dsdb_cli.main", "node", "add", new, "-host", first.host, "-port", str(first.http_port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert waiting.stdout is not None
-    while "copies made" not in waiting.stdout.readline():
-        assert waiting.poll() is None
-    waiting.send_signal(signal.SIGINT)
-    _, told = waiting.communicate(timeout=SETTLE_S)
+        # A shell has what it runs in the background ignore the key, and so do all that it starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as waiting:
+        try:
+            assert waiting.stdout is not None
+            while "copies made" not in waiting.stdout.readline():
+                assert waiting.poll() is None
+            waiting.send_signal(signal.SIGINT)
+            _, told = waiting.communicate(timeout=SETTLE_S)
+        finally:
+            waiting.kill()
     assert (waiting.returncode, "what was ordered goes on" in told) == (130, True), told
     assert moves(first)
     assert f"node {new} keeps the shards that it has" in done(second, "cancel", new)
