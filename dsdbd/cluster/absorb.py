@@ -101,7 +101,7 @@ async def given_away(node: Node, shard_id: int, index: int, changes: int) -> boo
     place = views.find_shard(node.metadata.state, shard_id)
     if place is None or node.data_id is None or node.data_id in views.writers(place.shard):
         return False
-    down = set() if node.detector is None else node.detector.down()
+    down = node.away()
     for owner in sorted(place.shard.owners, key=lambda owner: owner in down):
         peer = views.data_node(node.metadata.state, owner)
         if peer is None:

@@ -109,7 +109,7 @@ async def _learn_versions(node: Node, writes: WritePath) -> None:
     A deletion hides lower versions only. Clocks differ, and a node that has just come has seen nothing of what others
     confirmed a moment ago; of every point that a majority of its owners confirmed, one of those that answer knows.
     """
-    down = _down(node)
+    down = node.away()
     peers = [peer for peer in node.metadata.state.data_nodes if peer.id != node.data_id and peer.id not in down]
     asked = (node.peers.call(peer.tcp_addr, "GET", "/cluster/pulse", timeout_s=_OBSERVE_TIMEOUT_S) for peer in peers)
     for peer, answer in zip(peers, await asyncio.gather(*asked, return_exceptions=True), strict=True):
@@ -311,7 +311,7 @@ async def _at_owners(node: Node, work: Mapping[int, Sequence[Tombstone]], versio
     for owner in found.to_tell:
         if found.requests[owner].shards and stale is None:
             found.failures.setdefault(owner, Unavailable("shards move faster than it can be told"))
-    lacking = found.lacking(_down(node))
+    lacking = found.lacking(node.away())
     unkept = await _keep_missed(node, found)
     raise_failures(found.owners, found.failures, unkept, begun=found.begun, lacking=lacking)
     if stale is not None:
@@ -336,7 +336,7 @@ async def _tell(node: Node, found: Round) -> None:
 async def _tell_again(node: Node, found: Round) -> None:
     """Tell owners that are there once more while too few of a shard have deleted, but not for long."""
     deadline_s = node.clock.monotonic_s() + node.config.cluster.shard_writer_timeout_s
-    while (again := found.lacking(_down(node))) and node.clock.monotonic_s() < deadline_s:
+    while (again := found.lacking(node.away())) and node.clock.monotonic_s() < deadline_s:
         await asyncio.sleep(_AGAIN_S)
         # What they said before still counts for whether something may have been deleted.
         found.begun = found.begun or any(_may_have_deleted(found.failures[owner]) for owner in again)
@@ -344,10 +344,6 @@ async def _tell_again(node: Node, found: Round) -> None:
             del found.failures[owner]
         found.to_tell = list(again)
         await _tell(node, found)
-
-
-def _down(node: Node) -> Collection[int]:
-    return () if node.detector is None else node.detector.down()
 
 
 async def _keep_missed(node: Node, found: Round) -> set[int]:
